@@ -1,0 +1,51 @@
+//! From what Postgres's programs print to one line that a person can act on.
+
+use std::{io, path::Path};
+
+use anyhow::anyhow;
+
+/// What `program` failed with, by the output it left.
+pub(super) fn explain(program: &str, output: &str, place: &Path) -> anyhow::Error {
+    if output.contains("No space left on device") || output.contains("Disk quota exceeded") {
+        return disk_full(place);
+    }
+    let reason = output
+        .lines()
+        .rev()
+        .find(|line| line.contains("FATAL:") || line.contains("PANIC:") || line.contains("error:"))
+        .or_else(|| output.lines().rev().find(|line| !line.trim().is_empty()))
+        .unwrap_or("it printed no reason");
+    anyhow!("Postgres could not be started: {program}: {}", reason.trim())
+}
+
+/// The same for our own writes; nothing where the disk is not the reason.
+pub(super) fn storage(error: &io::Error, place: &Path) -> Option<anyhow::Error> {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    full.then(|| disk_full(place))
+}
+
+fn disk_full(place: &Path) -> anyhow::Error {
+    anyhow!(
+        "the disk that holds {} is full: free some space (a new database takes about 60 MB) and start again",
+        place.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_what_to_do() {
+        let output = "initdb: error: could not write file \"x\": No space left on device\n";
+        let said = explain("initdb", output, Path::new("/data")).to_string();
+        assert!(said.starts_with("the disk that holds /data is full"), "{said}");
+    }
+
+    #[test]
+    fn the_fatal_line_is_the_reason() {
+        let log = "LOG:  starting\nFATAL:  data directory has wrong ownership\nHINT:  chown\nLOG:  shut down\n";
+        let said = explain("pg_ctl", log, Path::new("/data")).to_string();
+        assert!(said.ends_with("pg_ctl: FATAL:  data directory has wrong ownership"), "{said}");
+    }
+}

@@ -1,0 +1,28 @@
+//! The published catalogue: every event that Agora writes, with the JSON Schema of its payload.
+
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde::Serialize;
+
+use crate::Event;
+
+/// One event of the catalogue.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// `aggregate.past_participle`, the `CloudEvents` `type`.
+    pub name: &'static str,
+    /// The version in which it is written now.
+    pub version: u32,
+    /// The payload, in JSON Schema 2020-12.
+    pub schema: Schema,
+}
+
+impl Entry {
+    pub(crate) fn of<T: JsonSchema>(name: &'static str, version: u32) -> Self {
+        Self { name, version, schema: SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>() }
+    }
+}
+
+/// Every event in its newest version, as `agora events catalogue` prints it.
+pub fn catalogue() -> Vec<Entry> {
+    Event::catalogue()
+}
