@@ -83,6 +83,7 @@ create table category (
     place integer not null,
     archived boolean not null,
     created_at timestamptz not null,
+    -- The tree's, after the last event that concerned this category; the tree's own is the greatest of its rows.
     version bigint not null,
     position bigint not null
 );
@@ -153,6 +154,8 @@ create table thread (
     replies integer not null,
     -- Of the opening post: up and like count 1, down -1, imported votes too.
     score integer not null,
+    -- What of it came with an import.
+    imported_score integer not null,
     -- sign(s)·log10(max(|s|,1)) + t/45000, t the time of creation in seconds since 1970.
     hot double precision not null,
     pinned boolean not null,
