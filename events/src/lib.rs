@@ -91,3 +91,6 @@ pub enum DecodeError {
 pub fn decode(name: &str, version: u32, payload: &RawValue) -> Result<Vec<Event>, DecodeError> {
     upcast::decode_with(&upcast::CURRENT, name, version, payload)
 }
+
+#[cfg(test)]
+mod tests;

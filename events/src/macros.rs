@@ -100,6 +100,18 @@ macro_rules! union_of_events {
             fn from(event: $events) -> Self {
                 Self::$variant(event)
             }
+        }
+
+        impl TryFrom<$enum> for $events {
+            /// The event, where it is another aggregate's.
+            type Error = $enum;
+
+            fn try_from(event: $enum) -> Result<Self, $enum> {
+                match event {
+                    $enum::$variant(event) => Ok(event),
+                    other => Err(other),
+                }
+            }
         })+
     };
 }

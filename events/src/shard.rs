@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{AccountId, CommunityId};
 
 /// One of [`Shard::COUNT`] logical lanes. Kafka partition = shard mod partitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8")]
 pub struct Shard(u8);
 
