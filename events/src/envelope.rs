@@ -152,7 +152,8 @@ impl Envelope {
 
 impl PartialEq for Envelope {
     fn eq(&self, other: &Self) -> bool {
-        let key = |it: &Self| (it.event_id, it.sequence, it.position, it.shard, it.community, it.version, it.recorded_at);
+        let key =
+            |it: &Self| (it.event_id, it.sequence, it.position, it.shard, it.community, it.version, it.recorded_at);
         key(self) == key(other)
             && self.stream == other.stream
             && self.name == other.name

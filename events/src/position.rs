@@ -73,7 +73,13 @@ mod tests {
     #[test]
     fn what_is_no_token_is_named() {
         let history = HistoryId::new();
-        for bad in [String::new(), "1.2.3".into(), format!("{history}.64.1"), format!("{history}.1.-1"), format!("{history}.1.1.1")] {
+        for bad in [
+            String::new(),
+            "1.2.3".into(),
+            format!("{history}.64.1"),
+            format!("{history}.1.-1"),
+            format!("{history}.1.1.1"),
+        ] {
             assert_eq!(bad.parse::<PositionToken>(), Err(BadToken(bad)));
         }
     }

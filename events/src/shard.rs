@@ -52,9 +52,10 @@ impl Shard {
     /// FNV-1a, 64 bits (draft-eastlake-fnv), over the id's 16 bytes in network order; its value mod 64.
     /// Frozen, with test vectors: a changed hash would reorder history.
     fn of(id: Uuid) -> Self {
-        let hash = id.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = id
+            .as_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         Self((hash % u64::from(Self::COUNT)) as u8)
     }
 }
@@ -77,11 +78,7 @@ impl TryFrom<i16> for Shard {
     type Error = NoShard;
 
     fn try_from(number: i16) -> Result<Self, NoShard> {
-        u8::try_from(number)
-            .ok()
-            .filter(|shard| *shard < Self::COUNT)
-            .map(Self)
-            .ok_or(NoShard(number.into()))
+        u8::try_from(number).ok().filter(|shard| *shard < Self::COUNT).map(Self).ok_or(NoShard(number.into()))
     }
 }
 

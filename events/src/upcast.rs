@@ -49,8 +49,11 @@ impl Upcasters {
     /// [`DecodeError::Unknown`] where no step leads on from a version, or the version is newer than this release;
     /// [`DecodeError::Upcast`] where a step refused.
     pub fn upcast(&self, name: &str, version: u32, payload: &RawValue) -> Result<Vec<Versioned>, DecodeError> {
-        let parsed = serde_json::from_str(payload.get())
-            .map_err(|source| DecodeError::Payload { name: name.to_owned(), version, source })?;
+        let parsed = serde_json::from_str(payload.get()).map_err(|source| DecodeError::Payload {
+            name: name.to_owned(),
+            version,
+            source,
+        })?;
         let mut newest = Vec::new();
         // A stack, last first, so that what one event becomes stays in order.
         let mut waiting = self.step(name, version, parsed)?;
@@ -70,8 +73,11 @@ impl Upcasters {
     fn step(&self, name: &str, version: u32, payload: Value) -> Result<Vec<Versioned>, DecodeError> {
         let step = self.steps.iter().find(|step| step.name == name && step.from == version);
         let unknown = || DecodeError::Unknown { name: name.to_owned(), version };
-        (step.ok_or_else(unknown)?.run)(payload)
-            .map_err(|reason| DecodeError::Upcast { name: name.to_owned(), version, reason })
+        (step.ok_or_else(unknown)?.run)(payload).map_err(|reason| DecodeError::Upcast {
+            name: name.to_owned(),
+            version,
+            reason,
+        })
     }
 }
 
@@ -106,7 +112,11 @@ mod tests {
         steps: &[
             Step { name: "tea.made", from: 1, run: split },
             Step { name: "tea.made", from: 2, run: add_temperature },
-            Step { name: "tea.lost", from: 1, run: |payload| Ok(vec![Versioned { name: "tea.lost", version: 1, payload }]) },
+            Step {
+                name: "tea.lost",
+                from: 1,
+                run: |payload| Ok(vec![Versioned { name: "tea.lost", version: 1, payload }]),
+            },
         ],
         newest: |name| match name {
             "tea.made" => Some(3),
@@ -136,10 +146,13 @@ mod tests {
     #[test]
     fn one_event_becomes_several_in_order_each_in_its_newest_version() {
         let events = upcast("tea.made", 1, &json!({"leaf": "assam", "drunk_by": "ada"})).expect("upcasts");
-        assert_eq!(events, [
-            Versioned { name: "tea.made", version: 3, payload: json!({"leaf": "assam", "celsius": 95}) },
-            Versioned { name: "tea.drunk", version: 1, payload: json!({"by": "ada"}) },
-        ]);
+        assert_eq!(
+            events,
+            [
+                Versioned { name: "tea.made", version: 3, payload: json!({"leaf": "assam", "celsius": 95}) },
+                Versioned { name: "tea.drunk", version: 1, payload: json!({"by": "ada"}) },
+            ]
+        );
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! The event store: many commands in one serialized append, each standing or falling alone.
+//!
+//! An [`Operation`] reads streams through a [`Work`], decides, and leaves in it what is to be appended. The store
+//! appends that together with the versions of all that was read; where one of them has moved meanwhile, the
+//! operation is attempted again on what stands there now. A refusal, too, is answered only after the versions that
+//! it rests on were confirmed.
+
+mod append;
+mod appender;
+mod cqrs;
+mod load;
+mod operation;
+mod ping;
+mod work;
+
+pub use append::{Append, Claim, NewEvent, PrivateData, Receipt, Replay, Verdict, append};
+pub use appender::{Appender, AppenderConfig};
+pub use cqrs::Context;
+pub use load::{Loaded, Stored};
+pub use operation::{AGORA_POSITION, Answer, IDEMPOTENCY_REPLAYED, Idempotency, Operation, Request, Stop};
+pub use work::Work;
+
+use axum::http::StatusCode;
+use events::{AccountId, DecodeError, Stream};
+use platform::problem::Problem;
+use sqlx::PgPool;
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// How long a client is asked to wait before it tries again, where the store could not take its command.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why the store could not do what it was asked, and nobody's rule was broken.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// More commands are waiting than the queue holds.
+    #[error("the store's queue is full")]
+    Busy,
+    /// The database did not answer in time. The command may or may not be in; under its key it takes effect once.
+    #[error("the event store does not answer")]
+    Unavailable,
+    /// Others changed what the command read, on every attempt.
+    #[error("still contended after {0} attempts")]
+    Contended(usize),
+    /// An event of a stream does not decode: the data, or a release older than it, is at fault.
+    #[error("stream {stream}: {source}")]
+    Undecodable {
+        /// The stream.
+        stream: Stream,
+        /// What is wrong with its event.
+        source: Box<DecodeError>,
+    },
+    /// What a decision wants written is larger than [`events::limits::EVENT_BYTES`].
+    #[error("event {name} has {bytes} bytes, {max} at most", max = events::limits::EVENT_BYTES)]
+    TooLarge {
+        /// The event's name.
+        name: &'static str,
+        /// Its payload's size.
+        bytes: usize,
+    },
+    /// The database refused a value of this command alone: a defect of ours.
+    #[error("the database refused the command: {0}")]
+    Rejected(String),
+    /// The database, when it was read.
+    #[error("reading the event store: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The database, when a stream was read through `postgres-es`.
+    #[error("reading a stream: {0}")]
+    Repository(#[from] cqrs_es::persist::PersistenceError),
+    /// An event does not serialize: a defect of ours.
+    #[error("writing an event: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let unavailable = |name, detail: &str| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, name, detail).with_retry_after(RETRY_AFTER)
+        };
+        match error {
+            StoreError::Busy => unavailable("overloaded", "Too many commands are waiting. Try again."),
+            StoreError::Contended(_) => unavailable("contended", "Others keep changing the same thing. Try again."),
+            StoreError::TooLarge { .. } => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "event-too-large", error),
+            StoreError::Unavailable | StoreError::Database(_) | StoreError::Repository(_) => {
+                tracing::warn!(%error, "the event store is out of reach");
+                unavailable(
+                    "store-unavailable",
+                    "The event store does not answer. Send the command again under the same Idempotency-Key.",
+                )
+            }
+            StoreError::Undecodable { .. } | StoreError::Rejected(_) | StoreError::Json(_) => Problem::internal(&error),
+        }
+    }
+}
+
+/// The event store, shared by everything in a command-service. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+    appender: Appender,
+    loader: load::Loader,
+}
+
+impl Store {
+    /// Starts the appender on connections of its own; `pool` serves the reads.
+    ///
+    /// The appender ends, with all it holds written, when the last clone of the store is gone.
+    pub fn start(pool: PgPool, config: &AppenderConfig, tasks: &TaskTracker) -> Self {
+        let appender = Appender::start(config, pool.connect_options().as_ref().clone(), tasks);
+        Self { loader: load::Loader::new(pool.clone()), pool, appender }
+    }
+
+    /// Private data of an account: a password's hash, an e-mail address.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn private(&self, owner: AccountId, kind: &str) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar!("select value from private_data where owner = $1 and kind = $2", owner.0, kind)
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
+    /// Who holds a unique value; none where it is free.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn claimed_by(&self, kind: &str, value: &str) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar!("select owner from claims where kind = $1 and value = $2", kind, value)
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+}

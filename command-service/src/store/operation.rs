@@ -1,0 +1,265 @@
+//! What a use case is to the store, and what comes of carrying it out.
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use events::{AccountId, PositionToken};
+use platform::problem::Problem;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Append, Receipt, Store, StoreError, Verdict, Work, append::Replay};
+
+/// How often an operation is attempted on state that others change meanwhile.
+const ATTEMPTS: usize = 10;
+
+/// Names how far a reader must have come to see what was written.
+pub const AGORA_POSITION: HeaderName = HeaderName::from_static("agora-position");
+/// Says that an answer was given before, under the same key.
+pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// One use case. It may be attempted several times: each attempt reads through `work`, decides, and leaves there what
+/// is to be appended.
+pub trait Operation: Send + Sync {
+    /// Why it may be refused.
+    type Refusal: Into<Problem> + Send + 'static;
+
+    /// Reads and decides; nothing is written before the store took the whole of it.
+    fn attempt(&self, work: &mut Work<'_>) -> impl Future<Output = Result<Answer, Stop<Self::Refusal>>> + Send;
+
+    /// Which refusal it is where somebody else holds a unique value of that kind.
+    fn taken(&self, kind: &str) -> Self::Refusal;
+
+    /// Where that which it created is found; from the answer's body, as that is all a repeated answer has.
+    fn location(&self, _body: &Value) -> Option<String> {
+        None
+    }
+}
+
+/// Why an attempt ends without an answer.
+#[derive(Debug)]
+pub enum Stop<R> {
+    /// A rule forbids it.
+    Refused(R),
+    /// The client's `If-Match` names another version.
+    VersionMismatch {
+        /// The version it is at.
+        version: i64,
+    },
+    /// The store could not be read.
+    Store(StoreError),
+}
+
+impl<R> Stop<R> {
+    /// The same, with another kind of refusal.
+    pub fn map<S>(self, refusal: impl FnOnce(R) -> S) -> Stop<S> {
+        match self {
+            Self::Refused(reason) => Stop::Refused(refusal(reason)),
+            Self::VersionMismatch { version } => Stop::VersionMismatch { version },
+            Self::Store(error) => Stop::Store(error),
+        }
+    }
+}
+
+impl<R> From<StoreError> for Stop<R> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What a use case answers when it stands.
+#[derive(Debug)]
+pub struct Answer {
+    /// 200, 201 or 202.
+    pub status: StatusCode,
+    /// Never a secret: it is kept in the receipt. Its `version` is the `ETag`.
+    pub body: Value,
+}
+
+/// The key under which a command may be sent again.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// Whose key it is; the nil UUID for guests.
+    pub owner: Uuid,
+    /// The key.
+    pub key: String,
+    /// The first half of a SHA-256 of all that the request says.
+    pub fingerprint: [u8; 16],
+}
+
+/// What a client asked with, besides the body.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The account that acts; none for a guest, or an operator in a deleted account's place.
+    pub actor: Option<AccountId>,
+    /// Whether an operator of the platform acts.
+    pub operator: bool,
+    /// Now, for all rules that ask.
+    pub now: DateTime<Utc>,
+    /// When it happened, where an operator says that it was not now.
+    pub occurred_at: Option<DateTime<Utc>>,
+    /// The trace it belongs to (W3C Trace Context).
+    pub traceparent: Option<String>,
+    /// The request's id.
+    pub correlation_id: Uuid,
+    /// The version named in `If-Match`.
+    pub if_match: Option<i64>,
+    /// The idempotency key.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl Request {
+    fn receipt(&self, answer: Option<(u16, String)>) -> Option<Receipt> {
+        let Idempotency { owner, key, fingerprint } = self.idempotency.clone()?;
+        Some(Receipt { owner, key, fingerprint, answer })
+    }
+}
+
+/// An answer on its way out, given now or repeated.
+struct Settled {
+    status: StatusCode,
+    body: String,
+    position: PositionToken,
+    replayed: bool,
+}
+
+/// What one attempt came to: an end, or the advice to try again.
+enum Attempt {
+    Settled(Settled),
+    Moved,
+}
+
+impl Store {
+    /// Carries out a use case: attempts it until it stands on versions that are current, at most [`ATTEMPTS`] times.
+    ///
+    /// A 2xx is on disk. A refusal was confirmed against the store, so that it is never one of a past that others
+    /// have changed. Under an idempotency key, the first 2xx is answered again.
+    pub async fn execute<O: Operation>(&self, request: Request, operation: &O) -> Response {
+        for _ in 0..ATTEMPTS {
+            match self.attempt(&request, operation).await {
+                Ok(Attempt::Settled(settled)) => return settled.respond(operation),
+                Ok(Attempt::Moved) => {}
+                Err(problem) => return problem.into_response(),
+            }
+        }
+        Problem::from(StoreError::Contended(ATTEMPTS)).into_response()
+    }
+
+    async fn attempt<O: Operation>(&self, request: &Request, operation: &O) -> Result<Attempt, Problem> {
+        let mut work = Work::new(self, request);
+        let refusal = match operation.attempt(&mut work).await {
+            Ok(answer) => return self.append_decision(work, request, operation, answer).await,
+            Err(Stop::Store(error)) => return Err(error.into()),
+            Err(Stop::Refused(refusal)) => refusal.into(),
+            Err(Stop::VersionMismatch { version }) => version_mismatch(version),
+        };
+        self.confirm_refusal(work, request, refusal).await
+    }
+
+    async fn append_decision<O: Operation>(
+        &self,
+        work: Work<'_>,
+        request: &Request,
+        operation: &O,
+        answer: Answer,
+    ) -> Result<Attempt, Problem> {
+        let body = answer.body.to_string();
+        let (append, states) = work.into_append(request.receipt(Some((answer.status.as_u16(), body.clone()))))?;
+        let shard = append.shard;
+        match self.appender.append(append).await? {
+            Verdict::Appended { history, position, .. } => {
+                self.loader.remember(states);
+                let position = PositionToken { history, shard, position };
+                Ok(Attempt::Settled(Settled { status: answer.status, body, position, replayed: false }))
+            }
+            Verdict::Replayed(replay) => Settled::again(request, replay).map(Attempt::Settled),
+            Verdict::Moved { .. } => {
+                self.loader.forget(states.iter().map(|(stream, _)| stream));
+                Ok(Attempt::Moved)
+            }
+            Verdict::Claimed { kind } => Err(operation.taken(&kind).into()),
+            Verdict::Rejected(reason) => Err(StoreError::Rejected(reason).into()),
+        }
+    }
+
+    /// A refusal rests on what was read, perhaps from a cache: it stands only where that is still so. Where the key
+    /// was answered before, that answer comes first: what was created under it is no duplicate of itself.
+    async fn confirm_refusal(&self, work: Work<'_>, request: &Request, refusal: Problem) -> Result<Attempt, Problem> {
+        let (confirmation, states) = work.into_confirmation(request.receipt(None));
+        if confirmation.checks.is_empty() && confirmation.receipt.is_none() {
+            return Err(refusal);
+        }
+        match self.appender.append(confirmation).await? {
+            Verdict::Appended { .. } => Err(refusal),
+            Verdict::Replayed(replay) => Settled::again(request, replay).map(Attempt::Settled),
+            Verdict::Moved { .. } => {
+                self.loader.forget(states.iter().map(|(stream, _)| stream));
+                Ok(Attempt::Moved)
+            }
+            Verdict::Claimed { kind } => Err(StoreError::Rejected(kind).into()),
+            Verdict::Rejected(reason) => Err(StoreError::Rejected(reason).into()),
+        }
+    }
+
+    /// Appends what was decided elsewhere: for `cqrs-es`, and for jobs.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store could not take it; what it decided against is a [`Verdict`].
+    pub async fn append(&self, append: Append) -> Result<Verdict, StoreError> {
+        self.appender.append(append).await
+    }
+}
+
+impl Settled {
+    fn again(request: &Request, replay: Replay) -> Result<Self, Problem> {
+        check_fingerprint(request, &replay.fingerprint)?;
+        let Replay { history, shard, position, status, answer, .. } = replay;
+        let position = PositionToken { history, shard, position };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        Ok(Self { status, body: answer, position, replayed: true })
+    }
+
+    fn respond<O: Operation>(self, operation: &O) -> Response {
+        let mut response = (self.status, self.body.clone()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut insert = |name: HeaderName, value: String| {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        };
+        insert(AGORA_POSITION, self.position.to_string());
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        if let Some(version) = body.get("version").and_then(Value::as_i64) {
+            insert(header::ETAG, format!("\"{version}\""));
+        }
+        if self.status == StatusCode::CREATED
+            && let Some(location) = operation.location(&body)
+        {
+            insert(header::LOCATION, location);
+        }
+        if self.replayed {
+            insert(IDEMPOTENCY_REPLAYED, "true".to_owned());
+        }
+        response
+    }
+}
+
+fn version_mismatch(version: i64) -> Problem {
+    let detail = format!("If-Match names another version: it is at {version} now.");
+    Problem::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail)
+        .with_header(header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes"))
+}
+
+fn check_fingerprint(request: &Request, used: &[u8]) -> Result<(), Problem> {
+    match &request.idempotency {
+        Some(idempotency) if idempotency.fingerprint != *used => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "This Idempotency-Key was used for another request. Take a new key for a new command.",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Wakes the relay after commits: a `NOTIFY` of its own, outside the append's transaction, where it would have every
+//! commit wait for the one before it a second time. Many commits, one ping; a lost one costs the relay one poll.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::task::TaskTracker;
+
+/// The channel that the relay listens on.
+pub(super) const CHANNEL: &str = "agora_appended";
+
+/// How long to leave a database alone that refused a connection.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Tells the task to ping. The task ends when this is dropped.
+pub(super) struct Ping(Arc<Signal>);
+
+#[derive(Default)]
+struct Signal {
+    notify: Notify,
+    closed: std::sync::atomic::AtomicBool,
+}
+
+impl Ping {
+    pub(super) fn start(options: PgConnectOptions, tasks: &TaskTracker) -> Self {
+        let signal = Arc::new(Signal::default());
+        tasks.spawn(run(options, signal.clone()));
+        Self(signal)
+    }
+
+    pub(super) fn send(&self) {
+        self.0.notify.notify_one();
+    }
+}
+
+impl Drop for Ping {
+    fn drop(&mut self) {
+        self.0.closed.store(true, std::sync::atomic::Ordering::Release);
+        self.0.notify.notify_one();
+    }
+}
+
+async fn run(options: PgConnectOptions, signal: Arc<Signal>) {
+    let mut connection = None;
+    loop {
+        signal.notify.notified().await;
+        if signal.closed.load(std::sync::atomic::Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = ping(&options, &mut connection).await {
+            tracing::debug!(%error, "the relay was not woken; it polls");
+            connection = None;
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn ping(options: &PgConnectOptions, connection: &mut Option<PgConnection>) -> Result<(), sqlx::Error> {
+    let connection = match connection {
+        Some(connection) => connection,
+        none => none.insert(options.connect().await?),
+    };
+    sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(connection).await.map(drop)
+}
