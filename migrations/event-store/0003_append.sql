@@ -23,6 +23,7 @@ create function append(
     -- Without a value: deleted.
     private_command integer[], private_owner uuid[], private_kind text[], private_value text[],
     receipt_command integer[], receipt_owner uuid[], receipt_key text[], receipt_fingerprint bytea[],
+    -- Without a status: only looked up, for a refusal.
     receipt_status smallint[], receipt_answer text[]
 ) returns table (
     -- 'appended', 'replayed' (the receipt follows), 'moved' (detail: the stream), 'claimed' (detail: the kind).
@@ -177,7 +178,7 @@ begin
     from unnest(
         receipt_command, receipt_owner, receipt_key, receipt_fingerprint, receipt_status, receipt_answer
     ) r (command, owner, key, fingerprint, status, answer)
-    where fresh[r.command];
+    where fresh[r.command] and r.status is not null;
 
     update store_head set position = head_position, recorded_at = head_time where position <> head_position;
 
