@@ -1,0 +1,1 @@
+//! Bodies, use cases and endpoints.

@@ -1,0 +1,52 @@
+//! The macro that makes an aggregate of a state and its commands, so that dispatch stays thin everywhere.
+
+/// Declares the commands of an aggregate, and implements [`cqrs_es::Aggregate`] by them: each command is a struct
+/// with `decide(self, &State, &Facts) -> Result<events, Refusal>`, and the state has `fold(&mut self, Event)`.
+macro_rules! aggregate {
+    (
+        $(#[$doc:meta])*
+        $state:ident($type:literal) given $facts:ty => $event:ty, or $refusal:ty;
+        $commands:ident { $($command:ident),+ $(,)? }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub enum $commands {
+            $(#[doc = concat!("See [`", stringify!($command), "`].")] $command($command),)+
+        }
+
+        $(impl From<$command> for $commands {
+            fn from(command: $command) -> Self {
+                Self::$command(command)
+            }
+        })+
+
+        impl cqrs_es::Aggregate for $state {
+            const TYPE: &'static str = $type;
+            type Command = $commands;
+            type Event = $event;
+            type Error = $crate::Refusal;
+            type Services = $facts;
+
+            async fn handle(
+                &mut self,
+                command: Self::Command,
+                facts: &Self::Services,
+                sink: &cqrs_es::event_sink::EventSink<Self>,
+            ) -> Result<(), Self::Error> {
+                let decided: Result<Vec<$event>, $refusal> = match command {
+                    $($commands::$command(command) => {
+                        command.decide(self, facts).map(|events| events.into_iter().collect())
+                    })+
+                };
+                for event in decided? {
+                    sink.write(event, self).await;
+                }
+                Ok(())
+            }
+
+            fn apply(&mut self, event: Self::Event) {
+                self.fold(event);
+            }
+        }
+    };
+}
