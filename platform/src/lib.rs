@@ -1,1 +1,15 @@
-//! Skeleton.
+//! The chassis every service stands on: configuration, telemetry, HTTP, problems, databases, Kafka, identity. It knows
+//! nothing of what the services are about.
+
+pub mod config;
+pub mod db;
+pub mod extract;
+pub mod health;
+pub mod http;
+pub mod identity;
+pub mod kafka;
+pub mod problem;
+pub mod telemetry;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,156 @@
+//! The HTTP server and what stands before every handler: limits of time and size, request ids, traces, metrics,
+//! compression, CORS, and problems for what no handler answers.
+
+pub(crate) mod body;
+mod chassis;
+mod serve;
+mod socket;
+
+pub use chassis::RequestId;
+pub use serve::{bind, serve};
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use tower::{ServiceBuilder, util::option_layer};
+use tower_http::{
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
+    cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders},
+};
+
+use crate::{
+    config::duration,
+    health::{self, Health},
+    problem::Problem,
+    telemetry,
+};
+
+/// An answer below this many bytes is not worth compressing.
+const COMPRESS_FROM_BYTES: u64 = 1024;
+/// How long a browser may remember what CORS allows.
+const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
+/// Answer headers that scripts of other origins may read.
+const EXPOSED_HEADERS: [&str; 8] = [
+    "agora-position",
+    "etag",
+    "idempotency-replayed",
+    "link",
+    "location",
+    "retry-after",
+    "traceresponse",
+    "x-request-id",
+];
+
+/// Where a service listens, and how long and how much it takes from a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// The public address.
+    pub listen: SocketAddr,
+    /// The address of `/metrics` and `/health`, for operators.
+    pub admin_listen: SocketAddr,
+    /// How long a client may take to send a request's head, and how long a connection may lie idle between requests.
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+    /// A request's head at most, in bytes (431 above).
+    pub header_limit_bytes: usize,
+    /// How long a client may take to send a request's body (408 after).
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// A request's body at most, in bytes (413 above).
+    pub body_limit_bytes: usize,
+    /// How long a handler may take to begin its answer (503 after).
+    #[serde(with = "duration")]
+    pub handler_timeout: Duration,
+    /// Open connections at most; more wait to be accepted.
+    pub max_connections: usize,
+    /// How long requests may go on after a shutdown began, before their connections are cut.
+    #[serde(with = "duration")]
+    pub shutdown_grace: Duration,
+    /// Origins whose scripts may call the API, `["*"]` for all, none for no CORS at all. Credentials are never allowed:
+    /// tokens travel in a header.
+    pub cors_origins: Vec<String>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            header_timeout: Duration::from_secs(15),
+            header_limit_bytes: 32 * 1024,
+            body_timeout: Duration::from_secs(15),
+            body_limit_bytes: 1024 * 1024,
+            handler_timeout: Duration::from_secs(30),
+            max_connections: 10_000,
+            shutdown_grace: Duration::from_secs(10),
+            cors_origins: vec!["*".to_owned()],
+        }
+    }
+}
+
+/// Puts before a service's finished router what every request passes. Once, last of all, after [`telemetry::init`]: the
+/// router must have no fallbacks of its own.
+///
+/// # Panics
+/// On an origin that no header can hold.
+pub fn layers(router: Router, config: &HttpConfig) -> Router {
+    let compression = CompressionLayer::new()
+        .compress_when(SizeAbove::new(COMPRESS_FROM_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::SSE));
+    let stack = ServiceBuilder::new()
+        .layer(option_layer(cors(&config.cors_origins)))
+        .layer(chassis::ChassisLayer::new(config))
+        .layer(compression);
+    router.method_not_allowed_fallback(method_not_allowed).fallback(not_found).layer(stack)
+}
+
+/// What operators and their tools ask, on an address of its own: `/metrics` (Prometheus), `/health/live`,
+/// `/health/ready`.
+pub fn admin_router(health: Health) -> Router {
+    let metrics = get(|| async { ([(header::CONTENT_TYPE, telemetry::PROMETHEUS)], telemetry::prometheus_text()) });
+    Router::from(health::routes(health)).route("/metrics", metrics)
+}
+
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let allowed = match origins {
+        [] => return None,
+        [any] if any == "*" => AllowOrigin::any(),
+        some => AllowOrigin::list(
+            some.iter().map(|origin| HeaderValue::from_str(origin).expect("an origin is visible ASCII")),
+        ),
+    };
+    let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    Some(
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods(methods)
+            // A `*` would not cover Authorization (Fetch standard, "CORS-safelisted request-header").
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers(ExposeHeaders::list(EXPOSED_HEADERS.map(HeaderName::from_static)))
+            .max_age(CORS_MAX_AGE),
+    )
+}
+
+async fn not_found(uri: axum::http::Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "no-such-endpoint", format_args!("There is no endpoint {}.", uri.path()))
+}
+
+/// axum itself adds `Allow`.
+async fn method_not_allowed(method: Method, uri: axum::http::Uri) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        format_args!("{} does not take {method}: see the Allow header.", uri.path()),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,366 @@
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use axum::http::StatusCode;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use sqlx::{PgConnection, PgPool};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Authenticator, Identity, IdentityConfig, Passwords, Verifier, access::Claims, keys::SigningKey};
+use crate::problem::{Chain, Problem};
+
+/// How often the signing key's age is looked at.
+const LOOK_AT_KEY_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+/// How often one refresh token may be used while its answers may be getting lost; more is no accident.
+const USES_AT_MOST: i16 = 10;
+
+/// What a log-in or a refresh answers (RFC 6749, section 5.1).
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct Tokens {
+    /// To be sent as `Authorization: Bearer <token>`.
+    pub access_token: String,
+    /// Always `Bearer`.
+    #[schema(example = "Bearer")]
+    pub token_type: String,
+    /// How long the access token is good, in seconds.
+    #[schema(example = 900)]
+    pub expires_in: u64,
+    /// Good for one more pair of tokens.
+    pub refresh_token: String,
+    /// Whose they are.
+    pub account: Uuid,
+    /// The log-in they belong to.
+    pub session: Uuid,
+}
+
+/// Why a refresh token gives no new tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// It is none of ours, expired, or its session has ended.
+    #[error("the refresh token is unknown, expired or of a session that has ended")]
+    Refused,
+    /// It was used before: one of the two who used it is a thief, so its session is ended.
+    #[error("the refresh token was used before, so its session was ended")]
+    Reused,
+    /// The database is away.
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+impl From<sqlx::Error> for RefreshError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<RefreshError> for Problem {
+    fn from(error: RefreshError) -> Self {
+        let name = match error {
+            RefreshError::Refused => "refresh-token-refused",
+            RefreshError::Reused => "refresh-token-reused",
+            RefreshError::Failed(error) => return error.into(),
+        };
+        Self::new(StatusCode::UNAUTHORIZED, name, format_args!("{error}: log in again."))
+    }
+}
+
+/// Makes tokens and ends sessions. Clones share everything.
+#[derive(Clone)]
+pub struct Identities(Arc<State>);
+
+struct State {
+    pool: PgPool,
+    config: IdentityConfig,
+    key: ArcSwap<SigningKey>,
+    verifier: Verifier,
+    passwords: Passwords,
+}
+
+/// A refresh token as it stands in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+struct Found {
+    session: Uuid,
+    account: Uuid,
+    /// The token or its session has expired, or the session has ended.
+    over: bool,
+    /// It was used, and longer ago than an answer may take to be lost.
+    spent: bool,
+    uses: i16,
+}
+
+/// What becomes of a refresh token that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Renew,
+    Refuse,
+    EndSession,
+}
+
+impl Found {
+    fn verdict(self) -> Verdict {
+        match self {
+            Self { over: true, .. } => Verdict::Refuse,
+            Self { spent: true, .. } => Verdict::EndSession,
+            Self { uses, .. } if uses >= USES_AT_MOST => Verdict::EndSession,
+            Self { .. } => Verdict::Renew,
+        }
+    }
+}
+
+impl Identities {
+    /// Makes tokens that everybody who shares `pool`'s database takes, and keeps its key young until `shutdown`. The first
+    /// instance makes the first key.
+    ///
+    /// # Errors
+    /// Where the database is away, or `config` has values that argon2 does not take.
+    pub async fn start(
+        pool: PgPool,
+        config: &IdentityConfig,
+        shutdown: CancellationToken,
+        tasks: &TaskTracker,
+    ) -> anyhow::Result<Self> {
+        let passwords = Passwords::new(&config.password)?;
+        let key = SigningKey::ensure(&pool, config).await?;
+        let verifier = Verifier::start(pool.clone(), config, shutdown.clone(), tasks).await?;
+        let identities = Self(Arc::new(State {
+            pool,
+            config: config.clone(),
+            key: ArcSwap::from_pointee(key),
+            verifier,
+            passwords,
+        }));
+        tasks.spawn(identities.clone().rotate(shutdown));
+        Ok(identities)
+    }
+
+    /// Hashes and compares passwords.
+    pub fn passwords(&self) -> &Passwords {
+        &self.0.passwords
+    }
+
+    /// Checks tokens: its own at once, and those of other instances.
+    pub fn verifier(&self) -> Verifier {
+        self.0.verifier.clone()
+    }
+
+    /// [`Identities::verifier`], as [`super::layer`] wants it.
+    pub fn authenticator(&self) -> Arc<dyn Authenticator> {
+        Arc::new(self.verifier())
+    }
+
+    /// Begins a session of `account`, which has proved itself.
+    ///
+    /// # Errors
+    /// Where the database is away.
+    pub async fn issue(&self, account: Uuid) -> anyhow::Result<Tokens> {
+        let session = Uuid::now_v7();
+        let refresh = RefreshToken::generate();
+        let (operator,): (bool,) = sqlx::query_as(
+            "with session as (
+                 insert into sessions (session, account, created_at, expires_at)
+                 values ($1, $2, now(), now() + make_interval(secs => $3))
+             ), token as (
+                 insert into refresh_tokens (token_hash, session, expires_at)
+                 values ($4, $1, now() + make_interval(secs => $3))
+             )
+             select exists (select from operators where account = $2)",
+        )
+        .bind(session)
+        .bind(account)
+        .bind(self.0.config.refresh_ttl.as_secs_f64())
+        .bind(refresh.hash())
+        .fetch_one(&self.0.pool)
+        .await
+        .context("cannot begin a session")?;
+        self.tokens(Identity { account, session, operator }, refresh)
+    }
+
+    /// Gives new tokens for a refresh token. The old one may be used again for as long as the answer may have been lost;
+    /// after that, using it ends its session.
+    ///
+    /// # Errors
+    /// See [`RefreshError`].
+    pub async fn refresh(&self, token: &str) -> Result<Tokens, RefreshError> {
+        let shown = RefreshToken::parse(token).ok_or(RefreshError::Refused)?;
+        let mut transaction = self.0.pool.begin().await?;
+        let found = self.find(&mut transaction, &shown).await?.ok_or(RefreshError::Refused)?;
+        match found.verdict() {
+            Verdict::Refuse => Err(RefreshError::Refused),
+            Verdict::EndSession => {
+                transaction.rollback().await?;
+                self.end(found.session).await?;
+                tracing::warn!(session = %found.session, account = %found.account, "a refresh token was used twice");
+                Err(RefreshError::Reused)
+            }
+            Verdict::Renew => {
+                let new = RefreshToken::generate();
+                let operator = self.renew(&mut transaction, &shown, &new, found).await?;
+                transaction.commit().await?;
+                let identity = Identity { account: found.account, session: found.session, operator };
+                Ok(self.tokens(identity, new)?)
+            }
+        }
+    }
+
+    /// Ends a session: its tokens are refused here at once, and everywhere within a second. One that is over stays over.
+    ///
+    /// # Errors
+    /// Where the database is away.
+    pub async fn end(&self, session: Uuid) -> anyhow::Result<()> {
+        sqlx::query("update sessions set ended_at = clock_timestamp() where session = $1 and ended_at is null")
+            .bind(session)
+            .execute(&self.0.pool)
+            .await
+            .context("cannot end a session")?;
+        self.0.verifier.ended([session]);
+        Ok(())
+    }
+
+    /// Ends every session of `account`, and answers how many.
+    ///
+    /// # Errors
+    /// Where the database is away.
+    pub async fn end_all(&self, account: Uuid) -> anyhow::Result<usize> {
+        let ended: Vec<Uuid> = sqlx::query_scalar(
+            "update sessions set ended_at = clock_timestamp() where account = $1 and ended_at is null returning session",
+        )
+        .bind(account)
+        .fetch_all(&self.0.pool)
+        .await
+        .context("cannot end the sessions of an account")?;
+        let count = ended.len();
+        self.0.verifier.ended(ended);
+        Ok(count)
+    }
+
+    /// Locks the token and its session: two who show it at once are judged one after the other.
+    async fn find(&self, connection: &mut PgConnection, shown: &RefreshToken) -> sqlx::Result<Option<Found>> {
+        sqlx::query_as(
+            "select session, s.account, t.uses,
+                 least(t.expires_at, s.expires_at) <= now() or s.ended_at is not null as over,
+                 coalesce(t.used_at < now() - make_interval(secs => $2), false) as spent
+             from refresh_tokens t join sessions s using (session)
+             where t.token_hash = $1 for update",
+        )
+        .bind(shown.hash())
+        .bind(self.0.config.refresh_reuse.as_secs_f64())
+        .fetch_optional(connection)
+        .await
+    }
+
+    /// Puts `new` beside `shown`, and answers whether the account is an operator.
+    async fn renew(
+        &self,
+        connection: &mut PgConnection,
+        shown: &RefreshToken,
+        new: &RefreshToken,
+        found: Found,
+    ) -> sqlx::Result<bool> {
+        sqlx::query_scalar(
+            "with used as (
+                 update refresh_tokens set used_at = coalesce(used_at, now()), uses = uses + 1 where token_hash = $1
+             ), token as (
+                 insert into refresh_tokens (token_hash, session, expires_at)
+                 values ($2, $3, now() + make_interval(secs => $4))
+             ), session as (
+                 update sessions set expires_at = now() + make_interval(secs => $4) where session = $3
+             )
+             select exists (select from operators where account = $5)",
+        )
+        .bind(shown.hash())
+        .bind(new.hash())
+        .bind(found.session)
+        .bind(self.0.config.refresh_ttl.as_secs_f64())
+        .bind(found.account)
+        .fetch_one(connection)
+        .await
+    }
+
+    fn tokens(&self, identity: Identity, refresh: RefreshToken) -> anyhow::Result<Tokens> {
+        let ttl = self.0.config.access_ttl;
+        Ok(Tokens {
+            access_token: Claims::new(identity, &self.0.config, ttl).sign(&self.0.key.load())?,
+            token_type: "Bearer".to_owned(),
+            expires_in: ttl.as_secs(),
+            refresh_token: refresh.0,
+            account: identity.account,
+            session: identity.session,
+        })
+    }
+
+    async fn rotate(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_AT_KEY_EVERY) => {}
+            }
+            if !self.0.key.load().retired() {
+                continue;
+            }
+            match SigningKey::ensure(&self.0.pool, &self.0.config).await {
+                Ok(key) => self.0.key.store(Arc::new(key)),
+                // The old key verifies for long yet.
+                Err(error) => {
+                    tracing::warn!(cause = %Chain(error.as_ref()), "cannot change the signing key; trying on")
+                }
+            }
+        }
+    }
+}
+
+/// 256 random bits, as base64url.
+struct RefreshToken(String);
+
+impl RefreshToken {
+    fn generate() -> Self {
+        Self(BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        (bytes.len() == 32).then(|| Self(text.to_owned()))
+    }
+
+    /// What is stored. The token is random, so one round of SHA-256 is enough.
+    fn hash(&self) -> Vec<u8> {
+        Sha256::digest(&self.0).to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: Found = Found { session: Uuid::nil(), account: Uuid::nil(), over: false, spent: false, uses: 0 };
+
+    #[test]
+    fn a_token_renews_once_and_again_while_its_answer_may_be_lost() {
+        assert_eq!(FRESH.verdict(), Verdict::Renew);
+        assert_eq!(Found { uses: 1, ..FRESH }.verdict(), Verdict::Renew);
+    }
+
+    #[test]
+    fn a_spent_token_ends_its_session() {
+        assert_eq!(Found { uses: 1, spent: true, ..FRESH }.verdict(), Verdict::EndSession);
+        assert_eq!(Found { uses: USES_AT_MOST, ..FRESH }.verdict(), Verdict::EndSession);
+    }
+
+    #[test]
+    fn what_is_over_is_refused_and_ends_nothing() {
+        assert_eq!(Found { over: true, uses: 1, spent: true, ..FRESH }.verdict(), Verdict::Refuse);
+    }
+
+    #[test]
+    fn only_what_looks_like_a_token_is_looked_up() {
+        let token = RefreshToken::generate();
+        assert_eq!(RefreshToken::parse(&token.0).map(|parsed| parsed.hash()), Some(token.hash()));
+        for text in ["", "abc", "\u{0}", &"A".repeat(10_000), &token.0[1..]] {
+            assert!(RefreshToken::parse(text).is_none());
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Kafka, or the in-process broker that stands in for it on one machine: librdkafka's own, which speaks the real
+//! protocol over loopback and keeps everything in memory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use anyhow::Context;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    error::RDKafkaErrorCode,
+    mocking::MockCluster,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Secret;
+
+/// How long a broker may take to answer what is asked at start.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which Kafka, and what is kept there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port,host:port`; without it, a broker in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub brokers: Option<String>,
+    /// The topic that carries every event.
+    pub events_topic: String,
+    /// The topic that tells which read rows changed.
+    pub changes_topic: String,
+    /// Partitions of a topic that we create; one that exists keeps its own.
+    pub partitions: i32,
+    /// Copies of a topic that we create; -1 for the broker's own default.
+    pub replication: i32,
+    /// The consumer group that shares the partitions of the events.
+    pub group: String,
+    /// More librdkafka properties for every client, such as `security.protocol`; their values may be secrets.
+    pub properties: BTreeMap<String, Secret>,
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            brokers: None,
+            events_topic: "agora.events".to_owned(),
+            changes_topic: "agora.changes".to_owned(),
+            partitions: 16,
+            replication: -1,
+            group: "agora-projector".to_owned(),
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// A way to Kafka. Clones share it; the in-process broker lives as long as one of them.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    config: Arc<KafkaConfig>,
+    servers: String,
+    in_process: Option<Arc<InProcess>>,
+}
+
+/// Keeps the in-process broker: it ends with the last handle on this.
+#[derive(Debug)]
+struct InProcess {
+    _alive: mpsc::SyncSender<()>,
+}
+
+impl Broker {
+    /// Starts the in-process broker, with its topics, where no other is configured.
+    ///
+    /// # Errors
+    /// Where librdkafka cannot listen on loopback. An outside Kafka is not asked yet.
+    pub fn start(config: &KafkaConfig) -> anyhow::Result<Self> {
+        let config = Arc::new(config.clone());
+        if let Some(servers) = config.brokers.clone() {
+            return Ok(Self { config, servers, in_process: None });
+        }
+        let (servers, in_process) = start_in_process(&config).context("cannot start the in-process Kafka broker")?;
+        Ok(Self { config, servers, in_process: Some(Arc::new(in_process)) })
+    }
+
+    /// What every client starts from: the servers, and connections that notice when the other end is gone.
+    pub fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.servers);
+        client.set("client.id", "agora");
+        client.set("socket.keepalive.enable", "true");
+        client.set("socket.nagle.disable", "true");
+        // Back at once when a broker is: not after the default's 10 s at most.
+        client.set("reconnect.backoff.max.ms", "1000");
+        for (name, value) in &self.config.properties {
+            client.set(name, value.expose());
+        }
+        client
+    }
+
+    /// What every consumer starts from: [`Broker::client`], and how long a fetch may wait. The in-process broker does
+    /// not wake a waiting fetch when something is produced, a real one does.
+    pub fn consumer(&self) -> ClientConfig {
+        let mut client = self.client();
+        client.set("fetch.wait.max.ms", if self.in_process() { "5" } else { "500" });
+        client.set("enable.auto.commit", "false");
+        client
+    }
+
+    /// Whether it is the broker in this process: it serves this process only, and its partitions are to be assigned
+    /// by hand.
+    pub fn in_process(&self) -> bool {
+        self.in_process.is_some()
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+
+    /// Creates the topics that are missing.
+    ///
+    /// # Errors
+    /// Where Kafka is away, or refuses.
+    pub async fn ensure_topics(&self) -> anyhow::Result<()> {
+        if self.in_process() {
+            return Ok(());
+        }
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let topics = [&self.config.events_topic, &self.config.changes_topic].map(|topic| {
+            NewTopic::new(topic, self.config.partitions, TopicReplication::Fixed(self.config.replication))
+        });
+        let options =
+            AdminOptions::new().operation_timeout(Some(STARTUP_TIMEOUT)).request_timeout(Some(STARTUP_TIMEOUT));
+        let outcomes = admin
+            .create_topics(&topics, &options)
+            .await
+            .with_context(|| format!("cannot reach Kafka at {}", self.servers))?;
+        for outcome in outcomes {
+            match outcome {
+                Ok(topic) => tracing::info!(topic, partitions = self.config.partitions, "created the topic"),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    anyhow::bail!("Kafka at {} refuses to create topic {topic}: {code}", self.servers)
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The mock cluster is bound to its thread, so it gets one of its own, which sleeps until the last handle is gone.
+fn start_in_process(config: &KafkaConfig) -> anyhow::Result<(String, InProcess)> {
+    let topics = [config.events_topic.clone(), config.changes_topic.clone()];
+    let partitions = config.partitions;
+    let start = move || -> anyhow::Result<_> {
+        let cluster = MockCluster::new(1)?;
+        for topic in &topics {
+            cluster.create_topic(topic, partitions, 1)?;
+        }
+        Ok(cluster)
+    };
+    let (started, outcome) = mpsc::sync_channel(1);
+    let (alive, gone) = mpsc::sync_channel::<()>(0);
+    std::thread::Builder::new().name("kafka-broker".to_owned()).spawn(move || match start() {
+        Ok(cluster) => {
+            let _ = started.send(Ok(cluster.bootstrap_servers()));
+            // Nothing is ever sent: this ends when the last sender is dropped.
+            let _ = gone.recv();
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+        }
+    })?;
+    let servers = outcome.recv().context("its thread ended")??;
+    Ok((servers, InProcess { _alive: alive }))
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::{
+        Message,
+        consumer::{BaseConsumer, Consumer},
+        producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+        topic_partition_list::{Offset, TopicPartitionList},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_in_process_broker_carries_messages_on_the_configured_partitions() {
+        let config = KafkaConfig { partitions: 4, ..KafkaConfig::default() };
+        let broker = Broker::start(&config).expect("loopback is there");
+        assert!(broker.in_process());
+
+        let producer: ThreadedProducer<DefaultProducerContext> = broker.client().create().expect("a producer");
+        let record = BaseRecord::to("agora.events").partition(3).key("k").payload("hello");
+        producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
+        producer.flush(Duration::from_secs(10)).expect("it is delivered");
+
+        let consumer: BaseConsumer = broker.consumer().set("group.id", "g").create().expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some("agora.events"), Duration::from_secs(10)).expect("metadata");
+        assert_eq!(metadata.topics()[0].partitions().len(), 4);
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset("agora.events", 3, Offset::Beginning).expect("a good offset");
+        consumer.assign(&assignment).expect("by hand");
+        let message = consumer.poll(Duration::from_secs(10)).expect("a message in time").expect("no error");
+        assert_eq!(message.payload(), Some(&b"hello"[..]));
+    }
+
+    #[test]
+    fn an_outside_kafka_is_reached_by_its_servers_and_properties() {
+        let config = KafkaConfig {
+            brokers: Some("kafka:9092".to_owned()),
+            properties: BTreeMap::from([("security.protocol".to_owned(), "SSL".into())]),
+            ..KafkaConfig::default()
+        };
+        let broker = Broker::start(&config).expect("nothing is asked yet");
+        assert!(!broker.in_process());
+        assert_eq!(broker.client().get("bootstrap.servers"), Some("kafka:9092"));
+        assert_eq!(broker.client().get("security.protocol"), Some("SSL"));
+    }
+}

@@ -1,0 +1,268 @@
+//! Refusals and failures as clients see them: RFC 9457 problem details.
+
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt::{self, Display, Write as _},
+    time::Duration,
+};
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+/// The media type of every problem (RFC 9457, section 3).
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// A refusal or failure, answered as `application/problem+json` (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// What kind of problem it is: a stable URI reference, `/problems/<name>`. Programs tell problems apart by it.
+    #[serde(rename = "type", serialize_with = "type_reference")]
+    #[schema(value_type = String, example = "/problems/not-found")]
+    name: &'static str,
+    /// The kind in words, the same for every occurrence.
+    #[schema(example = "Not found")]
+    title: String,
+    /// The HTTP status code, again.
+    #[serde(serialize_with = "status_code")]
+    #[schema(value_type = u16, example = 404)]
+    status: StatusCode,
+    /// What went wrong this time, and what to do about it.
+    detail: String,
+    /// Which parts of the request are to blame, where that is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError>,
+    #[serde(skip)]
+    #[schema(ignore)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// One part of a request that is to blame for a [`Problem`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where: `#/tags/0` in the body (JSON pointer as a URI fragment, RFC 6901 section 6), `?limit` in the query,
+    /// `{id}` in the path.
+    #[schema(example = "#/tags/0")]
+    pub pointer: String,
+    /// What is wrong, in a word that stays the same: `too_long`, `unknown_field`, …
+    #[schema(value_type = String, example = "too_long")]
+    pub code: Cow<'static, str>,
+    /// What is wrong, in a sentence.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of the kind `name` (lower-case words joined by hyphens, stable: it becomes the `type`), with what
+    /// went wrong this time in `detail`, which is shown to the client.
+    pub fn new(status: StatusCode, name: &'static str, detail: impl Display) -> Self {
+        Self { name, title: title(name), status, detail: detail.to_string(), errors: Vec::new(), headers: Vec::new() }
+    }
+
+    /// A failure of ours. The cause and the causes below it are logged, once, and nothing of them is shown.
+    pub fn internal(cause: &(dyn Error + 'static)) -> Self {
+        tracing::error!(cause = %Chain(cause), "a request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal-error",
+            "Something failed on our side and was logged. The x-request-id of this answer finds it there.",
+        )
+    }
+
+    /// Something we depend on, or we ourselves, cannot serve now; the same request may succeed after `retry_after`.
+    pub fn unavailable(detail: impl Display, retry_after: Duration) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).with_retry_after(retry_after)
+    }
+
+    /// The same, naming the parts of the request that are to blame.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// The same, with `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110, section 10.2.3).
+    #[must_use]
+    pub fn with_retry_after(self, after: Duration) -> Self {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+    }
+
+    /// The same, with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The last part of its `type`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it says went wrong.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The parts of the request that are to blame.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+}
+
+impl FieldError {
+    /// `pointer` as it is to be shown: see [`FieldError::pointer`].
+    pub fn new(pointer: impl Into<String>, code: impl Into<Cow<'static, str>>, detail: impl Display) -> Self {
+        Self { pointer: pointer.into(), code: code.into(), detail: detail.to_string() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self).expect("strings and numbers serialise");
+        let mut response = (self.status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
+        }
+        response
+    }
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status.as_u16(), self.name, self.detail)
+    }
+}
+
+impl Error for Problem {}
+
+impl From<anyhow::Error> for Problem {
+    /// As [`From<sqlx::Error>`] where that is the cause, else [`Problem::internal`].
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<sqlx::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::internal(error.as_ref()),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    /// A database that is away or overloaded is worth another try; anything else is a defect of ours.
+    fn from(error: sqlx::Error) -> Self {
+        if !crate::db::is_passing(&error) {
+            return Self::internal(&error);
+        }
+        tracing::warn!(cause = %Chain(&error), "the database cannot serve now");
+        Self::unavailable("The database cannot serve this now.", Duration::from_secs(1))
+    }
+}
+
+/// An error and the causes below it, on one line.
+pub struct Chain<'a>(pub &'a (dyn Error + 'static));
+
+impl Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        let mut below = self.0.source();
+        while let Some(cause) = below {
+            // Many errors say their source in their own words.
+            let words = cause.to_string();
+            if !said.contains(&words) {
+                write!(said, ": {words}")?;
+            }
+            below = cause.source();
+        }
+        f.write_str(&said)
+    }
+}
+
+fn title(name: &str) -> String {
+    let mut words = name.replace('-', " ");
+    if let Some(first) = words.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    words
+}
+
+fn type_reference<S: Serializer>(name: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("/problems/{name}"))
+}
+
+fn status_code<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    async fn answered(problem: Problem) -> (Response<()>, Value) {
+        let (parts, body) = problem.into_response().into_parts();
+        let body = to_bytes(body, usize::MAX).await.expect("the body is whole");
+        (Response::from_parts(parts, ()), serde_json::from_slice(&body).expect("the body is JSON"))
+    }
+
+    #[tokio::test]
+    async fn says_type_title_status_and_detail() {
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "own-thing", "It is yours.");
+        let (response, body) = answered(problem).await;
+        assert_eq!(response.status(), 422);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(
+            body,
+            json!({"type": "/problems/own-thing", "title": "Own thing", "status": 422, "detail": "It is yours."})
+        );
+    }
+
+    #[tokio::test]
+    async fn names_the_parts_to_blame() {
+        let error = FieldError::new("#/tags/0", "too_long", "at most 48 characters");
+        let (_, body) = answered(Problem::new(StatusCode::BAD_REQUEST, "x", "y").with_errors(vec![error])).await;
+        assert_eq!(
+            body["errors"],
+            json!([{"pointer": "#/tags/0", "code": "too_long", "detail": "at most 48 characters"}])
+        );
+    }
+
+    #[tokio::test]
+    async fn retry_after_is_in_whole_seconds_and_never_0() {
+        for (after, header) in [(0, "1"), (1, "1"), (1_500, "2"), (3_000, "3")] {
+            let (response, _) = answered(Problem::unavailable("busy", Duration::from_millis(after))).await;
+            assert_eq!(response.headers()["retry-after"], header);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cause_is_never_shown() {
+        let cause = std::io::Error::other("password=hunter2");
+        let (response, body) = answered(Problem::internal(&cause)).await;
+        assert_eq!(response.status(), 500);
+        assert!(!body.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_passing_failure_of_the_database_may_be_tried_again() {
+        assert_eq!(Problem::from(sqlx::Error::PoolTimedOut).status(), 503);
+        assert_eq!(Problem::from(anyhow::Error::from(sqlx::Error::PoolTimedOut)).status(), 503);
+        assert_eq!(Problem::from(sqlx::Error::RowNotFound).status(), 500);
+    }
+
+    #[test]
+    fn a_chain_says_each_cause_once() {
+        let error = anyhow::Error::from(std::io::Error::other("disk on fire")).context("cannot write");
+        assert_eq!(Chain(error.as_ref()).to_string(), "cannot write: disk on fire");
+    }
+}

@@ -1,0 +1,316 @@
+//! Logs, traces and metrics.
+//!
+//! Every request has a valid trace, exported or not: it goes on from the client's `traceparent` (W3C Trace Context)
+//! into what the request leaves behind, and from there into whoever takes it up. Metrics are made with
+//! `opentelemetry::global::meter("agora")`, after [`init`].
+
+use std::{
+    io::IsTerminal,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use anyhow::Context as _;
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider},
+};
+use opentelemetry_otlp::{MetricExporter, Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    trace::{Sampler, SdkTracerProvider, SpanProcessor, TracerProviderBuilder},
+};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde::{Deserialize, Serialize};
+use tracing::{Span, level_filters::LevelFilter};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+};
+
+/// The media type of [`prometheus_text`].
+pub const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+static STATE: OnceLock<State> = OnceLock::new();
+static INIT: Mutex<()> = Mutex::new(());
+
+/// What is told to whom.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// Which events are logged: `info`, `warn,projector=debug`, … (the directives of tracing-subscriber's `EnvFilter`).
+    /// `http=debug` logs every request.
+    pub log: String,
+    /// How a log line looks.
+    pub log_format: LogFormat,
+    /// Where traces and metrics are sent by OTLP over HTTP, such as `http://localhost:4318`; nowhere without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
+    /// The share of traces begun here that are exported, from 0 to 1. A client that traces decides for itself.
+    pub trace_ratio: f64,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// `text` on a terminal, `json` elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For programs: one object a line.
+    Json,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { log: "info".to_owned(), log_format: LogFormat::Auto, otlp_endpoint: None, trace_ratio: 1.0 }
+    }
+}
+
+struct State {
+    tracers: SdkTracerProvider,
+    meters: SdkMeterProvider,
+    registry: Registry,
+    exporting: bool,
+}
+
+/// Flushes what is not exported yet when it is dropped: keep it until the process ends.
+#[must_use]
+#[derive(Debug)]
+pub struct Telemetry {
+    // A second `init` in one process (tests) gets a guard that ends nothing.
+    ends: bool,
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        let Some(state) = STATE.get().filter(|_| self.ends) else { return };
+        // Errors: the exporter has logged them, and there is nobody left to tell.
+        let _ = state.tracers.shutdown();
+        let _ = state.meters.shutdown();
+    }
+}
+
+/// Sets up logs, traces and metrics of this process; `service` is its name in them. Only the first call has an effect.
+///
+/// # Errors
+/// Log directives that are none, or an endpoint that is no URL.
+pub fn init(config: &TelemetryConfig, service: &str) -> anyhow::Result<Telemetry> {
+    start(config, service, SdkTracerProvider::builder(), false)
+}
+
+/// As [`init`], with one more receiver of every span: tests look at what it received.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_recording(
+    config: &TelemetryConfig,
+    service: &str,
+    receiver: impl SpanProcessor + 'static,
+) -> anyhow::Result<Telemetry> {
+    start(config, service, SdkTracerProvider::builder().with_span_processor(receiver), true)
+}
+
+fn start(
+    config: &TelemetryConfig,
+    service: &str,
+    tracers: TracerProviderBuilder,
+    recorded: bool,
+) -> anyhow::Result<Telemetry> {
+    let _one_at_a_time = INIT.lock().unwrap_or_else(PoisonError::into_inner);
+    if STATE.get().is_some() {
+        return Ok(Telemetry { ends: false });
+    }
+    let filter = EnvFilter::try_new(&config.log).with_context(|| {
+        format!("`telemetry.log` is {:?}, which is no list of directives like \"info,http=debug\"", config.log)
+    })?;
+    let resource = Resource::builder().with_service_name(service.to_owned()).build();
+    let registry = Registry::new();
+    let meters = build_meters(config, resource.clone(), registry.clone())?;
+    let exporting = config.otlp_endpoint.is_some() || recorded;
+    let tracers = build_tracers(config, tracers.with_resource(resource), recorded)?;
+
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(tracers.tracer("agora"))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        // Traces hold whatever the log shows. Events are kept with them only where somebody will see them.
+        .with_filter(filter_fn(move |metadata| {
+            *metadata.level() <= LevelFilter::INFO && (metadata.is_span() || exporting)
+        }));
+    tracing_subscriber::registry().with(log(config.log_format).with_filter(filter)).with(spans).try_init()?;
+    opentelemetry::global::set_meter_provider(meters.clone());
+    let _ = STATE.set(State { tracers, meters, registry, exporting });
+    Ok(Telemetry { ends: true })
+}
+
+/// What Prometheus reads: every metric as text, format 0.0.4 ([`PROMETHEUS`]).
+pub fn prometheus_text() -> String {
+    let Some(state) = STATE.get() else { return String::new() };
+    let mut text = Vec::new();
+    if let Err(error) = TextEncoder::new().encode(&state.registry.gather(), &mut text) {
+        tracing::error!(%error, "cannot encode the metrics");
+    }
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Whether spans are sent to somebody.
+pub(crate) fn exporting() -> bool {
+    STATE.get().is_some_and(|state| state.exporting)
+}
+
+/// The current span as W3C Trace Context writes it, for a header or a message; `None` outside of any span.
+pub fn current_traceparent() -> Option<String> {
+    let context = Span::current().context();
+    let span = context.span();
+    let span = span.span_context();
+    let flags = span.trace_flags().to_u8();
+    span.is_valid().then(|| format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
+}
+
+/// Makes `span` part of the trace that `traceparent` (W3C Trace Context) names. To be called before the span is entered;
+/// what is no `traceparent` is ignored, as the standard asks.
+pub fn continue_trace(span: &Span, traceparent: &str) {
+    if let Some(parent) = parse(traceparent) {
+        // It fails where nobody listens to this span, and then there is no trace to continue.
+        let _ = span.set_parent(Context::new().with_remote_span_context(parent));
+    }
+}
+
+/// `00-<32 hex>-<16 hex>-<2 hex>`; a later version may go on after that (section 3.2.4 of the standard).
+fn parse(traceparent: &str) -> Option<SpanContext> {
+    let mut parts = traceparent.trim().split('-');
+    let mut hex = |length: usize| {
+        let lower = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        parts.next().filter(|part| part.len() == length && part.bytes().all(lower))
+    };
+    let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+    let more = parts.next().is_some();
+    if version == "ff" || (version == "00" && more) {
+        return None;
+    }
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED;
+    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
+    let context = SpanContext::new(trace, span, flags, true, TraceState::default());
+    context.is_valid().then_some(context)
+}
+
+fn log<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    let terminal = std::io::stderr().is_terminal();
+    let text = match format {
+        LogFormat::Auto => terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    if text {
+        layer.with_ansi(terminal).boxed()
+    } else {
+        layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+    }
+}
+
+fn build_tracers(
+    config: &TelemetryConfig,
+    mut builder: TracerProviderBuilder,
+    recorded: bool,
+) -> anyhow::Result<SdkTracerProvider> {
+    let root = match (recorded, &config.otlp_endpoint) {
+        (true, _) => Sampler::AlwaysOn,
+        (false, Some(_)) => Sampler::TraceIdRatioBased(config.trace_ratio),
+        // Ids are made all the same; only nothing is recorded under them.
+        (false, None) => Sampler::AlwaysOff,
+    };
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(signal(endpoint, "traces"))
+            .build()
+            .context("cannot send traces to `telemetry.otlp_endpoint`")?;
+        builder = builder.with_batch_exporter(exporter);
+    }
+    Ok(builder.with_sampler(Sampler::ParentBased(Box::new(root))).build())
+}
+
+fn build_meters(config: &TelemetryConfig, resource: Resource, registry: Registry) -> anyhow::Result<SdkMeterProvider> {
+    let prometheus = opentelemetry_prometheus::exporter().with_registry(registry).without_target_info().build()?;
+    let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(prometheus);
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let exporter = MetricExporter::builder()
+            .with_http()
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(signal(endpoint, "metrics"))
+            .build()
+            .context("cannot send metrics to `telemetry.otlp_endpoint`")?;
+        builder = builder.with_periodic_exporter(exporter);
+    }
+    Ok(builder.build())
+}
+
+/// The endpoint of one signal below the one that is configured (OTLP specification, "Endpoint URLs for OTLP/HTTP").
+fn signal(endpoint: &str, name: &str) -> String {
+    format!("{}/v1/{name}", endpoint.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    #[test]
+    fn a_traceparent_is_read_as_the_standard_says() {
+        let good = parse(&format!("00-{TRACE}-b7ad6b7169203331-01")).expect("it is one");
+        assert_eq!(good.trace_id().to_string(), TRACE);
+        assert!(good.is_sampled() && good.is_remote());
+        let later = format!("cc-{TRACE}-b7ad6b7169203331-00-what-the-future-will-be-like");
+        assert!(!parse(&later).expect("later versions may have more").is_sampled());
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_ignored() {
+        for text in [
+            "",
+            "00",
+            "hello",
+            &format!("00-{TRACE}-b7ad6b7169203331"),
+            &format!("00-{TRACE}-b7ad6b7169203331-01-more"),
+            &format!("ff-{TRACE}-b7ad6b7169203331-01"),
+            &format!("00-{}-b7ad6b7169203331-01", TRACE.to_uppercase()),
+            &format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)),
+            &format!("00-{TRACE}-{}-01", "0".repeat(16)),
+        ] {
+            assert!(parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_trace_goes_on_whether_or_not_it_is_exported() {
+        let config = TelemetryConfig { log: "off".to_owned(), ..TelemetryConfig::default() };
+        let _telemetry = init(&config, "test").expect("the first call");
+        let _again = init(&config, "test").expect("a second call does nothing");
+
+        let begun = tracing::info_span!("begun").in_scope(current_traceparent).expect("a valid trace");
+        assert!(parse(&begun).is_some(), "{begun}");
+
+        let span = tracing::info_span!("continued");
+        continue_trace(&span, &format!("00-{TRACE}-b7ad6b7169203331-01"));
+        let ours = span.in_scope(current_traceparent).expect("a valid trace");
+        assert!(ours.starts_with(&format!("00-{TRACE}-")) && ours.ends_with("-01"), "{ours}");
+        assert!(!ours.contains("b7ad6b7169203331"), "a span of its own: {ours}");
+
+        assert_eq!(current_traceparent(), None);
+    }
+
+    #[test]
+    fn each_signal_has_its_endpoint() {
+        assert_eq!(signal("http://localhost:4318/", "traces"), "http://localhost:4318/v1/traces");
+    }
+}
