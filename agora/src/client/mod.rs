@@ -1,0 +1,323 @@
+//! A client of the command endpoints, for work that sends a great many: it keeps connections open, sends each command
+//! under its idempotency key, and sends it again while the server is away, overloaded or starting anew. So whatever
+//! is interrupted, on either side, may simply be run again.
+
+pub mod command;
+pub mod lanes;
+pub mod tally;
+pub mod token;
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use chrono::SecondsFormat;
+use events::{PositionToken, Shard};
+use platform::config::Secret;
+use reqwest::{RequestBuilder, Response, StatusCode, header};
+use serde::Deserialize;
+
+use self::{command::Command, tally::Tally, token::Token};
+
+/// Commands in flight at once: enough for the server to commit them in groups.
+pub const LANES: usize = 64;
+
+/// How long one request may take before it is sent again.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the server may be away, at most, before the client gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long to wait before a second try; doubled with each more, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long one read may wait for the read tables, as the server is asked.
+const READ_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a failure on the server's side (500) is tried again before the row is given up: it may be one command
+/// that it fails on, and the rest goes on.
+const FAILURES: u32 = 3;
+
+/// See the module.
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    token: Token,
+    /// What was sent, and what became of it.
+    pub tally: Tally,
+    /// The last position that was answered, of each shard.
+    positions: Mutex<HashMap<Shard, PositionToken>>,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect, now.
+    Written,
+    /// It had taken effect before, or would change nothing.
+    AlreadyThere,
+    /// The server understood and refused.
+    Refused(Refusal),
+}
+
+/// A refusal, as the server says it (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The last part of the problem's `type`; empty where the answer was no problem.
+    pub name: String,
+    /// The part of the command that is to blame (`#/username`), where one is; the first of several.
+    pub pointer: String,
+    /// In words.
+    pub detail: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ProblemBody {
+    r#type: String,
+    detail: String,
+    errors: Vec<ErrorBody>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    pointer: String,
+    detail: String,
+}
+
+impl Client {
+    /// A client of the server at `server` (`http://host:port`), with an operator's token.
+    ///
+    /// # Errors
+    /// Where `server` is no address.
+    pub fn new(server: &str, token: Token) -> anyhow::Result<Self> {
+        let url = reqwest::Url::parse(server).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url.with_context(|| format!("`{server}` is not the address of a server: say http://host:port"))?;
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("agora/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .pool_max_idle_per_host(LANES)
+            .timeout(TIMEOUT);
+        // A proxy is for the way out of this machine.
+        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            http = http.no_proxy();
+        }
+        Ok(Self {
+            http: http.build()?,
+            server: url.as_str().trim_end_matches('/').to_owned(),
+            token,
+            tally: Tally::default(),
+            positions: Mutex::default(),
+        })
+    }
+
+    /// Sends a command until it is answered, and counts the answer.
+    ///
+    /// # Errors
+    /// Where it makes no sense to go on: nobody answered for [`PATIENCE`], or the token is not accepted.
+    pub async fn send(&self, command: &Command) -> anyhow::Result<Outcome> {
+        let outcome = self.send_uncounted(command).await?;
+        self.tally.count(command.kind, &outcome);
+        Ok(outcome)
+    }
+
+    /// As [`Self::send`], for what may be tried again in another way: the last way is to be counted.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn send_uncounted(&self, command: &Command) -> anyhow::Result<Outcome> {
+        let body = command.body.to_string();
+        let mut pauses = Pauses::new();
+        let mut failures = 0;
+        let mut renewed = false;
+        loop {
+            let (response, token) = match self.try_send(self.request(command, body.clone())).await {
+                Ok(sent) => sent,
+                Err(reason) => {
+                    pauses.wait(None, &reason).await?;
+                    continue;
+                }
+            };
+            let status = response.status();
+            if status.is_success() {
+                self.remember_position(&response);
+                return Ok(if changed_nothing(&response) { Outcome::AlreadyThere } else { Outcome::Written });
+            }
+            let retry_after = retry_after(&response);
+            let refusal = refusal(response).await;
+            match status {
+                StatusCode::UNAUTHORIZED if !renewed && self.token.renew(&token).await => renewed = true,
+                StatusCode::UNAUTHORIZED => {
+                    bail!("{} does not accept the token: {}", self.server, refusal.detail);
+                }
+                StatusCode::INTERNAL_SERVER_ERROR if failures < FAILURES => {
+                    failures += 1;
+                    pauses.wait(retry_after, &refusal.detail).await?;
+                }
+                status if is_passing(status) => pauses.wait(retry_after, &refusal.detail).await?,
+                _ if command.says_it_is_there(&refusal) => return Ok(Outcome::AlreadyThere),
+                _ => return Ok(Outcome::Refused(refusal)),
+            }
+        }
+    }
+
+    /// One try; why there was no answer, where there was none.
+    async fn try_send(&self, request: RequestBuilder) -> Result<(Response, Secret), String> {
+        let token = self.token.current().await.map_err(|error| format!("no token can be made: {error:#}"))?;
+        match request.bearer_auth(token.expose()).send().await {
+            Ok(response) => Ok((response, token)),
+            Err(error) => Err(format!("{} does not answer: {}", self.server, cause(&error))),
+        }
+    }
+
+    fn request(&self, command: &Command, body: String) -> RequestBuilder {
+        let mut request = self
+            .http
+            .request(command.method.clone(), format!("{}{}", self.server, command.path))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", &command.key)
+            .header("Agora-Occurred-At", command.occurred_at.to_rfc3339_opts(SecondsFormat::Millis, true))
+            .body(body);
+        if let Some(behalf) = command.on_behalf_of {
+            request = request.header("Agora-On-Behalf-Of", behalf.to_string());
+        }
+        request
+    }
+
+    fn remember_position(&self, response: &Response) {
+        let token = response.headers().get("Agora-Position").and_then(|value| value.to_str().ok());
+        let Some(token) = token.and_then(|token| token.parse::<PositionToken>().ok()) else { return };
+        let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = positions.entry(token.shard).or_insert(token);
+        if last.history != token.history || last.position < token.position {
+            *last = token;
+        }
+    }
+
+    /// Waits until each of these reads shows all that was written, and says how long that took.
+    ///
+    /// # Errors
+    /// Where the read tables do not catch up within [`PATIENCE`].
+    pub async fn wait_for_reads(&self, paths: &[String]) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        for path in paths {
+            self.read(path).await?;
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Reads, as fresh as what was written; the body. Nothing where there is no such thing.
+    ///
+    /// # Errors
+    /// Where the read tables do not catch up within [`PATIENCE`], or the server refuses.
+    pub async fn read(&self, path: &str) -> anyhow::Result<Option<serde_json::Value>> {
+        let positions = {
+            let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+            positions.values().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let mut pauses = Pauses::new();
+        loop {
+            let mut request = self.http.get(format!("{}{path}", self.server));
+            if !positions.is_empty() {
+                request = request.header("Agora-Position", &positions);
+                request = request.header("Prefer", format!("wait={}", READ_WAIT.as_secs()));
+            }
+            let (response, token) = match self.try_send(request).await {
+                Ok(sent) => sent,
+                Err(reason) => {
+                    pauses.wait(None, &reason).await?;
+                    continue;
+                }
+            };
+            let status = response.status();
+            if status.is_success() {
+                return Ok(Some(response.json().await.with_context(|| format!("{path} answered what is no JSON"))?));
+            }
+            if status == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            let retry_after = retry_after(&response);
+            let refusal = refusal(response).await;
+            let renewed = status == StatusCode::UNAUTHORIZED && self.token.renew(&token).await;
+            if !renewed && !is_passing(status) {
+                bail!("GET {path} was refused: {refusal}");
+            }
+            pauses.wait(retry_after, &refusal.detail).await?;
+        }
+    }
+}
+
+/// The waits between tries: longer and longer, and bounded as a whole.
+struct Pauses {
+    started: Instant,
+    next: Duration,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self { started: Instant::now(), next: FIRST_PAUSE }
+    }
+
+    async fn wait(&mut self, at_least: Option<Duration>, reason: &str) -> anyhow::Result<()> {
+        if self.started.elapsed() > PATIENCE {
+            bail!("gave up after {} s: {reason}", PATIENCE.as_secs());
+        }
+        // Spread out, so that lanes that were refused together do not come back together.
+        let spread = rand::random_range(0.5..1.5);
+        tokio::time::sleep(self.next.mul_f64(spread).max(at_least.unwrap_or_default().min(LONGEST_PAUSE))).await;
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: {}", self.status.as_u16(), self.name, self.detail)
+    }
+}
+
+/// Worth another try: the server, or what stands before it, is overloaded or starting.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504)
+}
+
+fn changed_nothing(response: &Response) -> bool {
+    let says = |name: &str| response.headers().get(name).is_some_and(|value| value == "true");
+    says("Idempotency-Replayed") || says("Agora-Unchanged")
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+async fn refusal(response: Response) -> Refusal {
+    let status = response.status();
+    let body = response.bytes().await.unwrap_or_default();
+    let problem: ProblemBody = serde_json::from_slice(&body).unwrap_or_default();
+    let mut detail = problem.detail;
+    let pointer = problem.errors.first().map(|error| error.pointer.clone()).unwrap_or_default();
+    for error in problem.errors {
+        detail = format!("{detail} ({}: {})", error.pointer, error.detail);
+    }
+    let name = problem.r#type.rsplit('/').next().unwrap_or_default().to_owned();
+    Refusal { status, name, pointer, detail }
+}
+
+/// What is at the bottom of an error of reqwest, whose own words only repeat the address.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests;
