@@ -17,7 +17,9 @@ const OLDEST_POSTGRES: i32 = 150_000;
 /// A connection that lay idle for longer is tried before it is used: its server may have gone meanwhile.
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// The key of the advisory lock under which schemas are created and migrated: one at a time in a database.
-const MIGRATION_LOCK: i64 = 0x6d69_6772_6174_65;
+const MIGRATION_LOCK: i64 = 0x006d_6967_7261_7465;
+
+const URL_FORM: &str = "the database URL is not of the form postgres://user:password@host:port/database";
 
 /// How to reach a Postgres database.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,12 +105,11 @@ pub fn options(config: &DatabaseConfig, schema: &str, app_name: &str) -> anyhow:
     if config.url.expose().is_empty() {
         bail!("no database is configured: give its URL, postgres://user:password@host:port/database");
     }
-    const FORM: &str = "the database URL is not of the form postgres://user:password@host:port/database";
     let url = config.url.expose();
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-        bail!(FORM);
+        bail!(URL_FORM);
     }
-    let options: PgConnectOptions = url.parse().context(FORM)?;
+    let options: PgConnectOptions = url.parse().context(URL_FORM)?;
     let milliseconds = |duration: Duration| duration.as_millis().to_string();
     Ok(options
         .application_name(app_name)

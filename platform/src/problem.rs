@@ -198,6 +198,7 @@ fn type_reference<S: Serializer>(name: &&'static str, serializer: S) -> Result<S
     serializer.collect_str(&format_args!("/problems/{name}"))
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn status_code<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
 }

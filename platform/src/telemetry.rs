@@ -76,20 +76,17 @@ struct State {
     exporting: bool,
 }
 
-/// Flushes what is not exported yet when it is dropped: keep it until the process ends.
+/// Sends what is not exported yet when it is dropped: keep it until the process ends.
 #[must_use]
 #[derive(Debug)]
-pub struct Telemetry {
-    // A second `init` in one process (tests) gets a guard that ends nothing.
-    ends: bool,
-}
+pub struct Telemetry(());
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        let Some(state) = STATE.get().filter(|_| self.ends) else { return };
-        // Errors: the exporter has logged them, and there is nobody left to tell.
-        let _ = state.tracers.shutdown();
-        let _ = state.meters.shutdown();
+        let Some(state) = STATE.get() else { return };
+        // Flushed, not shut down: in a test, others of the process go on. The exporter logs its own errors.
+        let _ = state.tracers.force_flush();
+        let _ = state.meters.force_flush();
     }
 }
 
@@ -121,7 +118,7 @@ fn start(
 ) -> anyhow::Result<Telemetry> {
     let _one_at_a_time = INIT.lock().unwrap_or_else(PoisonError::into_inner);
     if STATE.get().is_some() {
-        return Ok(Telemetry { ends: false });
+        return Ok(Telemetry(()));
     }
     let filter = EnvFilter::try_new(&config.log).with_context(|| {
         format!("`telemetry.log` is {:?}, which is no list of directives like \"info,http=debug\"", config.log)
@@ -144,7 +141,7 @@ fn start(
     tracing_subscriber::registry().with(log(config.log_format).with_filter(filter)).with(spans).try_init()?;
     opentelemetry::global::set_meter_provider(meters.clone());
     let _ = STATE.set(State { tracers, meters, registry, exporting });
-    Ok(Telemetry { ends: true })
+    Ok(Telemetry(()))
 }
 
 /// What Prometheus reads: every metric as text, format 0.0.4 ([`PROMETHEUS`]).

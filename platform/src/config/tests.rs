@@ -32,8 +32,11 @@ impl Default for Http {
     }
 }
 
-fn loaded(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Settings, String> {
-    let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+/// Keys and values.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+fn loaded(file: &str, environment: Pairs, flags: Pairs) -> Result<Settings, String> {
+    let own = |pairs: Pairs| -> Vec<(String, String)> {
         pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
     };
     let mut written = tempfile::Builder::new().prefix("agora-").suffix(".toml").tempfile().expect("a file");
@@ -70,7 +73,7 @@ fn lists_and_durations_come_from_the_environment_too() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
-    let cases: [(&str, &[(&str, &str)], &[(&str, &str)], &str); 9] = [
+    let cases: [(&str, Pairs, Pairs, &str); 9] = [
         (
             "password = \"x\"\n\n[http]\nlsten = \"a:1\"\n",
             &[],

@@ -149,7 +149,7 @@ fn ignored_pointer(path: &serde_ignored::Path<'_>) -> String {
                 segments.push(Segment::Map { key: key.clone() });
             }
             P::Some { parent } | P::NewtypeStruct { parent } | P::NewtypeVariant { parent } => {
-                collect(parent, segments)
+                collect(parent, segments);
             }
         }
     }

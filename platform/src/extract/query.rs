@@ -52,7 +52,7 @@ fn parse<T: DeserializeOwned + Validate<Context = ()>>(query: &str) -> Result<T,
         (Ok(_), Some(name)) => FieldError::new(format!("?{name}"), "unknown_parameter", "unknown parameter"),
         (Err(error), _) => {
             let words = error.to_string();
-            let name = match track.path().iter().last() {
+            let name = match track.path().iter().next_back() {
                 Some(Segment::Map { key }) => key.clone(),
                 // A doubled parameter is named in serde's words only.
                 _ => words.split('`').nth(1).unwrap_or_default().to_owned(),

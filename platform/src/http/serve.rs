@@ -177,3 +177,6 @@ fn say_goodbye(remains: &Remains) {
     });
     remains.answer_half_a_request(FAREWELL.as_bytes());
 }
+
+#[cfg(test)]
+mod tests;

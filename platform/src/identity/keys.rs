@@ -42,12 +42,12 @@ pub(super) struct NewKey {
 impl PublicKeys {
     /// The keys in the database.
     pub(super) async fn load(pool: &PgPool) -> anyhow::Result<Self> {
-        let stored: Vec<(String, Vec<u8>)> =
-            sqlx::query_as("select kid, public_key from signing_keys where expires_at > now() order by created_at")
+        let stored =
+            sqlx::query!("select kid, public_key from signing_keys where expires_at > now() order by created_at")
                 .fetch_all(pool)
                 .await
                 .context("cannot read the signing keys")?;
-        Self::new(stored)
+        Self::new(stored.into_iter().map(|key| (key.kid, key.public_key)))
     }
 
     /// Keys by `kid`: 32 bytes each.
@@ -85,7 +85,7 @@ impl SigningKey {
             return Ok(key);
         }
         // In a statement of its own: those after it see what was committed while it waited.
-        sqlx::query("select pg_advisory_xact_lock($1)").bind(KEY_LOCK).execute(&mut *transaction).await?;
+        sqlx::query!("select pg_advisory_xact_lock($1)", KEY_LOCK).execute(&mut *transaction).await?;
         let key = match Self::newest(&mut transaction).await? {
             Some(key) => key,
             None => Self::add(&mut transaction, config).await?,
@@ -106,27 +106,27 @@ impl SigningKey {
     }
 
     async fn newest(connection: &mut PgConnection) -> anyhow::Result<Option<Self>> {
-        let newest: Option<(String, Vec<u8>, DateTime<Utc>)> = sqlx::query_as(
+        let newest = sqlx::query!(
             "select kid, seed, retires_at from signing_keys where retires_at > now() order by created_at desc limit 1",
         )
         .fetch_optional(connection)
         .await
         .context("cannot read the signing keys")?;
-        Ok(newest.map(|(kid, seed, retires_at)| Self { kid, key: private_key(&seed), retires_at }))
+        Ok(newest.map(|stored| Self { kid: stored.kid, key: private_key(&stored.seed), retires_at: stored.retires_at }))
     }
 
     async fn add(connection: &mut PgConnection, config: &IdentityConfig) -> anyhow::Result<Self> {
         let NewKey { kid, public, seed } = NewKey::generate()?;
-        let (retires_at,): (DateTime<Utc>,) = sqlx::query_as(
+        let retires_at = sqlx::query_scalar!(
             "insert into signing_keys (kid, public_key, seed, created_at, retires_at, expires_at)
              values ($1, $2, $3, now(), now() + make_interval(secs => $4), now() + make_interval(secs => $4 + $5))
              returning retires_at",
+            kid,
+            public,
+            &seed[..],
+            config.rotate_every.as_secs_f64(),
+            config.overlap().as_secs_f64(),
         )
-        .bind(&kid)
-        .bind(public)
-        .bind(&seed[..])
-        .bind(config.rotate_every.as_secs_f64())
-        .bind(config.overlap().as_secs_f64())
         .fetch_one(connection)
         .await
         .context("cannot store a new signing key")?;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 /// # Errors
 /// Where the database is away.
 pub async fn add_operator(pool: &PgPool, account: Uuid) -> sqlx::Result<bool> {
-    let added = sqlx::query("insert into operators (account) values ($1) on conflict do nothing").bind(account);
+    let added = sqlx::query!("insert into operators (account) values ($1) on conflict do nothing", account);
     Ok(added.execute(pool).await?.rows_affected() > 0)
 }
 
@@ -15,7 +15,7 @@ pub async fn add_operator(pool: &PgPool, account: Uuid) -> sqlx::Result<bool> {
 /// # Errors
 /// Where the database is away.
 pub async fn remove_operator(pool: &PgPool, account: Uuid) -> sqlx::Result<bool> {
-    let removed = sqlx::query("delete from operators where account = $1").bind(account);
+    let removed = sqlx::query!("delete from operators where account = $1", account);
     Ok(removed.execute(pool).await?.rows_affected() > 0)
 }
 
@@ -24,5 +24,5 @@ pub async fn remove_operator(pool: &PgPool, account: Uuid) -> sqlx::Result<bool>
 /// # Errors
 /// Where the database is away.
 pub async fn operators(pool: &PgPool) -> sqlx::Result<Vec<Uuid>> {
-    sqlx::query_scalar("select account from operators order by added_at, account").fetch_all(pool).await
+    sqlx::query_scalar!("select account from operators order by added_at, account").fetch_all(pool).await
 }

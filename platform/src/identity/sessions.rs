@@ -82,7 +82,7 @@ struct State {
 }
 
 /// A refresh token as it stands in the database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     session: Uuid,
     account: Uuid,
@@ -160,20 +160,20 @@ impl Identities {
     pub async fn issue(&self, account: Uuid) -> anyhow::Result<Tokens> {
         let session = Uuid::now_v7();
         let refresh = RefreshToken::generate();
-        let (operator,): (bool,) = sqlx::query_as(
-            "with session as (
+        let operator = sqlx::query_scalar!(
+            r#"with session as (
                  insert into sessions (session, account, created_at, expires_at)
                  values ($1, $2, now(), now() + make_interval(secs => $3))
              ), token as (
                  insert into refresh_tokens (token_hash, session, expires_at)
                  values ($4, $1, now() + make_interval(secs => $3))
              )
-             select exists (select from operators where account = $2)",
+             select exists (select from operators where account = $2) as "operator!""#,
+            session,
+            account,
+            self.0.config.refresh_ttl.as_secs_f64(),
+            refresh.hash(),
         )
-        .bind(session)
-        .bind(account)
-        .bind(self.0.config.refresh_ttl.as_secs_f64())
-        .bind(refresh.hash())
         .fetch_one(&self.0.pool)
         .await
         .context("cannot begin a session")?;
@@ -212,11 +212,13 @@ impl Identities {
     /// # Errors
     /// Where the database is away.
     pub async fn end(&self, session: Uuid) -> anyhow::Result<()> {
-        sqlx::query("update sessions set ended_at = clock_timestamp() where session = $1 and ended_at is null")
-            .bind(session)
-            .execute(&self.0.pool)
-            .await
-            .context("cannot end a session")?;
+        sqlx::query!(
+            "update sessions set ended_at = clock_timestamp() where session = $1 and ended_at is null",
+            session
+        )
+        .execute(&self.0.pool)
+        .await
+        .context("cannot end a session")?;
         self.0.verifier.ended([session]);
         Ok(())
     }
@@ -226,10 +228,10 @@ impl Identities {
     /// # Errors
     /// Where the database is away.
     pub async fn end_all(&self, account: Uuid) -> anyhow::Result<usize> {
-        let ended: Vec<Uuid> = sqlx::query_scalar(
+        let ended = sqlx::query_scalar!(
             "update sessions set ended_at = clock_timestamp() where account = $1 and ended_at is null returning session",
+            account
         )
-        .bind(account)
         .fetch_all(&self.0.pool)
         .await
         .context("cannot end the sessions of an account")?;
@@ -240,15 +242,16 @@ impl Identities {
 
     /// Locks the token and its session: two who show it at once are judged one after the other.
     async fn find(&self, connection: &mut PgConnection, shown: &RefreshToken) -> sqlx::Result<Option<Found>> {
-        sqlx::query_as(
-            "select session, s.account, t.uses,
-                 least(t.expires_at, s.expires_at) <= now() or s.ended_at is not null as over,
-                 coalesce(t.used_at < now() - make_interval(secs => $2), false) as spent
+        sqlx::query_as!(
+            Found,
+            r#"select session, s.account, t.uses,
+                 least(t.expires_at, s.expires_at) <= now() or s.ended_at is not null as "over!",
+                 coalesce(t.used_at < now() - make_interval(secs => $2), false) as "spent!"
              from refresh_tokens t join sessions s using (session)
-             where t.token_hash = $1 for update",
+             where t.token_hash = $1 for update"#,
+            shown.hash(),
+            self.0.config.refresh_reuse.as_secs_f64(),
         )
-        .bind(shown.hash())
-        .bind(self.0.config.refresh_reuse.as_secs_f64())
         .fetch_optional(connection)
         .await
     }
@@ -261,8 +264,8 @@ impl Identities {
         new: &RefreshToken,
         found: Found,
     ) -> sqlx::Result<bool> {
-        sqlx::query_scalar(
-            "with used as (
+        sqlx::query_scalar!(
+            r#"with used as (
                  update refresh_tokens set used_at = coalesce(used_at, now()), uses = uses + 1 where token_hash = $1
              ), token as (
                  insert into refresh_tokens (token_hash, session, expires_at)
@@ -270,13 +273,13 @@ impl Identities {
              ), session as (
                  update sessions set expires_at = now() + make_interval(secs => $4) where session = $3
              )
-             select exists (select from operators where account = $5)",
+             select exists (select from operators where account = $5) as "operator!""#,
+            shown.hash(),
+            new.hash(),
+            found.session,
+            self.0.config.refresh_ttl.as_secs_f64(),
+            found.account,
         )
-        .bind(shown.hash())
-        .bind(new.hash())
-        .bind(found.session)
-        .bind(self.0.config.refresh_ttl.as_secs_f64())
-        .bind(found.account)
         .fetch_one(connection)
         .await
     }
@@ -306,7 +309,7 @@ impl Identities {
                 Ok(key) => self.0.key.store(Arc::new(key)),
                 // The old key verifies for long yet.
                 Err(error) => {
-                    tracing::warn!(cause = %Chain(error.as_ref()), "cannot change the signing key; trying on")
+                    tracing::warn!(cause = %Chain(error.as_ref()), "cannot change the signing key; trying on");
                 }
             }
         }

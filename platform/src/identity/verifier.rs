@@ -79,7 +79,7 @@ impl Verifier {
             memory: config.access_ttl + LEEWAY + COMMIT_DELAY,
             pool,
         }));
-        let (since,): (DateTime<Utc>,) = sqlx::query_as("select now()").fetch_one(&verifier.0.pool).await?;
+        let since = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&verifier.0.pool).await?;
         let since = verifier.learn_of_endings(since - verifier.0.memory).await?;
         tasks.spawn(verifier.clone().keep_up(since, shutdown));
         Ok(verifier)
@@ -100,18 +100,18 @@ impl Verifier {
     /// A session ended in this process: known at once.
     pub(super) fn ended(&self, sessions: impl IntoIterator<Item = Uuid>) {
         let now = Utc::now();
-        self.remember(sessions.into_iter().map(|session| (session, now)).collect());
+        let ended: Vec<_> = sessions.into_iter().map(|session| (session, now)).collect();
+        self.remember(&ended);
     }
 
     async fn check(&self, token: &str) -> Result<Identity, TokenError> {
         let hash: [u8; 32] = Sha256::digest(token).into();
-        let claims = match self.0.checked.get(&hash).await {
-            Some(claims) => claims,
-            None => {
-                let claims = Arc::new(self.check_anew(token).await?);
-                self.0.checked.insert(hash, Arc::clone(&claims)).await;
-                claims
-            }
+        let claims = if let Some(claims) = self.0.checked.get(&hash).await {
+            claims
+        } else {
+            let claims = Arc::new(self.check_anew(token).await?);
+            self.0.checked.insert(hash, Arc::clone(&claims)).await;
+            claims
         };
         if claims.expired(now()) {
             return Err(TokenError::Expired);
@@ -172,18 +172,20 @@ impl Verifier {
 
     /// Learns of the sessions that ended after `since` or shortly before, and answers when the last one did.
     async fn learn_of_endings(&self, since: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
-        let ended: Vec<(Uuid, DateTime<Utc>)> =
-            sqlx::query_as("select session, ended_at from sessions where ended_at > $1")
-                .bind(since - COMMIT_DELAY)
-                .fetch_all(&self.0.pool)
-                .await
-                .context("cannot read the ended sessions")?;
+        let ended = sqlx::query!(
+            r#"select session, ended_at as "at!" from sessions where ended_at > $1"#,
+            since - COMMIT_DELAY
+        )
+        .fetch_all(&self.0.pool)
+        .await
+        .context("cannot read the ended sessions")?;
+        let ended: Vec<_> = ended.into_iter().map(|ended| (ended.session, ended.at)).collect();
         let newest = ended.iter().map(|&(_, at)| at).max().unwrap_or(since).max(since);
-        self.remember(ended);
+        self.remember(&ended);
         Ok(newest)
     }
 
-    fn remember(&self, ended: Vec<(Uuid, DateTime<Utc>)>) {
+    fn remember(&self, ended: &[(Uuid, DateTime<Utc>)]) {
         let known = self.0.ended.load();
         let oldest = Utc::now() - self.0.memory;
         let new = ended.iter().any(|(session, _)| !known.contains_key(session));

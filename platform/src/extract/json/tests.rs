@@ -25,7 +25,7 @@ struct Place {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
-fn lower(tag: &String, _: &()) -> garde::Result {
+fn lower(tag: &str, _: &()) -> garde::Result {
     let lower = tag.chars().all(char::is_lowercase);
     if lower { Ok(()) } else { Err(crate::extract::invalid("not_lower", "must be in lower case")) }
 }
