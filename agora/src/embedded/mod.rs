@@ -59,7 +59,7 @@ impl EmbeddedPostgres {
         let server = Server { binaries, user, home };
         let adopted = server.ensure_running(settings)?;
         Ok(Self {
-            url: server.home.url(NAME),
+            url: server.home.url(NAME, NAME),
             notice: server.home.notice(&dir),
             adopted,
             stopped: false,
@@ -71,6 +71,11 @@ impl EmbeddedPostgres {
     /// Where the database `agora` answers, as its owner.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// As [`EmbeddedPostgres::url`], for another database of the same server.
+    pub fn url_of(&self, database: &str) -> String {
+        self.server.home.url(NAME, database)
     }
 
     /// Where the server keeps its files.

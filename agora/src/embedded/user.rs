@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{MetadataExt as _, chown},
+        fs::{DirBuilderExt as _, MetadataExt as _, chown},
         process::CommandExt as _,
     },
     path::Path,
@@ -35,7 +35,9 @@ impl ServerUser {
         let owner = match fs::metadata(dir.join("postgres")) {
             Ok(metadata) => Some(metadata.uid()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error).with_context(|| format!("cannot look at {}", dir.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot look at {}", dir.display()));
+            }
         };
         if caller_uid != ROOT {
             if let Some(owner) = owner.filter(|owner| *owner != caller_uid) {
@@ -45,7 +47,13 @@ impl ServerUser {
                     dir.display()
                 );
             }
-            return Ok(Self { name: caller.name.clone(), uid: caller.uid, gid: caller.gid, caller: caller.name, switch: false });
+            return Ok(Self {
+                name: caller.name.clone(),
+                uid: caller.uid,
+                gid: caller.gid,
+                caller: caller.name,
+                switch: false,
+            });
         }
         let account = match owner.filter(|owner| *owner != ROOT) {
             Some(owner) => Account::look_up(&owner.to_string())?,
@@ -73,10 +81,8 @@ impl ServerUser {
 
     /// Creates `dir` for this user alone. Refuses one that is somebody else's.
     pub(super) fn create_private(&self, dir: &Path) -> io::Result<()> {
-        use std::os::unix::fs::DirBuilderExt as _;
         match fs::DirBuilder::new().mode(0o700).create(dir) {
-            Ok(()) if self.switch => chown(dir, Some(self.uid), Some(self.gid)),
-            Ok(()) => Ok(()),
+            Ok(()) => self.give(dir),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.check_private(dir),
             Err(error) => Err(error),
         }
@@ -84,20 +90,21 @@ impl ServerUser {
 
     fn check_private(&self, dir: &Path) -> io::Result<()> {
         let found = fs::symlink_metadata(dir)?;
-        if found.is_dir() && found.uid() == self.uid && found.mode() & 0o077 == 0 {
+        let private = found.is_dir() && found.mode() & 0o777 == 0o700;
+        if private && found.uid() == self.uid {
             return Ok(());
         }
         // Killed between the two steps of creating it: still root's, still empty.
-        if found.is_dir() && self.switch && found.uid() == ROOT && found.mode() & 0o077 == 0 {
-            return chown(dir, Some(self.uid), Some(self.gid));
+        if private && self.switch && found.uid() == ROOT {
+            return self.give(dir);
         }
         let reason = format!("{} is not a directory that only {} may enter", dir.display(), self.name);
         Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
     }
 
-    /// Hands a file that we wrote to this user.
-    pub(super) fn give(&self, file: &Path) -> io::Result<()> {
-        if self.switch { chown(file, Some(self.uid), Some(self.gid)) } else { Ok(()) }
+    /// Hands what we made to this user.
+    pub(super) fn give(&self, path: &Path) -> io::Result<()> {
+        if self.switch { chown(path, Some(self.uid), Some(self.gid)) } else { Ok(()) }
     }
 
     /// Whether this user can get at `dir`, through all that is above it.
@@ -121,13 +128,15 @@ impl Account {
     /// By name or numeric id, wherever the machine keeps its users.
     fn look_up(key: &str) -> anyhow::Result<Option<Self>> {
         let output = Command::new("getent").args(["passwd", key]).output().context("cannot run getent")?;
+        // name:password:uid:gid:…
         let line = String::from_utf8_lossy(&output.stdout);
-        let mut fields = line.trim().split(':');
-        let name = fields.next().unwrap_or_default().to_owned();
-        let mut id = || fields.nth(if name.is_empty() { 0 } else { 0 });
-        let _ = id();
-        let uid = id().and_then(|field| field.parse().ok());
-        let gid = id().and_then(|field| field.parse().ok());
-        Ok(uid.zip(gid).map(|(uid, gid)| Self { name, uid, gid }))
+        let fields: Vec<&str> = line.trim().split(':').collect();
+        let [name, _, uid, gid, ..] = fields[..] else {
+            return Ok(None);
+        };
+        let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse()) else {
+            return Ok(None);
+        };
+        Ok(Some(Self { name: name.to_owned(), uid, gid }))
     }
 }

@@ -1,0 +1,275 @@
+//! Setting up, starting, adopting and stopping one server.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+use super::{
+    NAME,
+    binaries::Binaries,
+    failure,
+    home::{Home, PORT},
+    read_optional,
+    user::ServerUser,
+};
+
+/// How long a start may take: recovery after a crash replays at most `max_wal_size` of log.
+const START_SECONDS: u64 = 180;
+
+/// How long a fast shutdown may take: one checkpoint.
+const STOP_SECONDS: u64 = 60;
+
+/// How long the sessions of a killed server may hold up the next one.
+const ORPHAN_SECONDS: u64 = 10;
+
+/// How Postgres says that they do.
+const ORPHANS: &str = "pre-existing shared memory block";
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// What every server runs with; the rest is Postgres's own default.
+const SETTINGS: [(&str, &str); 10] = [
+    ("listen_addresses", ""),
+    ("fsync", "on"),
+    ("full_page_writes", "on"),
+    ("synchronous_commit", "on"),
+    ("max_connections", "100"),
+    ("shared_buffers", "128MB"),
+    // Statements carry people's words and addresses, and their errors reach the caller anyway: only what concerns the
+    // server as a whole goes to its log, which so stays small.
+    ("log_min_messages", "log"),
+    ("log_min_error_statement", "panic"),
+    ("timezone", "UTC"),
+    ("log_timezone", "UTC"),
+];
+
+/// A server that may or may not be running.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) binaries: Binaries,
+    pub(super) user: ServerUser,
+    pub(super) home: Home,
+}
+
+impl Server {
+    /// Creates the cluster if there is none, and starts the server if none runs. Says whether one was adopted.
+    pub(super) fn ensure_running(&self, settings: &[(&str, &str)]) -> anyhow::Result<bool> {
+        if !self.home.data().exists() {
+            self.create()?;
+        }
+        self.configure(settings)?;
+        if self.adopt()? {
+            return Ok(true);
+        }
+        self.launch()?;
+        Ok(false)
+    }
+
+    /// A fast shutdown: sessions are ended, the data is flushed.
+    pub(super) fn stop(&self) -> anyhow::Result<()> {
+        self.shut_down("fast")?;
+        self.home.leave();
+        Ok(())
+    }
+
+    /// Set up under another name and renamed when whole: a half-made cluster is never mistaken for one.
+    fn create(&self) -> anyhow::Result<()> {
+        let unfinished = self.home.unfinished();
+        remove(&unfinished)?;
+        let made = self.create_at(&unfinished);
+        if made.is_err() {
+            remove(&unfinished).ok();
+        }
+        made?;
+        fs::rename(&unfinished, self.home.data()).context("cannot name the new database directory")?;
+        if let Some(parent) = unfinished.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn create_at(&self, dir: &Path) -> anyhow::Result<()> {
+        let mut initdb = self.command("initdb");
+        initdb.args(["--username=postgres", "--auth=peer", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        initdb.args(["--data-checksums", "--pgdata"]).arg(dir);
+        self.run("initdb", &mut initdb)?;
+
+        let file = dir.join("postgresql.conf");
+        let mut conf = File::options().append(true).open(&file)?;
+        writeln!(conf, "\ninclude 'agora.conf'\ninclude_if_exists 'local.conf'")?;
+        conf.sync_all()?;
+
+        // Single-user mode: the role and the database are there before anyone can connect.
+        let mut single = self.command("postgres");
+        fs::write(dir.join("agora.conf"), "")?;
+        self.user.give(&dir.join("agora.conf"))?;
+        single.args(["--single", "-D"]).arg(dir).arg("postgres").stdin(Stdio::piped());
+        let mut child = single.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // One statement a line. A server that ended early shows in its exit status.
+            writeln!(stdin, "create role {NAME} login createdb;\ncreate database {NAME} owner {NAME};").ok();
+        }
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() || said.contains("ERROR:") {
+            return Err(failure::explain("postgres --single", &said, dir));
+        }
+        Ok(())
+    }
+
+    /// Written anew at each start, so that an upgrade of Agora brings its settings along. `local.conf` is the operator's.
+    fn configure(&self, settings: &[(&str, &str)]) -> anyhow::Result<()> {
+        let mut conf = String::from("# Written by Agora at each start. Settings of yours go into local.conf.\n");
+        let socket_directory = self.home.socket_directory().display().to_string();
+        let port = PORT.to_string();
+        let ours = [("port", port.as_str()), ("unix_socket_directories", socket_directory.as_str())];
+        for (name, value) in SETTINGS.iter().chain(&ours).chain(settings) {
+            writeln!(conf, "{name} = '{}'", value.replace('\'', "''"))?;
+        }
+        // The kernel vouches for who is at the other end of a Unix socket.
+        let hba = "# Written by Agora at each start.\nlocal all all peer map=agora\n";
+        let mut ident = String::from("# Written by Agora at each start.\n");
+        for system_user in [&self.user.name, &self.user.caller] {
+            for role in [NAME, "postgres"] {
+                writeln!(ident, "agora \"{system_user}\" {role}")?;
+            }
+        }
+        for (name, text) in [("agora.conf", conf.as_str()), ("pg_hba.conf", hba), ("pg_ident.conf", &ident)] {
+            self.write(name, text)?;
+        }
+        Ok(())
+    }
+
+    /// Whole or not at all, also on a full disk.
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.home.data().join(name);
+        let new = self.home.data().join(format!("{name}.new"));
+        let written = fs::write(&new, text).and_then(|()| self.user.give(&new)).and_then(|()| fs::rename(&new, &path));
+        written.map_err(|error| {
+            let full = failure::storage(&error, &path);
+            full.unwrap_or_else(|| anyhow::Error::from(error).context(format!("cannot write {}", path.display())))
+        })
+    }
+
+    /// Takes over a server that outlived its Agora. One that does not answer is ended, and recovers when started anew.
+    fn adopt(&self) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
+        while let Some(postmaster) = self.postmaster()? {
+            if self.answers()? {
+                let mut reload = self.command("pg_ctl");
+                reload.args(["reload", "--silent", "-D"]).arg(self.home.data());
+                self.run("pg_ctl reload", &mut reload)?;
+                return Ok(true);
+            }
+            if !postmaster.ready && Instant::now() < deadline {
+                thread::sleep(POLL);
+                continue;
+            }
+            self.shut_down("immediate").with_context(|| {
+                format!("the Postgres left over here (process {}) does not answer: kill it", postmaster.pid)
+            })?;
+        }
+        Ok(false)
+    }
+
+    /// The server that runs on our data, if one does. A lock file that names another program's process (the number was
+    /// given out again after a crash of the machine) is removed: Postgres would refuse to start because of it.
+    fn postmaster(&self) -> anyhow::Result<Option<Postmaster>> {
+        let data = self.home.data();
+        let file = data.join("postmaster.pid");
+        let Some(text) = read_optional(&file)? else {
+            return Ok(None);
+        };
+        let mut lines = text.lines();
+        let Some(pid) = lines.next().and_then(|line| line.trim().parse::<u32>().ok()) else {
+            return Ok(None);
+        };
+        // A server's working directory is its data. One that cannot be read is not of our user, or of a dead process.
+        match fs::read_link(format!("/proc/{pid}/cwd")) {
+            Ok(cwd) if cwd == data => {
+                let ready = lines.nth(6).is_some_and(|status| status.trim() == "ready");
+                Ok(Some(Postmaster { pid, ready }))
+            }
+            _ => {
+                fs::remove_file(&file).with_context(|| format!("cannot remove the stale {}", file.display()))?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn answers(&self) -> anyhow::Result<bool> {
+        let mut command = self.command("pg_isready");
+        command.args(["--quiet", "--timeout=3", "--port"]).arg(PORT.to_string());
+        command.arg("--host").arg(self.home.socket_directory());
+        Ok(command.status().context("cannot run pg_isready")?.success())
+    }
+
+    /// After a `kill -9` of the server alone its sessions take a moment to notice, and hold the shared memory until then.
+    fn launch(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(ORPHAN_SECONDS);
+        loop {
+            match self.try_launch() {
+                Err(error) if error.to_string().contains(ORPHANS) && Instant::now() < deadline => {
+                    thread::sleep(POLL);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_launch(&self) -> anyhow::Result<()> {
+        let log = self.home.log();
+        if log.exists() {
+            fs::rename(&log, log.with_extension("log.before")).context("cannot set the old log aside")?;
+        }
+        let mut command = self.command("pg_ctl");
+        command.args(["start", "--silent", "--wait", "--timeout"]).arg(START_SECONDS.to_string());
+        command.arg("--log").arg(&log).arg("-D").arg(self.home.data());
+        // The server inherits these: a pipe would stay open for as long as it runs.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        if command.status().context("cannot run pg_ctl")?.success() {
+            return Ok(());
+        }
+        let said = fs::read(&log).unwrap_or_default();
+        Err(failure::explain(&format!("see {}", log.display()), &String::from_utf8_lossy(&said), &self.home.data()))
+    }
+
+    fn shut_down(&self, mode: &str) -> anyhow::Result<()> {
+        let mut command = self.command("pg_ctl");
+        command.args(["stop", "--silent", "--wait", "--mode", mode, "--timeout"]).arg(STOP_SECONDS.to_string());
+        self.run("pg_ctl stop", command.arg("-D").arg(self.home.data()))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        self.user.command(&self.binaries.program(program))
+    }
+
+    fn run(&self, name: &str, command: &mut Command) -> anyhow::Result<()> {
+        let output = command.output().with_context(|| format!("cannot run {name}"))?;
+        if !output.status.success() {
+            return Err(failure::explain(name, &String::from_utf8_lossy(&output.stderr), &self.home.data()));
+        }
+        Ok(())
+    }
+}
+
+struct Postmaster {
+    pid: u32,
+    /// Neither starting, recovering nor stopping.
+    ready: bool,
+}
+
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot remove the half-made {}", dir.display()))?;
+    }
+    Ok(())
+}
