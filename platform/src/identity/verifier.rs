@@ -1,8 +1,4 @@
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -13,7 +9,10 @@ use jsonwebtoken::jwk::JwkSet;
 use moka::future::Cache;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
-use tokio::{sync::Mutex, time::MissedTickBehavior};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, MissedTickBehavior, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -32,8 +31,8 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 const COMMIT_DELAY: Duration = Duration::from_secs(20);
 /// How often keys are read anew, to forget the old ones.
 const RELOAD_KEYS_EVERY: Duration = Duration::from_secs(60);
-/// How soon an unknown key may ask the database again: forged tokens must not become queries.
-const RELOAD_KEYS_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// How often the database is asked for keys that tokens name: forged ones must not become queries.
+const LOOK_UP_KEYS_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// Checks access tokens, without asking the database for each: it knows the public keys, remembers what it has checked,
 /// and polls for sessions that ended. Clones share all of that.
@@ -44,7 +43,7 @@ struct State {
     pool: PgPool,
     rules: Rules,
     keys: ArcSwap<PublicKeys>,
-    keys_read: Mutex<Instant>,
+    keys_looked_up: Mutex<Instant>,
     /// By the SHA-256 of the token.
     checked: Cache<[u8; 32], Arc<Claims>>,
     /// Sessions that ended while tokens of theirs may be around. Each was begun with a password hash or a registration,
@@ -70,7 +69,7 @@ impl Verifier {
         let verifier = Self(Arc::new(State {
             rules: Rules::new(config),
             keys: ArcSwap::from_pointee(keys),
-            keys_read: Mutex::new(Instant::now()),
+            keys_looked_up: Mutex::new(Instant::now()),
             checked: Cache::builder()
                 .max_capacity(config.remembered_tokens)
                 .time_to_live(config.access_ttl + LEEWAY)
@@ -91,7 +90,7 @@ impl Verifier {
     }
 
     /// Reads the keys anew.
-    pub(super) async fn reload_keys(&self) -> anyhow::Result<()> {
+    async fn reload_keys(&self) -> anyhow::Result<()> {
         let keys = PublicKeys::load(&self.0.pool).await?;
         self.0.keys.store(Arc::new(keys));
         Ok(())
@@ -125,26 +124,26 @@ impl Verifier {
 
     async fn check_anew(&self, token: &str) -> Result<Claims, TokenError> {
         match self.0.rules.check(token, &self.0.keys.load()) {
-            Err(TokenError::UnknownKey) if self.look_for_new_keys().await => {
+            Err(TokenError::UnknownKey) => {
+                self.look_for_new_keys().await;
                 self.0.rules.check(token, &self.0.keys.load())
             }
             outcome => outcome,
         }
     }
 
-    /// Whether keys may be known that were not before.
-    async fn look_for_new_keys(&self) -> bool {
-        let mut read = self.0.keys_read.lock().await;
-        if read.elapsed() < RELOAD_KEYS_AT_MOST_EVERY {
-            // Somebody may just have read them, while this one waited for the lock.
-            return true;
+    /// Reads the keys anew, unless somebody did since this was called. All who ask meanwhile share one look.
+    async fn look_for_new_keys(&self) {
+        let asked = Instant::now();
+        let mut looked = self.0.keys_looked_up.lock().await;
+        if *looked >= asked {
+            return;
         }
-        *read = Instant::now();
-        let outcome = self.reload_keys().await;
-        if let Err(error) = &outcome {
+        sleep_until(*looked + LOOK_UP_KEYS_AT_MOST_EVERY).await;
+        *looked = Instant::now();
+        if let Err(error) = self.reload_keys().await {
             tracing::warn!(cause = %Chain(error.as_ref()), "cannot look for new signing keys");
         }
-        outcome.is_ok()
     }
 
     async fn keep_up(self, mut since: DateTime<Utc>, shutdown: CancellationToken) {
