@@ -65,7 +65,12 @@ pub enum LogFormat {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { log: "info".to_owned(), log_format: LogFormat::Auto, otlp_endpoint: None, trace_ratio: 1.0 }
+        Self {
+            log: "info,opentelemetry=warn".to_owned(),
+            log_format: LogFormat::Auto,
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
+        }
     }
 }
 
@@ -161,11 +166,20 @@ pub(crate) fn exporting() -> bool {
 
 /// The current span as W3C Trace Context writes it, for a header or a message; `None` outside of any span.
 pub fn current_traceparent() -> Option<String> {
-    let context = Span::current().context();
-    let span = context.span();
-    let span = span.span_context();
+    let span = context_of(&Span::current())?;
     let flags = span.trace_flags().to_u8();
-    span.is_valid().then(|| format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
+    Some(format!("00-{}-{}-{flags:02x}", span.trace_id(), span.span_id()))
+}
+
+/// The trace that `span` is part of: 32 hexadecimal digits.
+pub(crate) fn trace_id(span: &Span) -> Option<String> {
+    Some(context_of(span)?.trace_id().to_string())
+}
+
+fn context_of(span: &Span) -> Option<SpanContext> {
+    let context = span.context();
+    let span = context.span().span_context().clone();
+    span.is_valid().then_some(span)
 }
 
 /// Makes `span` part of the trace that `traceparent` (W3C Trace Context) names. To be called before the span is entered;

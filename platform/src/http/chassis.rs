@@ -219,15 +219,22 @@ impl Seen {
             method,
             route,
             status = field::Empty,
-            otel.kind = "server",
+            trace = field::Empty,
+            otel.kind = field::Empty,
             otel.name = field::Empty,
         );
-        if telemetry::exporting() {
-            span.record("otel.name", format_args!("{method} {route}"));
-        }
         let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
         if let Some(traceparent) = traceparent {
             telemetry::continue_trace(&span, traceparent);
+        }
+        if telemetry::exporting() {
+            span.record("otel.kind", "server").record("otel.name", format!("{method} {route}"));
+        }
+        // Where somebody else can look the trace up, the log names it.
+        if telemetry::exporting() || traceparent.is_some() {
+            telemetry::trace_id(&span).inspect(|trace| {
+                span.record("trace", trace);
+            });
         }
         shared.active.add(1, &[]);
         Self {

@@ -162,7 +162,7 @@ async fn scripts_of_other_origins_may_call_where_that_is_configured() {
     };
     let response = ask(preflight()).await;
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
-    assert_eq!(response.headers()["access-control-allow-headers"], "authorization");
+    assert!(response.headers()["access-control-allow-headers"].to_str().expect("ASCII").contains("authorization"));
     let response = ask(empty(asking("GET", "/nowhere").header("origin", "https://forum.example"))).await;
     assert!(response.headers()["access-control-expose-headers"].to_str().expect("ASCII").contains("agora-position"));
 
