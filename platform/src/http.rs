@@ -29,14 +29,11 @@ use tower_http::{
 use crate::{
     config::duration,
     health::{self, Health},
+    limits::{COMPRESS_FROM_BYTES, CORS_MAX_AGE},
     problem::Problem,
     telemetry,
 };
 
-/// An answer below this many bytes is not worth compressing.
-const COMPRESS_FROM_BYTES: u64 = 1024;
-/// How long a browser may remember what CORS allows.
-const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 /// Request headers that scripts of other origins may set. A `*` would not cover Authorization (Fetch standard).
 const ALLOWED_HEADERS: [&str; 10] = [
     "agora-position",

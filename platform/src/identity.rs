@@ -17,10 +17,12 @@ mod verifier;
 pub use access::{TokenError, mint_operator};
 pub use authenticate::{Authenticated, Authenticator, MaybeAuthenticated, layer};
 pub use operators::{add_operator, operators, remove_operator};
-pub use password::{PASSWORD_CHARS, PasswordConfig, PasswordError, Passwords, password_rule};
+pub use password::{PasswordConfig, PasswordError, Passwords, password_rule};
 pub use purge::purge_expired;
 pub use sessions::{Identities, RefreshError, Tokens};
 pub use verifier::Verifier;
+
+pub use crate::limits::PASSWORD_CHARS;
 
 use std::time::Duration;
 

@@ -8,6 +8,8 @@ pub mod health;
 pub mod http;
 pub mod identity;
 pub mod kafka;
+pub mod limits;
+pub mod openapi;
 pub mod problem;
 pub mod telemetry;
 

@@ -29,13 +29,11 @@ use super::{
     HttpConfig,
     body::{Bounded, too_large},
 };
-use crate::{problem::Problem, telemetry};
+use crate::{limits::REQUEST_ID_BYTES, problem::Problem, telemetry};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
-/// A client's own request id at most, in bytes; a longer one is replaced.
-const REQUEST_ID_BYTES: usize = 64;
 /// When a request that took too long may be tried again.
 const RETRY_AFTER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds of the duration histogram, in seconds: from a cached read to the handler's time limit.

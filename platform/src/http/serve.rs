@@ -32,12 +32,13 @@ use super::{
     HttpConfig,
     socket::{Remains, Socket},
 };
-use crate::problem::{CONTENT_TYPE, Problem};
+use crate::{
+    limits::HTTP2_STREAMS,
+    problem::{CONTENT_TYPE, Problem},
+};
 
 /// How long to wait when no connection can be accepted (out of file descriptors).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-/// Streams of one HTTP/2 connection at most.
-const MAX_STREAMS: u32 = 100;
 /// How often an HTTP/2 connection is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -124,7 +125,7 @@ fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(config.header_limit_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(HTTP2_STREAMS)
         .keep_alive_interval(PING_EVERY);
     builder
 }

@@ -12,12 +12,10 @@ use super::{
     Identity, IdentityConfig,
     keys::{PublicKeys, SigningKey},
 };
-use crate::problem::Problem;
+use crate::{limits::ACCESS_TOKEN_BYTES, problem::Problem};
 
 /// By how much the clocks of two instances may differ.
 pub(super) const LEEWAY: Duration = Duration::from_secs(5);
-/// A token at most, in bytes; ours have about 500.
-const TOKEN_BYTES: usize = 4096;
 /// What the header says a token is (RFC 9068, section 2.1), so that no other JWT of ours passes for one.
 const TYPE: &str = "at+jwt";
 
@@ -129,7 +127,7 @@ impl Rules {
 
     /// What `token` says, if it is one of ours and good now.
     pub(super) fn check(&self, token: &str, keys: &PublicKeys) -> Result<Claims, TokenError> {
-        if token.len() > TOKEN_BYTES {
+        if token.len() > ACCESS_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
         // `alg: none` is no algorithm that it knows.

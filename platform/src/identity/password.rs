@@ -8,12 +8,11 @@ use argon2::{
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use crate::{extract::invalid, problem::Problem};
-
-/// A password's length, in characters (NIST SP 800-63B, section 5.1.1.2, asks for 8 to at least 64).
-pub const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 8..=256;
-/// Passwords that may wait to be hashed, in one process; the next one is told to come back.
-const QUEUE: usize = 128;
+use crate::{
+    extract::invalid,
+    limits::{PASSWORD_CHARS, PASSWORD_QUEUE},
+    problem::Problem,
+};
 
 /// The cost of hashing a password with argon2id (RFC 9106).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,7 +81,7 @@ impl Passwords {
         };
         Ok(Self {
             argon: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
-            queue: Arc::new(Semaphore::new(QUEUE)),
+            queue: Arc::new(Semaphore::new(PASSWORD_QUEUE)),
             threads: Arc::new(Semaphore::new(threads)),
             dummy: Arc::default(),
         })
@@ -202,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_than_the_queue_wait() {
         let passwords = cheap();
-        let _all = passwords.queue.try_acquire_many(u32::try_from(QUEUE).expect("it fits")).expect("all free");
+        let _all = passwords.queue.try_acquire_many(u32::try_from(PASSWORD_QUEUE).expect("it fits")).expect("all free");
         assert!(matches!(passwords.hash("x".to_owned()).await, Err(PasswordError::Busy)));
     }
 

@@ -1,7 +1,6 @@
 use sqlx::PgPool;
 
-/// Rows deleted in one statement: each holds its locks for milliseconds only.
-const BATCH: i64 = 1_000;
+use crate::limits::PURGE_BATCH;
 
 /// Deletes sessions, refresh tokens and keys that are over, and answers how many rows. An ended session is kept for a day:
 /// instances that start meanwhile must learn that its access tokens are good no more.
@@ -14,12 +13,12 @@ pub async fn purge_expired(pool: &PgPool) -> sqlx::Result<u64> {
         let sessions = sqlx::query!(
             "delete from sessions where session in (
                  select session from sessions where expires_at < now() or ended_at < now() - interval '1 day' limit $1)",
-            BATCH
+            PURGE_BATCH
         );
         let tokens = sqlx::query!(
             "delete from refresh_tokens where token_hash in (
                  select token_hash from refresh_tokens where expires_at < now() limit $1)",
-            BATCH
+            PURGE_BATCH
         );
         let keys = sqlx::query!("delete from signing_keys where expires_at < now()");
         let mut rows = 0;

@@ -12,12 +12,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Authenticator, Identity, IdentityConfig, Passwords, Verifier, access::Claims, keys::SigningKey};
-use crate::problem::{Chain, Problem};
+use crate::{
+    limits::REFRESH_TOKEN_USES,
+    problem::{Chain, Problem},
+};
 
 /// How often the signing key's age is looked at.
 const LOOK_AT_KEY_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
-/// How often one refresh token may be used while its answers may be getting lost; more is no accident.
-const USES_AT_MOST: i16 = 10;
 
 /// What a log-in or a refresh answers (RFC 6749, section 5.1).
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
@@ -106,7 +107,7 @@ impl Found {
         match self {
             Self { over: true, .. } => Verdict::Refuse,
             Self { spent: true, .. } => Verdict::EndSession,
-            Self { uses, .. } if uses >= USES_AT_MOST => Verdict::EndSession,
+            Self { uses, .. } if uses >= REFRESH_TOKEN_USES => Verdict::EndSession,
             Self { .. } => Verdict::Renew,
         }
     }
@@ -350,7 +351,7 @@ mod tests {
     #[test]
     fn a_spent_token_ends_its_session() {
         assert_eq!(Found { uses: 1, spent: true, ..FRESH }.verdict(), Verdict::EndSession);
-        assert_eq!(Found { uses: USES_AT_MOST, ..FRESH }.verdict(), Verdict::EndSession);
+        assert_eq!(Found { uses: REFRESH_TOKEN_USES, ..FRESH }.verdict(), Verdict::EndSession);
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn another_kind_of_jwt_of_ours_is_no_access_token() {
 #[test]
 fn rubbish_is_refused() {
     let forge = Forge::new();
-    let long = "a".repeat(TOKEN_BYTES + 1);
+    let long = "a".repeat(ACCESS_TOKEN_BYTES + 1);
     for token in ["", ".", "..", "a.b.c", "hello", &long] {
         assert_eq!(forge.check(token), Err(TokenError::Malformed), "{token}");
     }
