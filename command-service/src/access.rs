@@ -1,10 +1,8 @@
 //! Who may do what in a community. A permission is a value that only its checked constructor makes: a command that
 //! holds a [`Moderator`] cannot be decided for anybody else, and no body has a check to forget.
 
-use axum::http::StatusCode;
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::{AccountId, community::Visibility, membership::Role};
-use platform::problem::Problem;
 
 use crate::{
     community::{Community, Status},
@@ -370,26 +368,19 @@ fn rank_in_words(rank: Rank) -> &'static str {
     }
 }
 
-impl From<AccessRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: AccessRefusal) -> Self {
-        use AccessRefusal as R;
-        let (status, name) = match refusal {
-            R::Banned(_) => (StatusCode::FORBIDDEN, "banned"),
-            R::Silenced(_) => (StatusCode::FORBIDDEN, "silenced"),
-            R::MembersOnly => (StatusCode::FORBIDDEN, "members-only"),
-            R::InvitationOnly => (StatusCode::FORBIDDEN, "invitation-only"),
-            R::RankTooLow(_) => (StatusCode::FORBIDDEN, "role-required"),
-            R::NotAuthor => (StatusCode::FORBIDDEN, "not-author"),
-            R::NotSuperior => (StatusCode::FORBIDDEN, "not-superior"),
-            R::TargetIsOwner => (StatusCode::UNPROCESSABLE_ENTITY, "target-is-owner"),
-            R::OwnershipIsNoRole => (StatusCode::UNPROCESSABLE_ENTITY, "ownership-is-no-role"),
-            R::OperatorsOnly => (StatusCode::FORBIDDEN, "operators-only"),
-            R::NoAccount => (StatusCode::UNPROCESSABLE_ENTITY, "account-required"),
-            R::NotYourself => (StatusCode::FORBIDDEN, "not-yourself"),
-            R::Suspended => (StatusCode::UNPROCESSABLE_ENTITY, "community-suspended"),
-            R::Archived => (StatusCode::UNPROCESSABLE_ENTITY, "community-archived"),
-        };
-        Self::new(status, name, refusal)
-    }
+problems! { AccessRefusal:
+    Banned => FORBIDDEN "banned",
+    Silenced => FORBIDDEN "silenced",
+    MembersOnly => FORBIDDEN "members-only",
+    InvitationOnly => FORBIDDEN "invitation-only",
+    RankTooLow => FORBIDDEN "role-required",
+    NotAuthor => FORBIDDEN "not-author",
+    NotSuperior => FORBIDDEN "not-superior",
+    TargetIsOwner => UNPROCESSABLE_ENTITY "target-is-owner",
+    OwnershipIsNoRole => UNPROCESSABLE_ENTITY "ownership-is-no-role",
+    OperatorsOnly => FORBIDDEN "operators-only",
+    NoAccount => UNPROCESSABLE_ENTITY "account-required",
+    NotYourself => FORBIDDEN "not-yourself",
+    Suspended => UNPROCESSABLE_ENTITY "community-suspended",
+    Archived => UNPROCESSABLE_ENTITY "community-archived",
 }

@@ -1,11 +1,9 @@
 //! An account: its name and its profile. E-mail address and password hash are private data beside it.
 
-use axum::http::StatusCode;
 use events::{
     AccountEvent,
     account::{Imported, PasswordChanged, Profile, ProfileChanged, Registered},
 };
-use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Operator;
@@ -147,19 +145,12 @@ impl ChangePassword {
     }
 }
 
-impl From<AccountRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: AccountRefusal) -> Self {
-        use AccountRefusal as R;
-        let (status, name, blamed) = match refusal {
-            R::NotFound => (StatusCode::NOT_FOUND, "account-not-found", None),
-            R::NobodyToActFor => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-account", None),
-            R::DuplicateId => (StatusCode::CONFLICT, "duplicate", Some("#/id")),
-            R::UsernameTaken => (StatusCode::CONFLICT, "duplicate", Some("#/username")),
-            R::EmailTaken => (StatusCode::CONFLICT, "duplicate", Some("#/email")),
-            R::WrongPassword => (StatusCode::UNPROCESSABLE_ENTITY, "wrong-password", Some("#/current_password")),
-            R::NoPassword => (StatusCode::UNPROCESSABLE_ENTITY, "no-password", None),
-        };
-        crate::refusal::problem(status, name, blamed, refusal)
-    }
+problems! { AccountRefusal:
+    NotFound => NOT_FOUND "account-not-found",
+    NobodyToActFor => UNPROCESSABLE_ENTITY "unknown-account",
+    DuplicateId => CONFLICT "duplicate" at "#/id",
+    UsernameTaken => CONFLICT "duplicate" at "#/username",
+    EmailTaken => CONFLICT "duplicate" at "#/email",
+    WrongPassword => UNPROCESSABLE_ENTITY "wrong-password" at "#/current_password",
+    NoPassword => UNPROCESSABLE_ENTITY "no-password",
 }

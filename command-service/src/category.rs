@@ -1,12 +1,10 @@
 //! A community's category tree: one stream, so that its rules need no other.
 
-use axum::http::StatusCode;
 use events::{
     CategoryEvent, CategoryId,
     category::{Archived, Changed, Created, Moved, Presentation, Reordered},
     limits,
 };
-use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Admin;
@@ -14,6 +12,9 @@ use crate::access::Admin;
 pub mod endpoints;
 #[cfg(test)]
 mod tests;
+
+/// The kind of claim by which a category's id names its community. It is never given up.
+pub const CATEGORY: &str = "category";
 
 /// A category tree, folded from its stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -308,22 +309,15 @@ impl ArchiveCategory {
     }
 }
 
-impl From<CategoryRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: CategoryRefusal) -> Self {
-        use CategoryRefusal as R;
-        let (status, name, blamed) = match refusal {
-            R::NotFound => (StatusCode::NOT_FOUND, "category-not-found", None),
-            R::Unknown => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-category", Some("#/category_id")),
-            R::UnknownParent => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-category", Some("#/parent_id")),
-            R::DuplicateId => (StatusCode::CONFLICT, "duplicate", Some("#/id")),
-            R::SlugTaken => (StatusCode::CONFLICT, "duplicate", Some("#/slug")),
-            R::Archived => (StatusCode::UNPROCESSABLE_ENTITY, "category-archived", None),
-            R::Cycle => (StatusCode::UNPROCESSABLE_ENTITY, "category-cycle", Some("#/parent_id")),
-            R::TooDeep => (StatusCode::UNPROCESSABLE_ENTITY, "too-deep", Some("#/parent_id")),
-            R::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", None),
-            R::NotTheChildren => (StatusCode::UNPROCESSABLE_ENTITY, "order-mismatch", Some("#/order")),
-        };
-        crate::refusal::problem(status, name, blamed, refusal)
-    }
+problems! { CategoryRefusal:
+    NotFound => NOT_FOUND "category-not-found",
+    Unknown => UNPROCESSABLE_ENTITY "unknown-category" at "#/category_id",
+    UnknownParent => UNPROCESSABLE_ENTITY "unknown-category" at "#/parent_id",
+    DuplicateId => CONFLICT "duplicate" at "#/id",
+    SlugTaken => CONFLICT "duplicate" at "#/slug",
+    Archived => UNPROCESSABLE_ENTITY "category-archived",
+    Cycle => UNPROCESSABLE_ENTITY "category-cycle" at "#/parent_id",
+    TooDeep => UNPROCESSABLE_ENTITY "too-deep" at "#/parent_id",
+    TooMany => UNPROCESSABLE_ENTITY "too-many",
+    NotTheChildren => UNPROCESSABLE_ENTITY "order-mismatch" at "#/order",
 }

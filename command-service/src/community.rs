@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use axum::http::StatusCode;
 use events::{
     AccountId, CommunityEvent,
     community::{Archived, Created, OwnerAdded, OwnerRemoved, Resumed, Settings, SettingsChanged, Suspended},
     limits,
 };
-use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,6 +17,9 @@ use crate::{
 pub mod endpoints;
 #[cfg(test)]
 mod tests;
+
+/// The kind of claim that makes slugs unique.
+pub const SLUG: &str = "slug";
 
 /// A community, folded from its stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +48,7 @@ pub enum Status {
 aggregate! {
     /// What can be done with a community.
     Community("community") given () => CommunityEvent, or CommunityRefusal;
-    CommunityCommand { CreateCommunity, ChangeSettings, AddOwner, RemoveOwner, Suspend, Resume, Archive }
+    CommunityCommand { CreateCommunity, ChangeSettings, AddOwner, RemoveOwner, Suspend, Resume, Archive, Reopen }
 }
 
 /// Makes a community, owned by its maker.
@@ -97,16 +98,23 @@ pub struct Suspend {
     pub reason: String,
 }
 
-/// Lets a community take posts again.
+/// Ends a suspension.
 #[derive(Clone, Debug)]
 pub struct Resume {
-    /// An owner, of what its owners archived; an operator, always.
-    pub by: Owner,
+    /// The platform's operator.
+    pub by: Operator,
 }
 
 /// Makes a community read-only until an owner resumes it.
 #[derive(Clone, Debug)]
 pub struct Archive {
+    /// An owner.
+    pub by: Owner,
+}
+
+/// Lets an archived community take posts again.
+#[derive(Clone, Debug)]
+pub struct Reopen {
     /// An owner.
     pub by: Owner,
 }
@@ -239,13 +247,9 @@ impl Suspend {
 }
 
 impl Resume {
-    /// Owners undo what owners did.
+    /// What is not suspended stays as it is.
     pub fn decide(self, community: &Community, (): &()) -> Decision {
-        match community.status {
-            Status::Active => Ok(None),
-            Status::Suspended if !self.by.is_operator() => Err(CommunityRefusal::SuspendedByOperator),
-            Status::Suspended | Status::Archived => Ok(Some(CommunityEvent::Resumed(Resumed {}))),
-        }
+        Ok((community.status == Status::Suspended).then_some(CommunityEvent::Resumed(Resumed {})))
     }
 }
 
@@ -260,20 +264,24 @@ impl Archive {
     }
 }
 
-impl From<CommunityRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: CommunityRefusal) -> Self {
-        use CommunityRefusal as R;
-        let (status, name, blamed) = match refusal {
-            R::NotFound => (StatusCode::NOT_FOUND, "community-not-found", None),
-            R::DuplicateId => (StatusCode::CONFLICT, "duplicate", Some("#/id")),
-            R::SlugTaken => (StatusCode::CONFLICT, "duplicate", Some("#/slug")),
-            R::OwnerNotMember => (StatusCode::UNPROCESSABLE_ENTITY, "not-a-member", None),
-            R::TooManyOwners => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", None),
-            R::LastOwner => (StatusCode::UNPROCESSABLE_ENTITY, "last-owner", None),
-            R::PeerOwner => (StatusCode::FORBIDDEN, "not-superior", None),
-            R::SuspendedByOperator => (StatusCode::FORBIDDEN, "operators-only", None),
-        };
-        crate::refusal::problem(status, name, blamed, refusal)
+impl Reopen {
+    /// Owners undo what owners did, and no more.
+    pub fn decide(self, community: &Community, (): &()) -> Decision {
+        match community.status {
+            Status::Active => Ok(None),
+            Status::Suspended => Err(CommunityRefusal::SuspendedByOperator),
+            Status::Archived => Ok(Some(CommunityEvent::Resumed(Resumed {}))),
+        }
     }
+}
+
+problems! { CommunityRefusal:
+    NotFound => NOT_FOUND "community-not-found",
+    DuplicateId => CONFLICT "duplicate" at "#/id",
+    SlugTaken => CONFLICT "duplicate" at "#/slug",
+    OwnerNotMember => UNPROCESSABLE_ENTITY "not-a-member",
+    TooManyOwners => UNPROCESSABLE_ENTITY "too-many",
+    LastOwner => UNPROCESSABLE_ENTITY "last-owner",
+    PeerOwner => FORBIDDEN "not-superior",
+    SuspendedByOperator => FORBIDDEN "operators-only",
 }

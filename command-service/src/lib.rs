@@ -1,20 +1,126 @@
 //! Agora's write side: aggregates ([`cqrs_es::Aggregate`]), command endpoints, and the event store.
+//!
+//! One resource has one module: its state, its commands with their pure decisions, its refusals; and below it
+//! `endpoints`, with bodies, use cases and handlers. [`access`] makes permissions, [`place`] finds what a path names,
+//! [`store`] keeps it. All routes are in `http`.
 
 #[macro_use]
 mod macros;
 
 pub mod access;
 pub mod account;
+mod answer;
 pub mod category;
+pub mod command;
 pub mod community;
+mod http;
 pub mod membership;
+pub mod place;
 pub mod post;
 pub mod reaction;
-mod refusal;
+pub mod refusal;
+pub mod session;
 pub mod store;
+pub mod text;
 pub mod thread;
 
 #[cfg(test)]
 mod fixture;
 
 pub use refusal::Refusal;
+
+use anyhow::Context;
+use axum::Router;
+use platform::{
+    db::{self, DatabaseConfig},
+    health::{self, Health},
+    http::{HttpConfig, admin_router, bind, layers, serve},
+    identity::{self, Identities, IdentityConfig},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::migrate::Migrator;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    session::Attempts,
+    store::{AppenderConfig, Store},
+};
+
+/// The event store's schema in its database.
+pub const SCHEMA: &str = "store";
+
+/// The event store's migrations.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/event-store");
+
+/// How a command-service runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The event store's database.
+    pub database: DatabaseConfig,
+    /// Where it listens, where it runs alone.
+    pub http: HttpConfig,
+    /// Passwords and tokens.
+    pub identity: IdentityConfig,
+    /// How commands are gathered.
+    pub appender: AppenderConfig,
+}
+
+/// What every handler has at hand. Clones share it.
+#[derive(Clone)]
+pub struct App {
+    store: Store,
+    identities: Identities,
+    attempts: Attempts,
+}
+
+/// Starts the parts on a database that is migrated, and answers the endpoints; with their documentation, so that they
+/// can be served beside those of others.
+///
+/// # Errors
+/// Where the database is away, or the configuration has values that the parts do not take.
+pub async fn start(
+    config: &Config,
+    health: &Health,
+    shutdown: CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<OpenApiRouter> {
+    let probe = health.register("event store");
+    let pool = db::connect(&config.database, SCHEMA, "agora command-service").await?;
+    db::migrate(&pool, SCHEMA, &MIGRATIONS).await?;
+    let identities = Identities::start(pool.clone(), &config.identity, shutdown, tasks).await?;
+    let store = Store::start(pool, &config.appender, tasks);
+    let authenticator = identities.authenticator();
+    let app = App { store, identities, attempts: Attempts::new() };
+    let jwks = app.identities.verifier().routes();
+    let (router, api) = http::routes().with_state(app).merge(jwks).split_for_parts();
+    probe.set_ready();
+    let router = OpenApiRouter::from(identity::layer(router, authenticator));
+    Ok(OpenApiRouter::with_openapi(api).merge(router))
+}
+
+/// The documentation of all endpoints, without starting anything.
+pub fn api() -> OpenApi {
+    http::routes().into_openapi()
+}
+
+/// Runs a command-service alone, until `shutdown`; then lets requests end, and writes what was taken.
+///
+/// # Errors
+/// What [`start`] refuses, and a port in use.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tasks = TaskTracker::new();
+    let health = Health::new();
+    let listener = bind(config.http.listen, "http.listen").await?;
+    let admin = bind(config.http.admin_listen, "http.admin_listen").await?;
+    let started = start(&config, &health, shutdown.clone(), &tasks).await.context("cannot start the command-service")?;
+    let router = layers(Router::from(started.merge(health::routes(health.clone()))), &config.http);
+    let served = serve(listener, router, &config.http, shutdown.clone());
+    let administered = serve(admin, admin_router(health), &config.http, shutdown);
+    tokio::try_join!(served, administered)?;
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! The macro that makes an aggregate of a state and its commands, so that dispatch stays thin everywhere.
+//! The macros that make an aggregate of a state and its commands, and a problem of a refusal: dispatch stays thin.
 
 /// Declares the commands of an aggregate, and implements [`cqrs_es::Aggregate`] by them: each command is a struct
 /// with `decide(self, &State, &Facts) -> Result<events, Refusal>`, and the state has `fold(&mut self, Event)`.
@@ -46,6 +46,31 @@ macro_rules! aggregate {
 
             fn apply(&mut self, event: Self::Event) {
                 self.fold(event);
+            }
+        }
+    };
+}
+
+/// Gives every refusal of a module its status and its problem's name, and, where it is about one part of the request,
+/// the pointer to it; and documents them. Exhaustive on purpose: a new refusal does not compile until it is here.
+macro_rules! problems {
+    ($refusal:ident: $($variant:ident => $status:ident $name:literal $(at $pointer:literal)?,)+) => {
+        impl From<$refusal> for platform::problem::Problem {
+            fn from(refusal: $refusal) -> Self {
+                use platform::problem::{FieldError, Problem};
+                let (status, name, blamed) = match &refusal {
+                    $($refusal::$variant { .. } => {
+                        (axum::http::StatusCode::$status, $name, None::<&str>$(.or(Some($pointer)))?)
+                    })+
+                };
+                let errors = blamed.map(|pointer| FieldError::new(pointer, name.replace('-', "_"), &refusal));
+                Problem::new(status, name, &refusal).with_errors(errors.into_iter().collect())
+            }
+        }
+
+        impl $crate::refusal::Documented for $refusal {
+            fn problems() -> Vec<(axum::http::StatusCode, &'static str)> {
+                vec![$((axum::http::StatusCode::$status, $name),)+]
             }
         }
     };

@@ -1,12 +1,10 @@
 //! What is between one account and one community: membership, role, ban, silence. Ownership is the community's.
 
-use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use events::{
     AccountId, MembershipEvent,
     membership::{BanLifted, Banned, Invited, Joined, Left, Role, RoleAssigned, RoleRevoked, SilenceLifted, Silenced},
 };
-use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Joiner, Moderator, Superior};
@@ -290,14 +288,7 @@ fn left(membership: &Membership, account: AccountId) -> Option<MembershipEvent> 
     (membership.belongs != Belongs::Not).then_some(MembershipEvent::Left(Left { account }))
 }
 
-impl From<MembershipRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: MembershipRefusal) -> Self {
-        use MembershipRefusal as R;
-        let (status, name, blamed) = match refusal {
-            R::NotMember => (StatusCode::UNPROCESSABLE_ENTITY, "not-a-member", None),
-            R::UntilPast => (StatusCode::UNPROCESSABLE_ENTITY, "until-in-the-past", Some("#/until")),
-        };
-        crate::refusal::problem(status, name, blamed, refusal)
-    }
+problems! { MembershipRefusal:
+    NotMember => UNPROCESSABLE_ENTITY "not-a-member",
+    UntilPast => UNPROCESSABLE_ENTITY "until-in-the-past" at "#/until",
 }

@@ -1,11 +1,9 @@
 //! A post: the opening post of its thread, or a reply. Its history is kept.
 
-use axum::http::StatusCode;
 use events::{
     AccountId, PostEvent, PostId, ThreadId, limits,
     post::{Deleted, Edited, Format, Hidden, Restored, Unhidden, Written},
 };
-use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -29,6 +27,8 @@ pub struct Post {
     pub author: Option<AccountId>,
     /// The newest revision of its text, from 1.
     pub revision: u32,
+    /// What that is written in.
+    pub format: Format,
     depth: u8,
     text: [u8; 16],
     hidden: bool,
@@ -246,10 +246,12 @@ impl Post {
         match event {
             PostEvent::Written(Written { thread, parent, depth, author, body, format }) => {
                 let text = Text { body, format }.digest();
-                *self = Self { thread: Some(thread), parent, author, revision: 1, depth, text, ..Self::default() };
+                let thread = Some(thread);
+                *self = Self { thread, parent, author, revision: 1, format, depth, text, ..Self::default() };
             }
             PostEvent::Edited(Edited { revision, body, format, .. }) => {
                 self.revision = revision;
+                self.format = format;
                 self.text = Text { body, format }.digest();
             }
             PostEvent::Deleted(Deleted { moderated, .. }) => self.deletion = Some(Deletion { moderated }),
@@ -360,25 +362,18 @@ fn write(post: &Post, by: Participant, text: Text, thread: ThreadId, parent: Opt
     Ok(Some(PostEvent::Written(Written { thread, parent, depth, author: by.author(), body, format })))
 }
 
-impl From<PostRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: PostRefusal) -> Self {
-        use PostRefusal as R;
-        let (status, name, blamed) = match refusal {
-            R::NotFound => (StatusCode::NOT_FOUND, "post-not-found", None),
-            R::DuplicateId => (StatusCode::CONFLICT, "duplicate", Some("#/id")),
-            R::ThreadLocked => (StatusCode::UNPROCESSABLE_ENTITY, "thread-locked", None),
-            R::ThreadDeleted => (StatusCode::UNPROCESSABLE_ENTITY, "thread-deleted", None),
-            R::CategoryArchived => (StatusCode::UNPROCESSABLE_ENTITY, "category-archived", None),
-            R::ParentElsewhere => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-parent", Some("#/parent_id")),
-            R::ParentGone => (StatusCode::UNPROCESSABLE_ENTITY, "parent-gone", None),
-            R::TooDeep => (StatusCode::UNPROCESSABLE_ENTITY, "too-deep", None),
-            R::Deleted => (StatusCode::UNPROCESSABLE_ENTITY, "post-deleted", None),
-            R::DeletedByModerator => (StatusCode::FORBIDDEN, "role-required", None),
-            R::Hidden => (StatusCode::UNPROCESSABLE_ENTITY, "post-hidden", None),
-            R::BaseMissing => (StatusCode::UNPROCESSABLE_ENTITY, "base-revision-required", Some("#/base_revision")),
-            R::Moved { .. } => (StatusCode::CONFLICT, "edit-conflict", Some("#/base_revision")),
-        };
-        crate::refusal::problem(status, name, blamed, refusal)
-    }
+problems! { PostRefusal:
+    NotFound => NOT_FOUND "post-not-found",
+    DuplicateId => CONFLICT "duplicate" at "#/id",
+    ThreadLocked => UNPROCESSABLE_ENTITY "thread-locked",
+    ThreadDeleted => UNPROCESSABLE_ENTITY "thread-deleted",
+    CategoryArchived => UNPROCESSABLE_ENTITY "category-archived",
+    ParentElsewhere => UNPROCESSABLE_ENTITY "unknown-parent" at "#/parent_id",
+    ParentGone => UNPROCESSABLE_ENTITY "parent-gone",
+    TooDeep => UNPROCESSABLE_ENTITY "too-deep",
+    Deleted => UNPROCESSABLE_ENTITY "post-deleted",
+    DeletedByModerator => FORBIDDEN "role-required",
+    Hidden => UNPROCESSABLE_ENTITY "post-hidden",
+    BaseMissing => UNPROCESSABLE_ENTITY "base-revision-required" at "#/base_revision",
+    Moved => CONFLICT "edit-conflict" at "#/base_revision",
 }

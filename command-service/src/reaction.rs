@@ -1,14 +1,13 @@
 //! What an account says to a post without words: one reaction each. Imported scores stand beside them.
 
-use axum::http::StatusCode;
 use events::{
     AccountId, PostId, ReactionEvent,
     reaction::{Cleared, KINDS, ScoreImported, Set},
 };
-use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    Refusal,
     access::{Operator, Voter},
     community::Community,
     post::{Post, PostRefusal, Surroundings},
@@ -51,7 +50,7 @@ pub struct Target {
 
 aggregate! {
     /// What can be done with a reaction.
-    Reaction("reaction") given Target => ReactionEvent, or ReactionRefusal;
+    Reaction("reaction") given Target => ReactionEvent, or Refusal;
     ReactionCommand { SetReaction, ClearReaction, ImportScore }
 }
 
@@ -83,9 +82,6 @@ pub struct ImportScore {
 /// Why a reaction's command was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReactionRefusal {
-    /// The place or the post takes none.
-    #[error(transparent)]
-    Post(#[from] PostRefusal),
     /// Nobody reacts to itself.
     #[error("This is your own post: nobody reacts to itself.")]
     OwnPost,
@@ -125,7 +121,7 @@ impl Reaction {
     }
 }
 
-type Decision = Result<Option<ReactionEvent>, ReactionRefusal>;
+type Decision = Result<Option<ReactionEvent>, Refusal>;
 
 impl SetReaction {
     /// Repeating a reaction is no fact and no error.
@@ -133,7 +129,7 @@ impl SetReaction {
         post.around.editable()?;
         let (account, Kind(kind)) = (self.by.account(), self.kind);
         if post.author == Some(account) {
-            return Err(ReactionRefusal::OwnPost);
+            return Err(ReactionRefusal::OwnPost.into());
         }
         if post.deleted {
             return Err(PostRefusal::Deleted.into());
@@ -169,15 +165,7 @@ impl ImportScore {
     }
 }
 
-impl From<ReactionRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: ReactionRefusal) -> Self {
-        use ReactionRefusal as R;
-        let (status, name, blamed) = match refusal {
-            R::Post(refusal) => return refusal.into(),
-            R::OwnPost => (StatusCode::UNPROCESSABLE_ENTITY, "own-post", None),
-            R::UnknownKind { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-reaction", Some("#/kind")),
-        };
-        crate::refusal::problem(status, name, blamed, refusal)
-    }
+problems! { ReactionRefusal:
+    OwnPost => UNPROCESSABLE_ENTITY "own-post",
+    UnknownKind => UNPROCESSABLE_ENTITY "unknown-reaction" at "#/kind",
 }

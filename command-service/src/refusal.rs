@@ -1,14 +1,25 @@
 //! Every refusal of a rule, so that one use case may meet those of several aggregates. Each module maps its own to a
-//! status and a name.
+//! status and a name, and so to the API's documentation.
 
-use std::fmt::Display;
+use std::{collections::BTreeMap, marker::PhantomData};
 
 use axum::http::StatusCode;
-use platform::problem::{FieldError, Problem};
+use platform::problem::{self, Problem};
+use utoipa::{
+    IntoResponses,
+    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+};
 
 use crate::{
-    access::AccessRefusal, account::AccountRefusal, category::CategoryRefusal, community::CommunityRefusal,
-    membership::MembershipRefusal, post::PostRefusal, reaction::ReactionRefusal, thread::ThreadRefusal,
+    access::AccessRefusal,
+    account::{AccountRefusal, EMAIL, USERNAME},
+    category::{CATEGORY, CategoryRefusal},
+    community::{CommunityRefusal, SLUG},
+    membership::MembershipRefusal,
+    post::PostRefusal,
+    reaction::ReactionRefusal,
+    store::Stop,
+    thread::ThreadRefusal,
 };
 
 macro_rules! refusals {
@@ -24,6 +35,12 @@ macro_rules! refusals {
                 match refusal { $(Refusal::$variant(refusal) => refusal.into(),)+ }
             }
         }
+
+        $(impl From<$refusal> for Stop<Refusal> {
+            fn from(refusal: $refusal) -> Self {
+                Self::Refused(refusal.into())
+            }
+        })+
     };
 }
 
@@ -38,16 +55,88 @@ refusals! {
     Thread(ThreadRefusal),
 }
 
-/// A refusal's problem; `blamed` is the part of the body that it is about, where it is about one.
-pub(crate) fn problem(
-    status: StatusCode,
-    name: &'static str,
-    blamed: Option<&'static str>,
-    refusal: impl Display,
-) -> Problem {
-    let problem = Problem::new(status, name, &refusal);
-    match blamed {
-        Some(pointer) => problem.with_errors(vec![FieldError::new(pointer, name.replace('-', "_"), refusal)]),
-        None => problem,
+impl From<Refusal> for Stop<Refusal> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
+}
+
+impl Refusal {
+    /// What it means that somebody else holds a unique value of this kind.
+    pub(crate) fn taken(kind: &str) -> Self {
+        match kind {
+            USERNAME => AccountRefusal::UsernameTaken.into(),
+            EMAIL => AccountRefusal::EmailTaken.into(),
+            SLUG => CommunityRefusal::SlugTaken.into(),
+            CATEGORY => CategoryRefusal::DuplicateId.into(),
+            other => unreachable!("nothing claims a {other}"),
+        }
+    }
+}
+
+/// Refusals that the API's documentation names.
+pub trait Documented {
+    /// The status and the problem's name of each.
+    fn problems() -> Vec<(StatusCode, &'static str)>;
+}
+
+impl<A: Documented, B: Documented> Documented for (A, B) {
+    fn problems() -> Vec<(StatusCode, &'static str)> {
+        [A::problems(), B::problems()].concat()
+    }
+}
+
+impl<A: Documented, B: Documented, C: Documented> Documented for (A, B, C) {
+    fn problems() -> Vec<(StatusCode, &'static str)> {
+        [A::problems(), B::problems(), C::problems()].concat()
+    }
+}
+
+/// What any endpoint may refuse, before a rule of the forum is asked.
+pub struct Always;
+
+impl Documented for Always {
+    fn problems() -> Vec<(StatusCode, &'static str)> {
+        vec![
+            (StatusCode::BAD_REQUEST, "malformed-request"),
+            (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            (StatusCode::UNAUTHORIZED, "token-expired"),
+            (StatusCode::UNAUTHORIZED, "token-refused"),
+            (StatusCode::UNAUTHORIZED, "session-ended"),
+            (StatusCode::REQUEST_TIMEOUT, "request-timeout"),
+            (StatusCode::PRECONDITION_FAILED, "version-mismatch"),
+            (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type"),
+            (StatusCode::UNPROCESSABLE_ENTITY, "invalid-value"),
+            (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
+            (StatusCode::UNPROCESSABLE_ENTITY, "event-too-large"),
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            (StatusCode::SERVICE_UNAVAILABLE, "contended"),
+            (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
+            (StatusCode::SERVICE_UNAVAILABLE, "handler-timeout"),
+        ]
+    }
+}
+
+/// For `responses(…)` of an endpoint: the problems of `T`, and those of every endpoint.
+pub struct Refused<T>(PhantomData<T>);
+
+impl<T: Documented> IntoResponses for Refused<T> {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut names: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        for (status, name) in <(T, Always)>::problems() {
+            let names = names.entry(status.as_u16()).or_default();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.into_iter().map(|(status, names)| (status.to_string(), RefOr::T(response(&names)))).collect()
+    }
+}
+
+fn response(names: &[&str]) -> Response {
+    let types: Vec<_> = names.iter().map(|name| format!("`/problems/{name}`")).collect();
+    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(types.join(", ")).content(problem::CONTENT_TYPE, problem).build()
 }

@@ -1,6 +1,5 @@
 //! A thread: where it stands, what it is called, and what moderators made of it. Its posts have streams of their own.
 
-use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use events::{
     AccountId, CategoryId, PostId, ThreadEvent, ThreadId,
@@ -9,7 +8,6 @@ use events::{
         Unpinned,
     },
 };
-use platform::problem::Problem;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -190,6 +188,9 @@ pub enum ThreadRefusal {
     /// The id is in use.
     #[error("A thread of this id is there already.")]
     DuplicateId,
+    /// The opening post's id is in use.
+    #[error("A post of this id is there already.")]
+    DuplicateOpeningPost,
     /// Its category is read-only.
     #[error("The thread's category is archived, and read-only.")]
     CategoryArchived,
@@ -395,19 +396,13 @@ impl RestoreThread {
     }
 }
 
-impl From<ThreadRefusal> for Problem {
-    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
-    fn from(refusal: ThreadRefusal) -> Self {
-        use ThreadRefusal as R;
-        let (status, name, blamed) = match refusal {
-            R::NotFound => (StatusCode::NOT_FOUND, "thread-not-found", None),
-            R::DuplicateId => (StatusCode::CONFLICT, "duplicate", Some("#/id")),
-            R::CategoryArchived => (StatusCode::UNPROCESSABLE_ENTITY, "category-archived", None),
-            R::Deleted => (StatusCode::UNPROCESSABLE_ENTITY, "thread-deleted", None),
-            R::DeletedByModerator => (StatusCode::FORBIDDEN, "role-required", None),
-            R::NoAnswer => (StatusCode::UNPROCESSABLE_ENTITY, "not-an-answer", Some("#/post_id")),
-            R::UntilPast => (StatusCode::UNPROCESSABLE_ENTITY, "until-in-the-past", Some("#/until")),
-        };
-        crate::refusal::problem(status, name, blamed, refusal)
-    }
+problems! { ThreadRefusal:
+    NotFound => NOT_FOUND "thread-not-found",
+    DuplicateId => CONFLICT "duplicate" at "#/id",
+    DuplicateOpeningPost => CONFLICT "duplicate" at "#/opening_post_id",
+    CategoryArchived => UNPROCESSABLE_ENTITY "category-archived",
+    Deleted => UNPROCESSABLE_ENTITY "thread-deleted",
+    DeletedByModerator => FORBIDDEN "role-required",
+    NoAnswer => UNPROCESSABLE_ENTITY "not-an-answer" at "#/post_id",
+    UntilPast => UNPROCESSABLE_ENTITY "until-in-the-past" at "#/until",
 }

@@ -112,14 +112,19 @@ fn operators_suspend_also_what_is_archived() {
 }
 
 #[test]
-fn owners_resume_what_they_archived_and_operators_everything() {
+fn operators_resume_what_is_suspended_and_owners_reopen_what_is_archived() {
     let resumed = || vec![CommunityEvent::Resumed(Resumed {})];
-    given(vec![created()]).when(Resume { by: owner() }.into()).then_expect_events(vec![]);
-    given(vec![created(), archived()]).when(Resume { by: owner() }.into()).then_expect_events(resumed());
-    given(vec![created(), suspended()]).when(Resume { by: operating() }.into()).then_expect_events(resumed());
+    let resume = || Resume { by: operator().as_operator().expect("an operator") }.into();
+    let reopen = || Reopen { by: owner() }.into();
+    given(vec![created(), suspended()]).when(resume()).then_expect_events(resumed());
+    given(vec![created(), archived()]).when(resume()).then_expect_events(vec![]);
+    given(vec![created(), archived()]).when(reopen()).then_expect_events(resumed());
     given(vec![created(), suspended()])
-        .when(Resume { by: owner() }.into())
+        .when(reopen())
         .then_expect_error(refused(CommunityRefusal::SuspendedByOperator));
+    for command in [resume(), reopen()] {
+        given(vec![created()]).when(command).then_expect_events(vec![]);
+    }
 }
 
 #[test]

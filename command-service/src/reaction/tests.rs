@@ -65,8 +65,8 @@ fn cleared(kind: &str) -> ReactionEvent {
     ReactionEvent::Cleared(Cleared { thread: THREAD, post: POST, account: ADA, kind: kind.into() })
 }
 
-fn refused(refusal: impl Into<ReactionRefusal>) -> Refusal {
-    refusal.into().into()
+fn refused(refusal: impl Into<Refusal>) -> Refusal {
+    refusal.into()
 }
 
 #[test]

@@ -1,0 +1,206 @@
+//! All routes of the command-service, and what all of them have in common in the API's documentation.
+
+use platform::problem::Problem;
+use utoipa::{
+    IntoParams, Modify, OpenApi,
+    openapi::{
+        self, Components, Header, ObjectBuilder, RefOr,
+        header::HeaderBuilder,
+        path::{Operation, Parameter, ParameterIn, PathItem},
+        schema::Type,
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    App, account, category,
+    command::{CommandHeaders, IfMatch},
+    community, membership, post, reaction, session, thread,
+};
+
+/// The name under which the documentation knows the access token.
+const BEARER: &str = "bearer";
+
+/// The API's documentation, but for the routes.
+#[derive(OpenApi)]
+#[openapi(
+    components(schemas(Problem)),
+    modifiers(&AccessToken),
+    tags(
+        (name = "accounts", description = "People on the platform."),
+        (name = "sessions", description = "Logging in and out."),
+        (name = "communities", description = "Forums, their settings and owners."),
+        (name = "categories", description = "The tree of places for threads in a community."),
+        (name = "members", description = "Who belongs to a community, with which role, and who may not take part."),
+        (name = "threads", description = "Discussions."),
+        (name = "posts", description = "What is said in them."),
+        (name = "reactions", description = "What is said to a post without words."),
+    )
+)]
+struct Api;
+
+/// Every writing endpoint, documented.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    let mut routes = all();
+    for item in routes.get_openapi_mut().paths.paths.values_mut() {
+        document(item);
+    }
+    routes
+}
+
+fn all() -> OpenApiRouter<App> {
+    use account::endpoints as accounts;
+    use category::endpoints as categories;
+    use community::endpoints as communities;
+    use membership::endpoints as members;
+    use post::endpoints as posts;
+    use reaction::endpoints as reactions;
+    use thread::endpoints as threads;
+
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::import))
+        .routes(routes!(accounts::change_profile))
+        .routes(routes!(accounts::change_password))
+        .routes(routes!(session::log_in))
+        .routes(routes!(session::renew))
+        .routes(routes!(session::log_out))
+        .routes(routes!(communities::create))
+        .routes(routes!(communities::change))
+        .routes(routes!(communities::add_owner, communities::remove_owner))
+        .routes(routes!(communities::suspend, communities::resume))
+        .routes(routes!(communities::archive, communities::reopen))
+        .routes(routes!(categories::create))
+        .routes(routes!(categories::reorder))
+        .routes(routes!(categories::change, categories::archive))
+        .routes(routes!(members::join, members::leave))
+        .routes(routes!(members::invite))
+        .routes(routes!(members::assign_role, members::revoke_role))
+        .routes(routes!(members::ban, members::lift_ban))
+        .routes(routes!(members::silence, members::lift_silence))
+        .routes(routes!(threads::start))
+        .routes(routes!(threads::change, threads::delete))
+        .routes(routes!(threads::restore))
+        .routes(routes!(threads::lock, threads::unlock))
+        .routes(routes!(threads::pin, threads::unpin))
+        .routes(routes!(threads::accept_answer, threads::clear_answer))
+        .routes(routes!(posts::write))
+        .routes(routes!(posts::reply))
+        .routes(routes!(posts::edit, posts::delete))
+        .routes(routes!(posts::restore))
+        .routes(routes!(posts::hide, posts::unhide))
+        .routes(routes!(reactions::set, reactions::clear))
+        .routes(routes!(reactions::import_score))
+}
+
+/// Access tokens, as a way to say who one is.
+struct AccessToken;
+
+impl Modify for AccessToken {
+    fn modify(&self, api: &mut openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("JWT")
+            .description(Some("The `access_token` of `POST /v2/sessions`, good for 15 minutes."));
+        let components = api.components.get_or_insert_with(Components::new);
+        components.add_security_scheme(BEARER, SecurityScheme::Http(scheme.build()));
+    }
+}
+
+/// Says of every operation what all of them share: the token, the headers of commands, those of their answers.
+fn document(item: &mut PathItem) {
+    let PathItem { post, put, patch, delete, .. } = item;
+    for (operation, creates) in [(post, true), (put, false), (patch, false), (delete, false)] {
+        let Some(operation) = operation else { continue };
+        let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();
+        let guests = operation.security.is_some();
+        if !guests {
+            operation.security = Some(vec![SecurityRequirement::new::<_, [String; 0], String>(BEARER, [])]);
+        }
+        if tag != "sessions" {
+            let if_match = if creates { Vec::new() } else { IfMatch::into_params(|| Some(ParameterIn::Header)) };
+            let headers = CommandHeaders::into_params(|| Some(ParameterIn::Header));
+            // The others are an operator's, who is no guest.
+            let headers = headers.into_iter().take(if guests { 1 } else { usize::MAX });
+            add(operation, headers.chain(if_match));
+            answers(operation);
+        }
+        // A handler's name says what it does; only with its resource's is it unique.
+        operation.operation_id = operation.operation_id.take().map(|name| format!("{tag}_{name}"));
+    }
+}
+
+fn add(operation: &mut Operation, parameters: impl Iterator<Item = Parameter>) {
+    operation.parameters.get_or_insert_default().extend(parameters.map(RefOr::T));
+}
+
+fn answers(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        let mut say = |name: &str, what: &str| {
+            response.headers.insert(name.to_owned(), RefOr::T(header(what)));
+        };
+        if status.starts_with('2') {
+            say("Agora-Position", "Names this write: a read that sends it back shows it.");
+            say("ETag", "The version in quotes, for If-Match.");
+            say("Idempotency-Replayed", "`true` where the same key was answered before, and this is that answer.");
+        }
+        if status == "201" {
+            say("Location", "Where it is found.");
+        }
+    }
+}
+
+fn header(what: &str) -> Header {
+    HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).description(Some(what)).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn operations() -> Vec<(String, Operation)> {
+        let paths = routes().into_openapi().paths.paths;
+        let methods = |(path, item): (String, PathItem)| {
+            [item.post, item.put, item.patch, item.delete].into_iter().flatten().map(move |it| (path.clone(), it))
+        };
+        paths.into_iter().flat_map(methods).collect()
+    }
+
+    #[test]
+    fn every_operation_says_what_it_is_and_what_it_answers() {
+        let operations = operations();
+        assert!(operations.len() > 40);
+        for (path, operation) in operations {
+            assert!(operation.summary.is_some_and(|summary| summary.len() > 10), "{path} has a summary");
+            assert!(operation.security.is_some(), "{path} says who may");
+            let statuses: HashSet<_> = operation.responses.responses.keys().map(String::as_str).collect();
+            assert!(statuses.contains("200") || statuses.contains("201"), "{path}: {statuses:?}");
+            for problem in ["400", "401", "422", "503"] {
+                assert!(statuses.contains(problem), "{path} documents {problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let mut names = HashSet::new();
+        for (path, operation) in operations() {
+            let name = operation.operation_id.expect("a name");
+            assert!(names.insert(name.clone()), "{name} at {path} is another's too");
+        }
+    }
+
+    #[test]
+    fn all_that_is_referred_to_is_there() {
+        let api = serde_json::to_value(routes().into_openapi()).expect("JSON");
+        let text = api.to_string();
+        for reference in text.split("\"#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap_or_default();
+            assert!(api["components"]["schemas"].get(name).is_some(), "{name} is not described");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Logging in, renewing, logging out. A session is no aggregate: what it is lives in [`platform::identity`].
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json as Answered,
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+    response::IntoResponse,
+};
+use events::AccountId;
+use garde::Validate;
+use moka::sync::Cache;
+use platform::{
+    extract::Json,
+    identity::{Authenticated, Tokens},
+    problem::{FieldError, Problem},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    App,
+    account::{EMAIL, PASSWORD, USERNAME},
+    refusal::{Documented, Refused},
+    store::{Store, StoreError},
+    text::Password,
+};
+
+/// How long failed log-ins are remembered.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Failed log-ins to one account within [`WINDOW`]: a person mistypes, a program guesses.
+const FAILURES: u32 = 10;
+/// Accounts whose failures are remembered at most, in one process; about 100 bytes each.
+const REMEMBERED: u64 = 100_000;
+/// A refresh token or a login at most, in bytes; longer ones are none.
+const TEXT_BYTES: usize = 1_024;
+
+/// Tokens are nobody's to keep but the client's (RFC 6749, section 5.1).
+const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
+
+/// Who logs in.
+#[derive(Deserialize, Validate, ToSchema)]
+pub struct LogIn {
+    /// A username or an e-mail address.
+    #[garde(length(bytes, max = TEXT_BYTES))]
+    #[schema(example = "ada")]
+    login: String,
+    /// The account's password.
+    #[garde(skip)]
+    password: Password,
+}
+
+/// A session that goes on.
+#[derive(Deserialize, Validate, ToSchema)]
+pub struct Renewal {
+    /// What the log-in, or the last renewal, gave.
+    #[garde(length(bytes, max = TEXT_BYTES))]
+    refresh_token: String,
+}
+
+/// A session that is over.
+#[derive(Serialize, ToSchema)]
+pub struct SessionEnded {
+    id: Uuid,
+}
+
+/// What a log-in or a renewal may refuse.
+pub struct SessionRefusals;
+
+impl Documented for SessionRefusals {
+    fn problems() -> Vec<(StatusCode, &'static str)> {
+        vec![
+            (StatusCode::UNAUTHORIZED, "credentials-refused"),
+            (StatusCode::UNAUTHORIZED, "refresh-token-refused"),
+            (StatusCode::UNAUTHORIZED, "refresh-token-reused"),
+            (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts"),
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        ]
+    }
+}
+
+/// Counts the failed log-ins of each account, so that nobody guesses for long. Clones share the counts.
+#[derive(Clone)]
+pub struct Attempts(Cache<String, Arc<AtomicU32>>);
+
+impl Attempts {
+    /// None has failed yet.
+    pub fn new() -> Self {
+        Self(Cache::builder().max_capacity(REMEMBERED).time_to_live(WINDOW).build())
+    }
+
+    /// Counts an attempt, as a failure until it is forgiven.
+    ///
+    /// # Errors
+    /// 429 where there were too many.
+    pub(crate) fn admit(&self, login: &str) -> Result<(), Problem> {
+        let failures = self.0.get_with_by_ref(login, Arc::default);
+        if failures.fetch_add(1, Ordering::Relaxed) < FAILURES {
+            return Ok(());
+        }
+        let detail = "Too many failed attempts to log in to this account. Wait a little.";
+        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail).with_retry_after(WINDOW))
+    }
+
+    /// It was no failure.
+    pub(crate) fn forgive(&self, login: &str) {
+        self.0.invalidate(login);
+    }
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Logs in: begins a session, and answers its tokens.
+///
+/// After 10 failed attempts within a minute, the account takes no more for the rest of it.
+#[utoipa::path(
+    post,
+    path = "/v2/sessions",
+    tag = "sessions",
+    responses((status = 201, description = "Logged in.", body = Tokens), Refused<SessionRefusals>),
+    security(())
+)]
+pub(crate) async fn log_in(State(app): State<App>, Json(body): Json<LogIn>) -> Result<impl IntoResponse, Problem> {
+    let login = body.login.to_lowercase();
+    let account = find(&app.store, &login).await?;
+    // By account where there is one: a name and an address are not two chances.
+    let key = account.map_or(login, |account| account.to_string());
+    app.attempts.admit(&key)?;
+    let hash = match account {
+        Some(account) => app.store.private(account, PASSWORD).await?,
+        None => None,
+    };
+    let proved = app.identities.passwords().verify(body.password.0, hash).await?;
+    let Some(account) = account.filter(|_| proved) else {
+        return Err(refused());
+    };
+    app.attempts.forgive(&key);
+    let tokens = app.identities.issue(account.0).await?;
+    Ok((StatusCode::CREATED, [NO_STORE, (header::LOCATION, "/v2/sessions/current")], Answered(tokens)))
+}
+
+/// Renews a session: new tokens for its refresh token.
+///
+/// The old refresh token may be used again for 10 seconds, as the answer may have been lost; after that, using it ends
+/// the session.
+#[utoipa::path(
+    post,
+    path = "/v2/sessions/refresh",
+    tag = "sessions",
+    responses((status = 200, description = "Renewed.", body = Tokens), Refused<SessionRefusals>),
+    security(())
+)]
+pub(crate) async fn renew(State(app): State<App>, Json(body): Json<Renewal>) -> Result<impl IntoResponse, Problem> {
+    let tokens = app.identities.refresh(&body.refresh_token).await?;
+    Ok(([NO_STORE], Answered(tokens)))
+}
+
+/// Logs out: ends the session of the access token. Its tokens are refused everywhere within a second.
+#[utoipa::path(
+    delete,
+    path = "/v2/sessions/current",
+    tag = "sessions",
+    responses((status = 200, description = "Logged out.", body = SessionEnded), Refused<SessionRefusals>)
+)]
+pub(crate) async fn log_out(
+    State(app): State<App>,
+    Authenticated(identity): Authenticated,
+) -> Result<impl IntoResponse, Problem> {
+    app.identities.end(identity.session).await?;
+    Ok(([NO_STORE], Answered(SessionEnded { id: identity.session })))
+}
+
+/// The account of a username or an e-mail address, in lower case.
+async fn find(store: &Store, login: &str) -> Result<Option<AccountId>, StoreError> {
+    let kind = if login.contains('@') { EMAIL } else { USERNAME };
+    Ok(store.claimed_by(kind, login).await?.and_then(|owner| owner.parse().ok()))
+}
+
+/// The same whether the account is not there, has no password, or has another one.
+fn refused() -> Problem {
+    let detail = "There is no account of this name and password.";
+    Problem::new(StatusCode::UNAUTHORIZED, "credentials-refused", detail)
+        .with_header(header::WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"))
+        .with_errors(vec![FieldError::new("#/password", "credentials_refused", detail)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_failures_are_refused_until_one_is_forgiven() {
+        let attempts = Attempts::new();
+        for _ in 0..FAILURES {
+            assert!(attempts.admit("ada").is_ok());
+        }
+        let refused = attempts.admit("ada").expect_err("one too many");
+        assert_eq!((refused.status(), refused.name()), (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts"));
+        assert!(attempts.admit("bob").is_ok(), "others are not concerned");
+        attempts.forgive("ada");
+        assert!(attempts.admit("ada").is_ok());
+    }
+}
