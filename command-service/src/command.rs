@@ -103,7 +103,7 @@ impl Command {
         self.identity
     }
 
-    /// What the store is asked. The body's fields that are not serialised are no part of the fingerprint: secrets.
+    /// What the store is asked.
     pub fn request(&self, body: &impl Serialize) -> Request {
         let (account, owner) = (self.account(), self.identity.account);
         self.said.request(account, self.identity.operator, owner, body)
@@ -112,7 +112,7 @@ impl Command {
 
 impl GuestCommand {
     /// What the store is asked; `account` is the one that the guest becomes. Keys are all guests' together, so they
-    /// should be as random as UUIDs. The body's fields that are not serialised are no part of the fingerprint.
+    /// should be as random as UUIDs.
     pub fn request(&self, account: AccountId, body: &impl Serialize) -> Request {
         self.said.request(Some(account), false, Uuid::nil(), body)
     }
@@ -172,7 +172,8 @@ impl Said {
         }
     }
 
-    /// The first half of a SHA-256 of all that the request asks, the parts separated by what none contains.
+    /// The first half of a SHA-256 of all that the request asks, the parts separated by what none contains. The body as
+    /// it was understood: the same in other blanks is the same.
     fn fingerprint(&self, body: &impl Serialize) -> [u8; 16] {
         let mut hash = Sha256::new();
         let path = self.uri.path_and_query().map_or("", |path| path.as_str());

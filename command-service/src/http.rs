@@ -25,6 +25,7 @@ const BEARER: &str = "bearer";
 /// The API's documentation, but for the routes.
 #[derive(OpenApi)]
 #[openapi(
+    info(title = "Agora", description = "An API-first platform for community forums."),
     components(schemas(Problem)),
     modifiers(&AccessToken),
     tags(
@@ -111,14 +112,15 @@ impl Modify for AccessToken {
 /// Says of every operation what all of them share: the token, the headers of commands, those of their answers.
 fn document(item: &mut PathItem) {
     let PathItem { post, put, patch, delete, .. } = item;
-    for (operation, creates) in [(post, true), (put, false), (patch, false), (delete, false)] {
-        let Some(operation) = operation else { continue };
+    for operation in [post, put, patch, delete].into_iter().flatten() {
         let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();
         let guests = operation.security.is_some();
         if !guests {
             operation.security = Some(vec![SecurityRequirement::new::<_, [String; 0], String>(BEARER, [])]);
         }
         if tag != "sessions" {
+            // What is made has no version yet.
+            let creates = operation.responses.responses.contains_key("201");
             let if_match = if creates { Vec::new() } else { IfMatch::into_params(|| Some(ParameterIn::Header)) };
             let headers = CommandHeaders::into_params(|| Some(ParameterIn::Header));
             // The others are an operator's, who is no guest.
@@ -182,6 +184,10 @@ mod tests {
             for problem in ["400", "401", "422", "503"] {
                 assert!(statuses.contains(problem), "{path} documents {problem}");
             }
+            let named = operation.parameters.iter().flatten().filter(
+                |parameter| matches!(parameter, RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Path),
+            );
+            assert_eq!(named.count(), path.matches('{').count(), "{path} describes what it names");
         }
     }
 

@@ -115,7 +115,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let health = Health::new();
     let listener = bind(config.http.listen, "http.listen").await?;
     let admin = bind(config.http.admin_listen, "http.admin_listen").await?;
-    let started = start(&config, &health, shutdown.clone(), &tasks).await.context("cannot start the command-service")?;
+    let started =
+        start(&config, &health, shutdown.clone(), &tasks).await.context("cannot start the command-service")?;
     let router = layers(Router::from(started.merge(health::routes(health.clone()))), &config.http);
     let served = serve(listener, router, &config.http, shutdown.clone());
     let administered = serve(admin, admin_router(health), &config.http, shutdown);

@@ -208,7 +208,7 @@ impl AtTree {
 
     /// The tree that a category is in; `hidden` says that what is in the category is not found.
     pub(crate) async fn with(work: &mut Work<'_>, category: CategoryId, hidden: impl Into<Refusal>) -> Found<Self> {
-        let home = work.lookup(CATEGORY, &category.to_string()).await?;
+        let home = work.lookup_lasting(CATEGORY, &category.to_string()).await?;
         let Some(community) = home.and_then(|home| home.parse().ok()) else {
             return Err(Stop::Refused(hidden.into()));
         };

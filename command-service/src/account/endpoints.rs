@@ -43,7 +43,6 @@ pub struct NewAccount {
     pub email: Email,
     /// At least 8 characters.
     #[garde(dive)]
-    #[serde(skip_serializing)]
     pub password: Password,
     /// The username where it is not said.
     #[garde(dive)]
@@ -107,11 +106,9 @@ pub struct ProfilePatch {
 pub struct PasswordChange {
     /// The one it takes the place of.
     #[garde(skip)]
-    #[serde(skip_serializing)]
     pub current_password: Password,
     /// At least 8 characters.
     #[garde(dive)]
-    #[serde(skip_serializing)]
     pub new_password: Password,
 }
 
@@ -174,6 +171,7 @@ pub(crate) async fn import(State(app): State<App>, command: Command, Json(body):
     patch,
     path = "/v2/accounts/{account}",
     tag = "accounts",
+    params(AccountPath),
     responses((status = 200, description = "It is so now.", body = AccountChanged), Refusals)
 )]
 pub(crate) async fn change_profile(
@@ -192,6 +190,7 @@ pub(crate) async fn change_profile(
     put,
     path = "/v2/accounts/{account}/password",
     tag = "accounts",
+    params(AccountPath),
     responses((status = 200, description = "Changed.", body = AccountChanged), Refusals)
 )]
 pub(crate) async fn change_password(

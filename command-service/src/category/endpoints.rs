@@ -105,6 +105,7 @@ pub struct CategoryTreeChanged {
     post,
     path = "/v2/communities/{c}/categories",
     tag = "categories",
+    params(CommunityPath),
     responses((status = 201, description = "Made.", body = CategoryChanged), Refusals)
 )]
 pub(crate) async fn create(
@@ -122,6 +123,7 @@ pub(crate) async fn create(
     post,
     path = "/v2/communities/{c}/categories/order",
     tag = "categories",
+    params(CommunityPath),
     responses((status = 200, description = "They stand in this order now.", body = CategoryTreeChanged), Refusals)
 )]
 pub(crate) async fn reorder(
@@ -138,6 +140,7 @@ pub(crate) async fn reorder(
     patch,
     path = "/v2/categories/{id}",
     tag = "categories",
+    params(CategoryPath),
     responses((status = 200, description = "It is so now.", body = CategoryChanged), Refusals)
 )]
 pub(crate) async fn change(
@@ -156,6 +159,7 @@ pub(crate) async fn change(
     delete,
     path = "/v2/categories/{id}",
     tag = "categories",
+    params(CategoryPath),
     responses((status = 200, description = "It is archived now.", body = CategoryChanged), Refusals)
 )]
 pub(crate) async fn archive(State(app): State<App>, command: Command, Path(path): Path<CategoryPath>) -> Response {

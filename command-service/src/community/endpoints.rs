@@ -149,6 +149,7 @@ pub(crate) async fn create(State(app): State<App>, command: Command, Json(body):
     patch,
     path = "/v2/communities/{c}",
     tag = "communities",
+    params(CommunityPath),
     responses((status = 200, description = "It is so now.", body = CommunityChanged), Refusals)
 )]
 pub(crate) async fn change(
@@ -165,6 +166,7 @@ pub(crate) async fn change(
     put,
     path = "/v2/communities/{c}/owners/{account}",
     tag = "communities",
+    params(MemberPath),
     responses((status = 200, description = "It is one now.", body = CommunityChanged), Refusals)
 )]
 pub(crate) async fn add_owner(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
@@ -177,6 +179,7 @@ pub(crate) async fn add_owner(State(app): State<App>, command: Command, Path(pat
     delete,
     path = "/v2/communities/{c}/owners/{account}",
     tag = "communities",
+    params(MemberPath),
     responses((status = 200, description = "It is none now.", body = CommunityChanged), Refusals)
 )]
 pub(crate) async fn remove_owner(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
@@ -189,6 +192,7 @@ pub(crate) async fn remove_owner(State(app): State<App>, command: Command, Path(
     put,
     path = "/v2/communities/{c}/suspension",
     tag = "communities",
+    params(CommunityPath),
     responses((status = 200, description = "It is suspended now.", body = CommunityChanged), Refusals)
 )]
 pub(crate) async fn suspend(
@@ -209,6 +213,7 @@ pub(crate) async fn suspend(
     delete,
     path = "/v2/communities/{c}/suspension",
     tag = "communities",
+    params(CommunityPath),
     responses((status = 200, description = "It takes posts now.", body = CommunityChanged), Refusals)
 )]
 pub(crate) async fn resume(State(app): State<App>, command: Command, Path(path): Path<CommunityPath>) -> Response {
@@ -221,6 +226,7 @@ pub(crate) async fn resume(State(app): State<App>, command: Command, Path(path):
     put,
     path = "/v2/communities/{c}/archive",
     tag = "communities",
+    params(CommunityPath),
     responses((status = 200, description = "It is archived now.", body = CommunityChanged), Refusals)
 )]
 pub(crate) async fn archive(State(app): State<App>, command: Command, Path(path): Path<CommunityPath>) -> Response {
@@ -233,6 +239,7 @@ pub(crate) async fn archive(State(app): State<App>, command: Command, Path(path)
     delete,
     path = "/v2/communities/{c}/archive",
     tag = "communities",
+    params(CommunityPath),
     responses((status = 200, description = "It takes posts now.", body = CommunityChanged), Refusals)
 )]
 pub(crate) async fn reopen(State(app): State<App>, command: Command, Path(path): Path<CommunityPath>) -> Response {

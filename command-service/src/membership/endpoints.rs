@@ -77,6 +77,7 @@ pub struct MembershipChanged {
     put,
     path = "/v2/communities/{c}/members/{account}",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It is a member now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn join(
@@ -95,6 +96,7 @@ pub(crate) async fn join(
     delete,
     path = "/v2/communities/{c}/members/{account}",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It is none now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn leave(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
@@ -106,6 +108,7 @@ pub(crate) async fn leave(State(app): State<App>, command: Command, Path(path): 
     put,
     path = "/v2/communities/{c}/members/{account}/invitation",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It may join now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn invite(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
@@ -118,6 +121,7 @@ pub(crate) async fn invite(State(app): State<App>, command: Command, Path(path):
     put,
     path = "/v2/communities/{c}/members/{account}/role",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It has the role now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn assign_role(
@@ -138,6 +142,7 @@ pub(crate) async fn assign_role(
     delete,
     path = "/v2/communities/{c}/members/{account}/role",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It has none now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn revoke_role(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
@@ -156,6 +161,7 @@ pub(crate) async fn revoke_role(State(app): State<App>, command: Command, Path(p
     put,
     path = "/v2/communities/{c}/members/{account}/ban",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It is banned now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn ban(
@@ -177,6 +183,7 @@ pub(crate) async fn ban(
     delete,
     path = "/v2/communities/{c}/members/{account}/ban",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It is not banned now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn lift_ban(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
@@ -191,6 +198,7 @@ pub(crate) async fn lift_ban(State(app): State<App>, command: Command, Path(path
     put,
     path = "/v2/communities/{c}/members/{account}/silence",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It is silenced now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn silence(
@@ -213,6 +221,7 @@ pub(crate) async fn silence(
     delete,
     path = "/v2/communities/{c}/members/{account}/silence",
     tag = "members",
+    params(MemberPath),
     responses((status = 200, description = "It is not silenced now.", body = MembershipChanged), Refusals)
 )]
 pub(crate) async fn lift_silence(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {

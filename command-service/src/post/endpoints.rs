@@ -96,6 +96,7 @@ pub struct PostChanged {
     post,
     path = "/v2/threads/{id}/posts",
     tag = "posts",
+    params(ThreadPath),
     responses(
         (status = 201, description = "Written.", body = PostChanged),
         Refused<(AccessRefusal, ThreadRefusal, PostRefusal)>,
@@ -118,6 +119,7 @@ pub(crate) async fn write(
     post,
     path = "/v2/posts/{id}/replies",
     tag = "posts",
+    params(PostPath),
     responses((status = 201, description = "Written.", body = PostChanged), Refusals)
 )]
 pub(crate) async fn reply(
@@ -139,6 +141,7 @@ pub(crate) async fn reply(
     patch,
     path = "/v2/posts/{id}",
     tag = "posts",
+    params(PostPath),
     responses((status = 200, description = "It is so now.", body = PostChanged), Refusals)
 )]
 pub(crate) async fn edit(
@@ -157,6 +160,7 @@ pub(crate) async fn edit(
     delete,
     path = "/v2/posts/{id}",
     tag = "posts",
+    params(PostPath, Because),
     responses((status = 200, description = "It is deleted now.", body = PostChanged), Refusals)
 )]
 pub(crate) async fn delete(
@@ -176,6 +180,7 @@ pub(crate) async fn delete(
     post,
     path = "/v2/posts/{id}/restore",
     tag = "posts",
+    params(PostPath),
     responses((status = 200, description = "It is shown now.", body = PostChanged), Refusals)
 )]
 pub(crate) async fn restore(State(app): State<App>, command: Command, Path(path): Path<PostPath>) -> Response {
@@ -188,6 +193,7 @@ pub(crate) async fn restore(State(app): State<App>, command: Command, Path(path)
     put,
     path = "/v2/posts/{id}/hide",
     tag = "posts",
+    params(PostPath),
     request_body = Option<Because>,
     responses((status = 200, description = "It is hidden now.", body = PostChanged), Refusals)
 )]
@@ -207,6 +213,7 @@ pub(crate) async fn hide(
     delete,
     path = "/v2/posts/{id}/hide",
     tag = "posts",
+    params(PostPath),
     responses((status = 200, description = "It is shown now.", body = PostChanged), Refusals)
 )]
 pub(crate) async fn unhide(State(app): State<App>, command: Command, Path(path): Path<PostPath>) -> Response {

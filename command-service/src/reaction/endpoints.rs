@@ -61,6 +61,7 @@ pub struct ReactionChanged {
     put,
     path = "/v2/posts/{id}/reaction",
     tag = "reactions",
+    params(PostPath),
     responses((status = 200, description = "It is set now.", body = ReactionChanged), Refusals)
 )]
 pub(crate) async fn set(
@@ -78,6 +79,7 @@ pub(crate) async fn set(
     delete,
     path = "/v2/posts/{id}/reaction",
     tag = "reactions",
+    params(PostPath),
     responses((status = 200, description = "It is clear now.", body = ReactionChanged), Refusals)
 )]
 pub(crate) async fn clear(State(app): State<App>, command: Command, Path(path): Path<PostPath>) -> Response {
@@ -89,6 +91,7 @@ pub(crate) async fn clear(State(app): State<App>, command: Command, Path(path): 
     put,
     path = "/v2/posts/{id}/imported-score",
     tag = "reactions",
+    params(PostPath),
     responses((status = 200, description = "They count now.", body = ReactionChanged), Refusals)
 )]
 pub(crate) async fn import_score(

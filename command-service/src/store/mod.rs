@@ -22,6 +22,7 @@ pub use work::Work;
 
 use axum::http::StatusCode;
 use events::{AccountId, DecodeError, Stream};
+use moka::sync::Cache;
 use platform::problem::Problem;
 use sqlx::PgPool;
 use std::time::Duration;
@@ -29,6 +30,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long a client is asked to wait before it tries again, where the store could not take its command.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Claims remembered that are never given up: the categories of a large platform, at some 150 bytes each.
+const LASTING_CLAIMS: u64 = 50_000;
 
 /// Why the store could not do what it was asked, and nobody's rule was broken.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +102,7 @@ pub struct Store {
     pool: PgPool,
     appender: Appender,
     loader: load::Loader,
+    lasting: Cache<(&'static str, String), String>,
 }
 
 impl Store {
@@ -107,7 +111,8 @@ impl Store {
     /// The appender ends, with all it holds written, when the last clone of the store is gone.
     pub fn start(pool: PgPool, config: &AppenderConfig, tasks: &TaskTracker) -> Self {
         let appender = Appender::start(config, pool.connect_options().as_ref().clone(), tasks);
-        Self { loader: load::Loader::new(pool.clone()), pool, appender }
+        let lasting = Cache::new(LASTING_CLAIMS);
+        Self { loader: load::Loader::new(pool.clone()), pool, appender, lasting }
     }
 
     /// Private data of an account: a password's hash, an e-mail address.
@@ -118,6 +123,19 @@ impl Store {
         Ok(sqlx::query_scalar!("select value from private_data where owner = $1 and kind = $2", owner.0, kind)
             .fetch_optional(&self.pool)
             .await?)
+    }
+
+    /// As [`Self::claimed_by`], for kinds of values that are never given up: asked once.
+    async fn lastingly_claimed_by(&self, kind: &'static str, value: &str) -> Result<Option<String>, StoreError> {
+        let key = (kind, value.to_owned());
+        if let Some(owner) = self.lasting.get(&key) {
+            return Ok(Some(owner));
+        }
+        let owner = self.claimed_by(kind, value).await?;
+        if let Some(owner) = &owner {
+            self.lasting.insert(key, owner.clone());
+        }
+        Ok(owner)
     }
 
     /// Who holds a unique value; none where it is free.

@@ -73,6 +73,14 @@ impl<'a> Work<'a> {
         self.store.claimed_by(kind, value).await
     }
 
+    /// As [`Self::lookup`], for kinds of values that are never given up once they are taken.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn lookup_lasting(&mut self, kind: &'static str, value: &str) -> Result<Option<String>, StoreError> {
+        self.store.lastingly_claimed_by(kind, value).await
+    }
+
     /// Holds the version of what is to be changed against the client's `If-Match`, where there is one.
     ///
     /// # Errors

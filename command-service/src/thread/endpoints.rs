@@ -110,6 +110,7 @@ pub struct ThreadChanged {
     post,
     path = "/v2/communities/{c}/threads",
     tag = "threads",
+    params(CommunityPath),
     responses(
         (status = 201, description = "Started.", body = ThreadChanged),
         Refused<(AccessRefusal, (CommunityRefusal, CategoryRefusal), ThreadRefusal)>,
@@ -132,6 +133,7 @@ pub(crate) async fn start(
     patch,
     path = "/v2/threads/{id}",
     tag = "threads",
+    params(ThreadPath),
     responses(
         (status = 200, description = "It is so now.", body = ThreadChanged),
         Refused<(AccessRefusal, CategoryRefusal, ThreadRefusal)>,
@@ -153,6 +155,7 @@ pub(crate) async fn change(
     delete,
     path = "/v2/threads/{id}",
     tag = "threads",
+    params(ThreadPath, Because),
     responses((status = 200, description = "It is deleted now.", body = ThreadChanged), Refusals)
 )]
 pub(crate) async fn delete(
@@ -172,6 +175,7 @@ pub(crate) async fn delete(
     post,
     path = "/v2/threads/{id}/restore",
     tag = "threads",
+    params(ThreadPath),
     responses((status = 200, description = "It is shown now.", body = ThreadChanged), Refusals)
 )]
 pub(crate) async fn restore(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
@@ -185,6 +189,7 @@ pub(crate) async fn restore(State(app): State<App>, command: Command, Path(path)
     put,
     path = "/v2/threads/{id}/lock",
     tag = "threads",
+    params(ThreadPath),
     request_body = Option<Because>,
     responses((status = 200, description = "It is locked now.", body = ThreadChanged), Refusals)
 )]
@@ -205,6 +210,7 @@ pub(crate) async fn lock(
     delete,
     path = "/v2/threads/{id}/lock",
     tag = "threads",
+    params(ThreadPath),
     responses((status = 200, description = "It takes replies now.", body = ThreadChanged), Refusals)
 )]
 pub(crate) async fn unlock(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
@@ -217,6 +223,7 @@ pub(crate) async fn unlock(State(app): State<App>, command: Command, Path(path):
     put,
     path = "/v2/threads/{id}/pin",
     tag = "threads",
+    params(ThreadPath),
     request_body = Option<NewPin>,
     responses((status = 200, description = "It is pinned now.", body = ThreadChanged), Refusals)
 )]
@@ -239,6 +246,7 @@ pub(crate) async fn pin(
     delete,
     path = "/v2/threads/{id}/pin",
     tag = "threads",
+    params(ThreadPath),
     responses((status = 200, description = "It is not pinned now.", body = ThreadChanged), Refusals)
 )]
 pub(crate) async fn unpin(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
@@ -251,6 +259,7 @@ pub(crate) async fn unpin(State(app): State<App>, command: Command, Path(path): 
     put,
     path = "/v2/threads/{id}/answer",
     tag = "threads",
+    params(ThreadPath),
     responses((status = 200, description = "It is the answer now.", body = ThreadChanged), Refusals)
 )]
 pub(crate) async fn accept_answer(
@@ -267,6 +276,7 @@ pub(crate) async fn accept_answer(
     delete,
     path = "/v2/threads/{id}/answer",
     tag = "threads",
+    params(ThreadPath),
     responses((status = 200, description = "It has no answer now.", body = ThreadChanged), Refusals)
 )]
 pub(crate) async fn clear_answer(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
