@@ -1,14 +1,17 @@
 //! All routes of the command-service, and what all of them have in common in the API's documentation.
 
-use platform::problem::Problem;
+use platform::{
+    openapi::{BEARER, describe_bearer},
+    problem::Problem,
+};
 use utoipa::{
-    IntoParams, Modify, OpenApi,
+    IntoParams, OpenApi,
     openapi::{
-        self, Components, Header, ObjectBuilder, RefOr,
+        Header, ObjectBuilder, RefOr,
         header::HeaderBuilder,
         path::{Operation, Parameter, ParameterIn, PathItem},
         schema::Type,
-        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        security::SecurityRequirement,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -19,15 +22,11 @@ use crate::{
     community, membership, post, reaction, session, thread,
 };
 
-/// The name under which the documentation knows the access token.
-const BEARER: &str = "bearer";
-
 /// The API's documentation, but for the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Agora", description = "An API-first platform for community forums."),
     components(schemas(Problem)),
-    modifiers(&AccessToken),
     tags(
         (name = "accounts", description = "People on the platform."),
         (name = "sessions", description = "Logging in and out."),
@@ -44,9 +43,9 @@ struct Api;
 /// Every writing endpoint, documented.
 pub(crate) fn routes() -> OpenApiRouter<App> {
     let mut routes = all();
-    for item in routes.get_openapi_mut().paths.paths.values_mut() {
-        document(item);
-    }
+    let api = routes.get_openapi_mut();
+    describe_bearer(api);
+    api.paths.paths.values_mut().for_each(document);
     routes
 }
 
@@ -93,20 +92,6 @@ fn all() -> OpenApiRouter<App> {
         .routes(routes!(posts::hide, posts::unhide))
         .routes(routes!(reactions::set, reactions::clear))
         .routes(routes!(reactions::import_score))
-}
-
-/// Access tokens, as a way to say who one is.
-struct AccessToken;
-
-impl Modify for AccessToken {
-    fn modify(&self, api: &mut openapi::OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .description(Some("The `access_token` of `POST /v2/sessions`, good for 15 minutes."));
-        let components = api.components.get_or_insert_with(Components::new);
-        components.add_security_scheme(BEARER, SecurityScheme::Http(scheme.build()));
-    }
 }
 
 /// Says of every operation what all of them share: the token, the headers of commands, those of their answers.

@@ -30,12 +30,12 @@ mod fixture;
 pub use refusal::Refusal;
 
 use anyhow::Context;
-use axum::Router;
 use platform::{
     db::{self, DatabaseConfig},
     health::{self, Health},
     http::{HttpConfig, admin_router, bind, layers, serve},
     identity::{self, Identities, IdentityConfig},
+    openapi,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
@@ -117,7 +117,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let admin = bind(config.http.admin_listen, "http.admin_listen").await?;
     let started =
         start(&config, &health, shutdown.clone(), &tasks).await.context("cannot start the command-service")?;
-    let router = layers(Router::from(started.merge(health::routes(health.clone()))), &config.http);
+    let (router, api) = started.merge(health::routes(health.clone())).split_for_parts();
+    let router = layers(router.merge(openapi::routes(api)), &config.http);
     let served = serve(listener, router, &config.http, shutdown.clone());
     let administered = serve(admin, admin_router(health), &config.http, shutdown);
     tokio::try_join!(served, administered)?;
