@@ -139,9 +139,11 @@ async fn a_lock_file_with_a_number_given_out_again_is_no_obstacle() -> anyhow::R
 fn a_set_up_that_was_cut_short_is_done_again() -> anyhow::Result<()> {
     let dir = directory()?;
     EmbeddedPostgres::start(dir.path())?.stop()?;
-    let data = dir.path().join("postgres/data");
-    fs::rename(&data, dir.path().join("postgres/data.new"))?;
-    EmbeddedPostgres::start(dir.path())?.stop()
+    let home = dir.path().join("postgres");
+    fs::rename(home.join("data"), home.join("data.new.1"))?;
+    EmbeddedPostgres::start(dir.path())?.stop()?;
+    assert!(!home.join("data.new.1").exists());
+    Ok(())
 }
 
 #[test]

@@ -4,14 +4,17 @@ use std::{io, path::Path};
 
 use anyhow::anyhow;
 
+/// How Postgres says that the disk is full; a short write comes without the system's own words.
+const DISK_FULL: [&str; 4] = ["No space left on device", "Disk quota exceeded", "Check free disk space", "wrote only"];
+
 /// What `program` failed with, by the output it left.
 pub(super) fn explain(program: &str, output: &str, place: &Path) -> anyhow::Error {
-    if output.contains("No space left on device") || output.contains("Disk quota exceeded") {
+    if DISK_FULL.iter().any(|words| output.contains(words)) {
         return disk_full(place);
     }
+    // The first failure is the cause, the last is what became of it.
     let reason = output
         .lines()
-        .rev()
         .find(|line| line.contains("FATAL:") || line.contains("PANIC:") || line.contains("error:"))
         .or_else(|| output.lines().rev().find(|line| !line.trim().is_empty()))
         .unwrap_or("it printed no reason");
@@ -37,14 +40,18 @@ mod tests {
 
     #[test]
     fn a_full_disk_says_what_to_do() {
-        let output = "initdb: error: could not write file \"x\": No space left on device\n";
-        let said = explain("initdb", output, Path::new("/data")).to_string();
-        assert!(said.starts_with("the disk that holds /data is full"), "{said}");
+        for output in [
+            "initdb: error: could not write file \"x\": No space left on device\n",
+            "FATAL:  could not write block 0 in file \"x\": wrote only 4096 of 8192 bytes\nPANIC:  cannot abort\n",
+        ] {
+            let said = explain("initdb", output, Path::new("/data")).to_string();
+            assert!(said.starts_with("the disk that holds /data is full"), "{said}");
+        }
     }
 
     #[test]
-    fn the_fatal_line_is_the_reason() {
-        let log = "LOG:  starting\nFATAL:  data directory has wrong ownership\nHINT:  chown\nLOG:  shut down\n";
+    fn the_first_fatal_line_is_the_reason() {
+        let log = "LOG:  starting\nFATAL:  data directory has wrong ownership\nHINT:  chown\nFATAL:  gone\n";
         let said = explain("pg_ctl", log, Path::new("/data")).to_string();
         assert!(said.ends_with("pg_ctl: FATAL:  data directory has wrong ownership"), "{said}");
     }

@@ -17,6 +17,9 @@ const FALLBACK: &str = "/var/lib/agora";
 /// Always the same: the socket's directory is private, so ports cannot clash.
 pub(super) const PORT: u16 = 5432;
 
+/// How the names of clusters begin that are not whole.
+const UNFINISHED: &str = "data.new.";
+
 /// The kernel's limit for the path of a Unix socket, without its closing NUL.
 const SOCKET_PATH_BYTES: usize = 107;
 
@@ -54,14 +57,27 @@ impl Home {
         Ok(Self { dir: home, socket_dir })
     }
 
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The cluster itself.
     pub(super) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// Where a cluster is made, before it takes the name that says it is whole.
+    /// Where this process makes a cluster, before it takes the name that says it is whole. No other uses the same: the
+    /// set-up of one that was killed may still be writing.
     pub(super) fn unfinished(&self) -> PathBuf {
-        self.dir.join("data.new")
+        self.dir.join(format!("{UNFINISHED}{}", std::process::id()))
+    }
+
+    /// Takes away what was left unfinished. What cannot go yet goes the next time.
+    pub(super) fn remove_unfinished(&self) {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().as_bytes().starts_with(UNFINISHED.as_bytes())) {
+            fs::remove_dir_all(entry.path()).ok();
+        }
     }
 
     /// What the server prints, from its last start on.

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::Write as _,
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -83,16 +83,10 @@ impl Server {
     /// Set up under another name and renamed when whole: a half-made cluster is never mistaken for one.
     fn create(&self) -> anyhow::Result<()> {
         let unfinished = self.home.unfinished();
-        remove(&unfinished)?;
-        let made = self.create_at(&unfinished);
-        if made.is_err() {
-            remove(&unfinished).ok();
-        }
-        made?;
+        self.home.remove_unfinished();
+        self.create_at(&unfinished).inspect_err(|_| self.home.remove_unfinished())?;
         fs::rename(&unfinished, self.home.data()).context("cannot name the new database directory")?;
-        if let Some(parent) = unfinished.parent() {
-            File::open(parent)?.sync_all()?;
-        }
+        File::open(self.home.dir())?.sync_all()?;
         Ok(())
     }
 
@@ -103,24 +97,19 @@ impl Server {
         self.run("initdb", &mut initdb)?;
 
         let file = dir.join("postgresql.conf");
-        let mut conf = File::options().append(true).open(&file)?;
-        writeln!(conf, "\ninclude 'agora.conf'\ninclude_if_exists 'local.conf'")?;
-        conf.sync_all()?;
+        let conf = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        self.write(&file, &format!("{conf}\ninclude 'agora.conf'\ninclude_if_exists 'local.conf'\n"))?;
+        self.write(&dir.join("agora.conf"), "")?;
 
         // Single-user mode: the role and the database are there before anyone can connect.
         let mut single = self.command("postgres");
-        fs::write(dir.join("agora.conf"), "")?;
-        self.user.give(&dir.join("agora.conf"))?;
-        single.args(["--single", "-D"]).arg(dir).arg("postgres").stdin(Stdio::piped());
-        let mut child = single.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One statement a line. A server that ended early shows in its exit status.
-            writeln!(stdin, "create role {NAME} login createdb;\ncreate database {NAME} owner {NAME};").ok();
-        }
-        let output = child.wait_with_output()?;
+        single.args(["--single", "-D"]).arg(dir).arg("postgres");
+        // One statement a line.
+        let statements = format!("create role {NAME} login createdb;\ncreate database {NAME} owner {NAME};\n");
+        let output = feed(&mut single, &statements)?;
         let said = String::from_utf8_lossy(&output.stderr);
         if !output.status.success() || said.contains("ERROR:") {
-            return Err(failure::explain("postgres --single", &said, dir));
+            return Err(failure::explain("postgres --single", &said, self.home.dir()));
         }
         Ok(())
     }
@@ -143,20 +132,22 @@ impl Server {
             }
         }
         for (name, text) in [("agora.conf", conf.as_str()), ("pg_hba.conf", hba), ("pg_ident.conf", &ident)] {
-            self.write(name, text)?;
+            self.write(&self.home.data().join(name), text)?;
         }
         Ok(())
     }
 
-    /// Whole or not at all, also on a full disk.
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.home.data().join(name);
-        let new = self.home.data().join(format!("{name}.new"));
-        let written = fs::write(&new, text).and_then(|()| self.user.give(&new)).and_then(|()| fs::rename(&new, &path));
-        written.map_err(|error| {
-            let full = failure::storage(&error, &path);
-            full.unwrap_or_else(|| anyhow::Error::from(error).context(format!("cannot write {}", path.display())))
-        })
+    /// Whole or not at all, also on a full disk. Done by the server's user: as root we follow no link that it may have
+    /// laid in a directory of its own.
+    fn write(&self, path: &Path, text: &str) -> anyhow::Result<()> {
+        let mut shell = self.user.command(Path::new("/bin/sh"));
+        shell.args(["-c", r#"cat >"$0.new" && sync "$0.new" && mv "$0.new" "$0""#]).arg(path);
+        let output = feed(&mut shell, text)?;
+        if !output.status.success() {
+            let name = format!("writing {}", path.display());
+            return Err(failure::explain(&name, &String::from_utf8_lossy(&output.stderr), self.home.dir()));
+        }
+        Ok(())
     }
 
     /// Takes over a server that outlived its Agora. One that does not answer is ended, and recovers when started anew.
@@ -239,7 +230,7 @@ impl Server {
             return Ok(());
         }
         let said = fs::read(&log).unwrap_or_default();
-        Err(failure::explain(&format!("see {}", log.display()), &String::from_utf8_lossy(&said), &self.home.data()))
+        Err(failure::explain(&format!("see {}", log.display()), &String::from_utf8_lossy(&said), self.home.dir()))
     }
 
     fn shut_down(&self, mode: &str) -> anyhow::Result<()> {
@@ -255,7 +246,7 @@ impl Server {
     fn run(&self, name: &str, command: &mut Command) -> anyhow::Result<()> {
         let output = command.output().with_context(|| format!("cannot run {name}"))?;
         if !output.status.success() {
-            return Err(failure::explain(name, &String::from_utf8_lossy(&output.stderr), &self.home.data()));
+            return Err(failure::explain(name, &String::from_utf8_lossy(&output.stderr), self.home.dir()));
         }
         Ok(())
     }
@@ -267,9 +258,13 @@ struct Postmaster {
     ready: bool,
 }
 
-fn remove(dir: &Path) -> anyhow::Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir).with_context(|| format!("cannot remove the half-made {}", dir.display()))?;
+/// Runs a command with `input` as its standard input. One that ends without reading it all shows in its exit status.
+fn feed(command: &mut Command, input: &str) -> anyhow::Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let program = command.get_program().display().to_string();
+    let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).ok();
     }
-    Ok(())
+    Ok(child.wait_with_output()?)
 }

@@ -103,7 +103,7 @@ impl ServerUser {
     }
 
     /// Hands what we made to this user.
-    pub(super) fn give(&self, path: &Path) -> io::Result<()> {
+    fn give(&self, path: &Path) -> io::Result<()> {
         if self.switch { chown(path, Some(self.uid), Some(self.gid)) } else { Ok(()) }
     }
 
