@@ -19,14 +19,13 @@ use uuid::Uuid;
 
 use crate::{
     access::AccessRefusal,
+    limits::IDEMPOTENCY_KEY_BYTES,
     store::{Idempotency, Request},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const ON_BEHALF_OF: HeaderName = HeaderName::from_static("agora-on-behalf-of");
 const OCCURRED_AT: HeaderName = HeaderName::from_static("agora-occurred-at");
-/// An idempotency key at most, in bytes: enough for every scheme of naming, and fit for an index.
-const KEY_BYTES: usize = 255;
 
 /// Somebody's command: who is logged in, and what the headers say.
 #[derive(Debug)]
@@ -216,7 +215,7 @@ fn read<T>(
 
 fn key(value: &str) -> Result<String, &'static str> {
     let visible = value.bytes().all(|byte| byte.is_ascii_graphic());
-    if (1..=KEY_BYTES).contains(&value.len()) && visible {
+    if (1..=IDEMPOTENCY_KEY_BYTES).contains(&value.len()) && visible {
         Ok(value.to_owned())
     } else {
         Err("must be 1 to 255 visible ASCII characters")

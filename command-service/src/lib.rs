@@ -14,6 +14,7 @@ pub mod category;
 pub mod command;
 pub mod community;
 mod http;
+pub mod limits;
 pub mod membership;
 pub mod place;
 pub mod post;

@@ -1,11 +1,8 @@
 //! Logging in, renewing, logging out. A session is no aggregate: what it is lives in [`platform::identity`].
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 
 use axum::{
@@ -29,19 +26,11 @@ use uuid::Uuid;
 use crate::{
     App,
     account::{EMAIL, PASSWORD, USERNAME},
+    limits::{CREDENTIAL_BYTES, LOG_IN_FAILURES, LOG_IN_WINDOW, LOG_INS_REMEMBERED},
     refusal::{Documented, Refused},
     store::{Store, StoreError},
     text::Password,
 };
-
-/// How long failed log-ins are remembered.
-const WINDOW: Duration = Duration::from_secs(60);
-/// Failed log-ins to one account within [`WINDOW`]: a person mistypes, a program guesses.
-const FAILURES: u32 = 10;
-/// Accounts whose failures are remembered at most, in one process; about 100 bytes each.
-const REMEMBERED: u64 = 100_000;
-/// A refresh token or a login at most, in bytes; longer ones are none.
-const TEXT_BYTES: usize = 1_024;
 
 /// Tokens are nobody's to keep but the client's (RFC 6749, section 5.1).
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
@@ -50,7 +39,7 @@ const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 #[derive(Deserialize, Validate, ToSchema)]
 pub struct LogIn {
     /// A username or an e-mail address.
-    #[garde(length(bytes, max = TEXT_BYTES))]
+    #[garde(length(bytes, max = CREDENTIAL_BYTES))]
     #[schema(example = "ada")]
     login: String,
     /// The account's password.
@@ -62,7 +51,7 @@ pub struct LogIn {
 #[derive(Deserialize, Validate, ToSchema)]
 pub struct Renewal {
     /// What the log-in, or the last renewal, gave.
-    #[garde(length(bytes, max = TEXT_BYTES))]
+    #[garde(length(bytes, max = CREDENTIAL_BYTES))]
     refresh_token: String,
 }
 
@@ -94,7 +83,7 @@ pub struct Attempts(Cache<String, Arc<AtomicU32>>);
 impl Attempts {
     /// None has failed yet.
     pub fn new() -> Self {
-        Self(Cache::builder().max_capacity(REMEMBERED).time_to_live(WINDOW).build())
+        Self(Cache::builder().max_capacity(LOG_INS_REMEMBERED).time_to_live(LOG_IN_WINDOW).build())
     }
 
     /// Counts an attempt, as a failure until it is forgiven.
@@ -103,11 +92,11 @@ impl Attempts {
     /// 429 where there were too many.
     pub(crate) fn admit(&self, login: &str) -> Result<(), Problem> {
         let failures = self.0.get_with_by_ref(login, Arc::default);
-        if failures.fetch_add(1, Ordering::Relaxed) < FAILURES {
+        if failures.fetch_add(1, Ordering::Relaxed) < LOG_IN_FAILURES {
             return Ok(());
         }
         let detail = "Too many failed attempts to log in to this account. Wait a little.";
-        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail).with_retry_after(WINDOW))
+        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail).with_retry_after(LOG_IN_WINDOW))
     }
 
     /// It was no failure.
@@ -203,7 +192,7 @@ mod tests {
     #[test]
     fn too_many_failures_are_refused_until_one_is_forgiven() {
         let attempts = Attempts::new();
-        for _ in 0..FAILURES {
+        for _ in 0..LOG_IN_FAILURES {
             assert!(attempts.admit("ada").is_ok());
         }
         let refused = attempts.admit("ada").expect_err("one too many");
