@@ -1,1 +1,150 @@
-//! Skeleton.
+//! Agora's read side: read endpoints over the read tables, and the cache of finished answers.
+//!
+//! A request passes, in this order:
+//! 1. its extractor ([`visibility`]), which waits for the positions that the request names ([`freshness`]), asks the
+//!    rows who may see ([`batch`]: one statement for all who ask at once), decides, and refuses;
+//! 2. [`reading`], which looks for a finished answer that is good ([`cache`]) by what notices and checkpoints told of
+//!    changes ([`changes`]), and else makes one;
+//! 3. its [`view`], one file each, which reads rows and makes the page of them;
+//! 4. [`answer`], which knows of conditions and headers.
+
+mod account;
+mod answer;
+mod batch;
+mod cache;
+mod card;
+mod category_tree;
+mod changes;
+mod checkpoint;
+mod community;
+mod cursor;
+mod docs;
+mod failure;
+mod freshness;
+mod http;
+mod listing;
+mod membership;
+mod moderation_log;
+mod projection;
+mod reaction;
+mod reading;
+mod thread_list;
+mod thread_page;
+mod view;
+mod visibility;
+
+pub use cache::CacheConfig;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use platform::{
+    db::{self, DatabaseConfig},
+    health::{self, Health},
+    http::{HttpConfig, admin_router, bind, layers, serve},
+    identity::{self, Authenticator, IdentityConfig, Verifier},
+    kafka::{Broker, KafkaConfig},
+};
+use serde::{Deserialize, Serialize};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    batch::Batch,
+    cache::Cache,
+    changes::Changes,
+    checkpoint::{Checkpoint, OfShard},
+    freshness::Freshness,
+    reading::{Parts, ReadSide},
+    visibility::{AskFacts, AskPrivate},
+};
+
+/// The read tables' schema in their database.
+const SCHEMA: &str = "read";
+/// The schema of the event store, where tokens' keys are.
+const STORE_SCHEMA: &str = "store";
+
+/// How a query-service runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The read tables' database.
+    pub database: DatabaseConfig,
+    /// The event store's database, for the keys of access tokens only; where it runs alone.
+    pub store: DatabaseConfig,
+    /// Where it listens, where it runs alone.
+    pub http: HttpConfig,
+    /// How access tokens are checked, where it runs alone.
+    pub identity: IdentityConfig,
+    /// Where the change notices come from, where it runs alone.
+    pub kafka: KafkaConfig,
+    /// How much it remembers.
+    pub cache: CacheConfig,
+}
+
+/// Starts the parts on read tables that are migrated, and answers the endpoints; with their documentation, so that they
+/// can be served beside those of others. `authenticator` tells who asks.
+///
+/// # Errors
+/// Where the database is away, or has no read tables.
+pub async fn start(
+    config: &Config,
+    broker: Broker,
+    authenticator: Arc<dyn Authenticator>,
+    health: &Health,
+    shutdown: CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<OpenApiRouter> {
+    let probe = health.register("read tables");
+    let db = db::connect(&config.database, SCHEMA, "agora query-service").await?;
+    let changes = Arc::new(Changes::new());
+    let checkpoints =
+        Checkpoint::all(&db).await.context("there are no read tables: has the database been migrated?")?;
+    for checkpoint in &changes.see(&checkpoints) {
+        changes.give_up_on(checkpoint);
+    }
+    tasks.spawn(changes::follow(Arc::clone(&changes), broker, db.clone(), shutdown));
+    let side = ReadSide::new(Parts {
+        cache: Cache::new(&config.cache),
+        freshness: Freshness::new(Arc::clone(&changes), Batch::start(OfShard, &db)),
+        facts: Batch::start(AskFacts, &db),
+        private: Batch::start(AskPrivate, &db),
+        changes,
+        db,
+    });
+    let (router, api) = http::routes().with_state(side).split_for_parts();
+    probe.set_ready();
+    let router = OpenApiRouter::from(identity::layer(router, authenticator));
+    Ok(OpenApiRouter::with_openapi(api).merge(router))
+}
+
+/// The documentation of all endpoints, without starting anything.
+pub fn api() -> OpenApi {
+    http::routes().into_openapi()
+}
+
+/// Runs a query-service alone, until `shutdown`; then lets requests end.
+///
+/// # Errors
+/// What [`start`] refuses, and a port in use.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tasks = TaskTracker::new();
+    let health = Health::new();
+    let listener = bind(config.http.listen, "http.listen").await?;
+    let admin = bind(config.http.admin_listen, "http.admin_listen").await?;
+    let broker = Broker::start(&config.kafka)?;
+    let store = db::connect(&config.store, STORE_SCHEMA, "agora query-service").await?;
+    let verifier = Verifier::start(store, &config.identity, shutdown.clone(), &tasks).await?;
+    let started = start(&config, broker, Arc::new(verifier), &health, shutdown.clone(), &tasks)
+        .await
+        .context("cannot start the query-service")?;
+    let router = layers(Router::from(started.merge(health::routes(health.clone()))), &config.http);
+    let served = serve(listener, router, &config.http, shutdown.clone());
+    let administered = serve(admin, admin_router(health), &config.http, shutdown);
+    tokio::try_join!(served, administered)?;
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! What is known of how the read tables change: the projector's notices, and the checkpoints themselves.
+//!
+//! A notice is a hint and may be lost, so notices form a chain for each projection and shard: each names the
+//! checkpoint before and after. As long as the chain holds, every change up to its end has been noted in the
+//! [stamps](Stamps). Where it breaks, or the checkpoint table runs ahead of it, everything of that shard counts as
+//! changed.
+
+mod follow;
+mod notice;
+
+pub(crate) use follow::follow;
+pub(crate) use notice::Notice;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use events::{HistoryId, Position, Shard};
+use tokio::sync::{Notify, futures::OwnedNotified};
+use uuid::Uuid;
+
+use crate::{
+    cache::{Stamps, Tag},
+    checkpoint::Checkpoint,
+    projection::{Grid, Projection},
+};
+
+/// See the module. One task writes it; everybody reads it.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// When what changed.
+    pub(crate) stamps: Stamps,
+    /// The history that the read tables show; nil until a checkpoint was seen.
+    history: ArcSwap<HistoryId>,
+    /// Up to where every change is in the stamps.
+    noted: Grid<AtomicI64>,
+    /// Checkpoints that were seen in the database: lower bounds of where they are now.
+    seen: Grid<AtomicI64>,
+    wake: Vec<Arc<Notify>>,
+}
+
+impl Changes {
+    pub(crate) fn new() -> Self {
+        Self {
+            stamps: Stamps::new(),
+            history: ArcSwap::from_pointee(HistoryId(Uuid::nil())),
+            noted: Grid::new(AtomicI64::default),
+            seen: Grid::new(AtomicI64::default),
+            wake: Shard::all().map(|_| Arc::default()).collect(),
+        }
+    }
+
+    /// The history that the read tables show; nil until a checkpoint was seen.
+    pub(crate) fn history(&self) -> HistoryId {
+        **self.history.load()
+    }
+
+    /// Up to where every change of these projections in the shard is in the stamps. To be asked *before* the stamps.
+    pub(crate) fn noted(&self, projections: &[Projection], shard: Shard) -> Position {
+        least(&self.noted, projections, shard)
+    }
+
+    /// What these projections have passed in the shard at least.
+    pub(crate) fn seen(&self, projections: &[Projection], shard: Shard) -> Position {
+        least(&self.seen, projections, shard)
+    }
+
+    /// Ends when the next notice of the shard comes in, counted from this call on.
+    pub(crate) fn next_notice(&self, shard: Shard) -> OwnedNotified {
+        Arc::clone(&self.wake[shard.index()]).notified_owned()
+    }
+
+    /// Takes a notice in.
+    pub(crate) fn note(&self, notice: &Notice) {
+        let Some(projection) = Projection::named(&notice.projection) else { return };
+        let Notice { history, shard, before, after, .. } = *notice;
+        let noted = self.noted.at(projection, shard);
+        let end = noted.load(Ordering::SeqCst);
+        if history != self.history() || before > end {
+            // Notices are missing, or it is another line of positions, which the checkpoints will tell.
+            self.lose(projection, shard);
+        } else {
+            let things = notice.things().map(|id| Tag::Thing(projection, id));
+            let any = (!notice.keys.is_empty()).then_some(Tag::Any(projection));
+            self.stamps.touch(things.chain(any));
+        }
+        if history == self.history() {
+            noted.fetch_max(after, Ordering::SeqCst);
+        }
+        self.wake[shard.index()].notify_waiters();
+    }
+
+    /// Takes in the checkpoint table as it was read just now. Returns the checkpoints that notices lag behind.
+    pub(crate) fn see(&self, checkpoints: &[Checkpoint]) -> Vec<Checkpoint> {
+        // While tables are rebuilt one by one there are two histories: the old one stands until its last is gone.
+        let current = self.history();
+        if let Some(first) = checkpoints.first()
+            && checkpoints.iter().all(|checkpoint| checkpoint.history != current)
+        {
+            self.begin(first.history);
+        }
+        let current = self.history();
+        let lag = |checkpoint: &&Checkpoint| {
+            let Checkpoint { projection, shard, history, position } = **checkpoint;
+            if history != current {
+                return false;
+            }
+            self.seen.at(projection, shard).fetch_max(position, Ordering::SeqCst);
+            position > self.noted.at(projection, shard).load(Ordering::SeqCst)
+        };
+        checkpoints.iter().filter(lag).copied().collect()
+    }
+
+    /// The notices up to this checkpoint did not come, though they had the time: counts everything in its shard as
+    /// changed, and the chain goes on from there.
+    pub(crate) fn give_up_on(&self, checkpoint: &Checkpoint) {
+        let Checkpoint { projection, shard, history, position } = *checkpoint;
+        let noted = self.noted.at(projection, shard);
+        if history == self.history() && noted.load(Ordering::SeqCst) < position {
+            self.lose(projection, shard);
+            noted.fetch_max(position, Ordering::SeqCst);
+            self.wake[shard.index()].notify_waiters();
+        }
+    }
+
+    /// Another history begins: nothing that was known of the one before holds.
+    fn begin(&self, history: HistoryId) {
+        tracing::info!(%history, "the read tables show another history");
+        for (projection, shard) in everywhere() {
+            self.noted.at(projection, shard).store(0, Ordering::SeqCst);
+            self.seen.at(projection, shard).store(0, Ordering::SeqCst);
+            self.lose(projection, shard);
+        }
+        // Last: the old history's marks are gone before the new one is looked up by them.
+        self.history.store(Arc::new(history));
+        self.wake.iter().for_each(|wake| wake.notify_waiters());
+    }
+
+    fn lose(&self, projection: Projection, shard: Shard) {
+        self.stamps.touch([Tag::Shard(projection, shard), Tag::Lost(projection), Tag::Any(projection)]);
+    }
+}
+
+fn everywhere() -> impl Iterator<Item = (Projection, Shard)> {
+    Projection::ALL.into_iter().flat_map(|projection| Shard::all().map(move |shard| (projection, shard)))
+}
+
+fn least(marks: &Grid<AtomicI64>, projections: &[Projection], shard: Shard) -> Position {
+    projections.iter().map(|projection| marks.at(*projection, shard).load(Ordering::SeqCst)).min().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIEW: [Projection; 2] = [Projection::ThreadList, Projection::ThreadPage];
+
+    struct Read {
+        changes: Changes,
+        history: HistoryId,
+    }
+
+    fn shard(number: i16) -> Shard {
+        Shard::try_from(number).expect("a shard")
+    }
+
+    impl Read {
+        /// Both projections stand at 10 in shards 1 and 2.
+        fn up_to_10() -> Self {
+            let read = Self { changes: Changes::new(), history: HistoryId::new() };
+            let checkpoints: Vec<_> =
+                VIEW.into_iter().flat_map(|of| [1, 2].map(|number| read.checkpoint(of, number, 10))).collect();
+            for behind in read.changes.see(&checkpoints) {
+                read.changes.give_up_on(&behind);
+            }
+            read
+        }
+
+        fn checkpoint(&self, projection: Projection, number: i16, position: Position) -> Checkpoint {
+            Checkpoint { projection, shard: shard(number), history: self.history, position }
+        }
+
+        fn note(&self, projection: Projection, before: Position, after: Position, thing: Uuid) {
+            self.changes.note(&Notice {
+                history: self.history,
+                shard: shard(1),
+                projection: projection.name().to_owned(),
+                before,
+                after,
+                keys: vec![format!("thread:{thing}")],
+            });
+        }
+    }
+
+    #[test]
+    fn a_chain_of_notices_touches_what_it_names_and_nothing_else() {
+        let read = Read::up_to_10();
+        let [changed, other] = [Uuid::now_v7(), Uuid::now_v7()];
+        let [thing, shard_1] = [Tag::Thing(VIEW[0], changed), Tag::Shard(VIEW[0], shard(1))];
+        let born = read.changes.stamps.now();
+        read.note(VIEW[0], 10, 12, changed);
+        assert!(!read.changes.stamps.unchanged_since(born, &[thing]));
+        assert!(read.changes.stamps.unchanged_since(born, &[Tag::Thing(VIEW[0], other), shard_1]));
+        assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 12);
+        assert_eq!(read.changes.noted(&VIEW, shard(1)), 10, "the other projection has not moved");
+    }
+
+    #[test]
+    fn a_missing_notice_touches_the_whole_shard_and_no_other() {
+        let read = Read::up_to_10();
+        let born = read.changes.stamps.now();
+        read.note(VIEW[0], 12, 13, Uuid::now_v7());
+        assert!(!read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[0], shard(1))]));
+        assert!(
+            read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[0], shard(2)), Tag::Shard(VIEW[1], shard(1))])
+        );
+        assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 13);
+    }
+
+    #[test]
+    fn a_notice_that_comes_twice_or_late_moves_nothing_back() {
+        let read = Read::up_to_10();
+        read.note(VIEW[0], 10, 12, Uuid::now_v7());
+        read.note(VIEW[0], 10, 12, Uuid::now_v7());
+        read.note(VIEW[0], 8, 11, Uuid::now_v7());
+        assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 12);
+    }
+
+    #[test]
+    fn a_checkpoint_ahead_of_the_notices_touches_its_shard_once_they_had_their_time() {
+        let read = Read::up_to_10();
+        let ahead = read.checkpoint(VIEW[0], 1, 20);
+        let born = read.changes.stamps.now();
+        assert_eq!(read.changes.see(&[ahead]), [ahead]);
+        assert!(read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[0], shard(1))]));
+        read.changes.give_up_on(&ahead);
+        assert!(!read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[0], shard(1))]));
+        assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 20);
+        assert_eq!(read.changes.see(&[ahead]), []);
+    }
+
+    #[test]
+    fn a_notice_that_came_in_time_is_not_given_up_on() {
+        let read = Read::up_to_10();
+        let ahead = read.checkpoint(VIEW[0], 1, 12);
+        assert_eq!(read.changes.see(&[ahead]).len(), 1);
+        let born = read.changes.stamps.now();
+        read.note(VIEW[0], 10, 12, Uuid::now_v7());
+        read.changes.give_up_on(&ahead);
+        assert!(read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[0], shard(1))]));
+    }
+
+    #[test]
+    fn another_history_touches_everything_and_forgets_the_marks() {
+        let mut read = Read::up_to_10();
+        let born = read.changes.stamps.now();
+        let mixed = [
+            read.checkpoint(VIEW[0], 1, 10),
+            Checkpoint { history: HistoryId::new(), ..read.checkpoint(VIEW[1], 1, 3) },
+        ];
+        read.changes.see(&mixed);
+        assert_eq!(read.changes.history(), read.history, "the old one stands while one table shows it");
+        read.history = HistoryId::new();
+        let behind = read.changes.see(&[read.checkpoint(VIEW[0], 1, 3)]);
+        for checkpoint in &behind {
+            read.changes.give_up_on(checkpoint);
+        }
+        assert_eq!(read.changes.history(), read.history);
+        assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 3);
+        assert_eq!(read.changes.seen(&VIEW[..1], shard(2)), 0);
+        assert!(!read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[1], shard(2))]));
+    }
+
+    #[tokio::test]
+    async fn a_notice_wakes_who_waits_for_its_shard() {
+        let read = Read::up_to_10();
+        let woken = read.changes.next_notice(shard(1));
+        read.note(VIEW[0], 10, 11, Uuid::now_v7());
+        woken.await;
+    }
+}

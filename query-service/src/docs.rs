@@ -1,0 +1,138 @@
+//! What all reads have in common in the API's documentation.
+
+use platform::{openapi::BEARER, problem::Problem};
+use utoipa::{
+    OpenApi, PartialSchema,
+    openapi::{
+        self, Content, Header, Object, ObjectBuilder, RefOr, Required, ResponseBuilder,
+        header::HeaderBuilder,
+        path::{Operation, ParameterBuilder, ParameterIn},
+        schema::{Ref, Type},
+        security::SecurityRequirement,
+    },
+};
+
+use crate::{card, reaction::Mine};
+
+/// The documentation, but for the routes.
+#[derive(OpenApi)]
+#[openapi(
+    components(schemas(Problem, Mine, card::AccountCard)),
+    tags(
+        (name = "accounts", description = "People on the platform."),
+        (name = "communities", description = "Forums, their settings and owners."),
+        (name = "categories", description = "The tree of places for threads in a community."),
+        (name = "members", description = "Who belongs to a community, with which role, and who may not take part."),
+        (name = "threads", description = "Discussions."),
+        (name = "posts", description = "What is said in them."),
+        (name = "moderation", description = "How order is kept."),
+    )
+)]
+pub(crate) struct Api;
+
+/// The headers that every read takes.
+const PARAMETERS: [(&str, &str); 3] = [
+    (
+        "Agora-Position",
+        "What the answer must reflect: the tokens that writes answered, comma-separated. The read waits for it.",
+    ),
+    ("Prefer", "`wait=<seconds>`: how long it waits for that, 2 unless told, 25 at most (RFC 7240)."),
+    ("If-None-Match", "The ETags of answers that are there already: 304 where one of them is still good (RFC 9110)."),
+];
+
+/// The headers of every answer.
+const HEADERS: [(&str, &str); 4] = [
+    ("Agora-Position", "What the answer reflects: send it to a later read that must not show less."),
+    ("ETag", "`\"<version>-<hash>\"`: for If-None-Match, and its version for If-Match of a command."),
+    ("Cache-Control", "It may be kept, and must be asked about before each use."),
+    ("Link", "`first`, `prev`, `next` and `last` pages, where it is a page of a list (RFC 8288)."),
+];
+
+/// What every read may answer instead.
+const PROBLEMS: [(&str, &str); 6] = [
+    ("400", "The request is malformed: an id that is none, an unknown parameter, a cursor from elsewhere."),
+    ("401", "The access token is not good, or needed and not there."),
+    ("404", "There is no such thing, or the reader may not know of it."),
+    ("410", "`history-lost`: what Agora-Position names is of a history that was lost."),
+    ("422", "A parameter is out of its range."),
+    ("503", "`position-not-reached`: what Agora-Position names cannot be read yet; or the service is overloaded."),
+];
+
+/// Adds to every operation what all of them have.
+pub(crate) fn complete(api: &mut openapi::OpenApi) {
+    for item in api.paths.paths.values_mut() {
+        let Some(operation) = &mut item.get else { continue };
+        // A guest may ask, and a member.
+        operation.security =
+            Some(vec![SecurityRequirement::default(), SecurityRequirement::new::<_, [String; 0], String>(BEARER, [])]);
+        complete_operation(operation);
+    }
+}
+
+fn complete_operation(operation: &mut Operation) {
+    let parameters = operation.parameters.get_or_insert_default();
+    for (name, description) in PARAMETERS {
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(description))
+            .schema(Some(text()));
+        parameters.push(RefOr::T(parameter.build()));
+    }
+    let responses = &mut operation.responses.responses;
+    if let Some(RefOr::T(answer)) = responses.get_mut("200") {
+        answer.headers.extend(HEADERS.map(|(name, description)| (name.to_owned(), RefOr::T(header(description)))));
+    }
+    let unchanged = ResponseBuilder::new().description("The client has the answer already.");
+    responses.entry("304".to_owned()).or_insert(RefOr::T(unchanged.build()));
+    for (status, description) in PROBLEMS {
+        let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+        let problem = ResponseBuilder::new().description(description).content("application/problem+json", body);
+        responses.entry(status.to_owned()).or_insert(RefOr::T(problem.build()));
+    }
+}
+
+fn text() -> RefOr<openapi::Schema> {
+    String::schema()
+}
+
+fn header(description: &str) -> Header {
+    HeaderBuilder::new().schema(Some(text_object())).description(Some(description)).build()
+}
+
+fn text_object() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use crate::api;
+
+    #[test]
+    fn every_operation_is_described_under_a_name_of_its_own() {
+        let mut names = HashSet::new();
+        let paths = api().paths.paths;
+        assert!(paths.len() > 15);
+        for (path, item) in paths {
+            let operation = item.get.expect("a read");
+            assert!(operation.summary.is_some_and(|summary| summary.len() > 10), "{path} has a summary");
+            assert!(names.insert(operation.operation_id.expect("a name")), "{path} has another's name");
+            for status in ["200", "304", "400", "404", "503"] {
+                assert!(operation.responses.responses.contains_key(status), "{path} answers {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_is_referred_to_is_there() {
+        let api = serde_json::to_value(api()).expect("JSON");
+        let text = api.to_string();
+        for reference in text.split("\"#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap_or_default();
+            assert!(api["components"]["schemas"].get(name).is_some(), "{name} is not described");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Lists, page by page.
+
+use axum::http::HeaderValue;
+use serde::{Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
+
+use crate::cursor::{Direction, Place};
+use platform::problem::Problem;
+
+/// Items on a page at most.
+pub(crate) const LONGEST_PAGE: u32 = 100;
+/// Items on a page, unless asked otherwise.
+pub(crate) const PAGE: u32 = 20;
+
+/// A page of a list. The same links stand in the `Link` header (RFC 8288).
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct List<T> {
+    /// The items, in the order asked for.
+    pub(crate) items: Vec<T>,
+    /// Send it as `cursor` for the page after this one; null on the last page.
+    #[schema(example = "AQBc1X0…")]
+    pub(crate) next: Option<String>,
+    /// Send it as `cursor` for the page before this one; null on the first page.
+    pub(crate) previous: Option<String>,
+}
+
+/// What page of which list is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Listing<K> {
+    /// Path and query of the list without cursor and limit: its name to cursors, and what links build on.
+    name: String,
+    /// Items at most.
+    limit: u32,
+    /// From where; none for the first page.
+    place: Option<Place<K>>,
+}
+
+impl<K: Serialize + DeserializeOwned> Listing<K> {
+    /// The page of the list at `path` with these filters that the client's cursor leads to.
+    ///
+    /// # Errors
+    /// 400 for a cursor that is none, or of another list.
+    pub(crate) fn new(
+        path: String,
+        filters: &[(&str, Option<&str>)],
+        limit: u32,
+        cursor: Option<&str>,
+    ) -> Result<Self, Problem> {
+        let given: Vec<_> = filters.iter().filter_map(|(name, value)| Some((name, (*value)?))).collect();
+        let query = serde_urlencoded::to_string(&given).expect("names and text");
+        let name = if query.is_empty() { path } else { format!("{path}?{query}") };
+        let place = cursor.map(|cursor| Place::from_cursor(cursor, &name)).transpose()?;
+        Ok(Self { name, limit, place })
+    }
+
+    /// The same list from another place.
+    pub(crate) fn starting(self, place: Place<K>) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
+    /// The cursor to a place in it.
+    pub(crate) fn cursor(&self, place: &Place<K>) -> String {
+        place.to_cursor(&self.name)
+    }
+
+    /// Which way the rows are to be read.
+    pub(crate) fn direction(&self) -> Direction {
+        self.place.as_ref().map_or(Direction::Forward, |place| place.direction)
+    }
+
+    /// The sort key to read from; none for the beginning.
+    pub(crate) fn from(&self) -> Option<&K> {
+        self.place.as_ref().map(|place| &place.key)
+    }
+
+    /// How many rows to read: one more than shown tells whether there is another page.
+    pub(crate) fn rows(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// Items on a page.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Makes the page of the rows as they were read, up to [`Self::rows`] of them from [`Self::from`] on in the
+    /// [direction](Self::direction): sorts them in the list's order, drops the one too many, and links on.
+    pub(crate) fn page<R>(&self, mut rows: Vec<R>, key: impl Fn(&R) -> K) -> Paged<R> {
+        let more = rows.len() > self.limit as usize;
+        rows.truncate(self.limit as usize);
+        let (before, after) = match self.direction() {
+            Direction::Forward => (self.place.is_some(), more),
+            Direction::Backward => {
+                rows.reverse();
+                // It was come from there.
+                (more, true)
+            }
+        };
+        let cursor = |row: Option<&R>, direction| Some(Place { key: key(row?), direction }.to_cursor(&self.name));
+        let next = after.then(|| cursor(rows.last(), Direction::Forward)).flatten();
+        let previous = before.then(|| cursor(rows.first(), Direction::Backward)).flatten();
+        let mut links = Links::default();
+        links.add("first", &self.target(None));
+        for (relation, cursor) in [("prev", &previous), ("next", &next)] {
+            if let Some(cursor) = cursor {
+                links.add(relation, &self.target(Some(("cursor", cursor))));
+            }
+        }
+        Paged { rows, next, previous, links }
+    }
+
+    /// The address of another page of it.
+    pub(crate) fn target(&self, parameter: Option<(&str, &str)>) -> String {
+        let mut target = self.name.clone();
+        let mut add = |name: &str, value: &str| {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            // Cursors and numbers: nothing to escape.
+            target.extend([name, "=", value]);
+        };
+        if self.limit != PAGE {
+            add("limit", &self.limit.to_string());
+        }
+        if let Some((name, value)) = parameter {
+            add(name, value);
+        }
+        target
+    }
+}
+
+/// Rows of one page, in the list's order.
+pub(crate) struct Paged<R> {
+    pub(crate) rows: Vec<R>,
+    pub(crate) next: Option<String>,
+    pub(crate) previous: Option<String>,
+    pub(crate) links: Links,
+}
+
+impl<R> Paged<R> {
+    /// The body, and what it links to.
+    pub(crate) fn list<T>(self, item: impl FnMut(R) -> T) -> (List<T>, Links) {
+        let items = self.rows.into_iter().map(item).collect();
+        (List { items, next: self.next, previous: self.previous }, self.links)
+    }
+}
+
+/// The value of a `Link` header (RFC 8288).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Links(String);
+
+impl Links {
+    /// Adds a link. `target` is a path with its query, percent-encoded.
+    pub(crate) fn add(&mut self, relation: &str, target: &str) {
+        if !self.0.is_empty() {
+            self.0.push_str(", ");
+        }
+        self.0.extend(["<", target, ">; rel=\"", relation, "\""]);
+    }
+
+    /// The header's value; none without links.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        if self.0.is_empty() { None } else { HeaderValue::from_str(&self.0).ok() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(cursor: Option<&str>) -> Listing<i64> {
+        let filters = [("sort", Some("new")), ("tag", Some("à la")), ("category", None)];
+        Listing::new("/v2/things".to_owned(), &filters, 3, cursor).expect("a good cursor")
+    }
+
+    /// What a database would answer of the numbers 1 to 8.
+    fn read(listing: &Listing<i64>) -> Vec<i64> {
+        let count = usize::try_from(listing.rows()).expect("small");
+        let from = listing.from().copied();
+        match listing.direction() {
+            Direction::Forward => (1..=8).filter(|n| from.is_none_or(|from| *n > from)).take(count).collect(),
+            Direction::Backward => (1..=8).rev().filter(|n| from.is_none_or(|from| *n < from)).take(count).collect(),
+        }
+    }
+
+    fn page(cursor: Option<&str>) -> (List<i64>, Links) {
+        let listing = listing(cursor);
+        listing.page(read(&listing), |row| *row).list(|row| row)
+    }
+
+    #[test]
+    fn pages_join_without_gap_or_repetition_both_ways() {
+        let (first, links) = page(None);
+        assert_eq!((first.items, first.previous), (vec![1, 2, 3], None));
+        let next = first.next.expect("more");
+        let list = "/v2/things?sort=new&tag=%C3%A0+la&limit=3";
+        let header = format!("<{list}>; rel=\"first\", <{list}&cursor={next}>; rel=\"next\"");
+        assert_eq!(links.header().expect("links"), header);
+        let (second, _) = page(Some(&next));
+        assert_eq!(second.items, [4, 5, 6]);
+        let (third, _) = page(second.next.as_deref());
+        assert_eq!((third.items, third.next), (vec![7, 8], None));
+        let (back, _) = page(third.previous.as_deref());
+        assert_eq!(back.items, [4, 5, 6]);
+        let (start, _) = page(back.previous.as_deref());
+        assert_eq!((start.items, start.previous), (vec![1, 2, 3], None));
+        assert_eq!(page(start.next.as_deref()).0.items, [4, 5, 6]);
+    }
+
+    #[test]
+    fn an_empty_page_links_nowhere_but_to_the_first() {
+        let (list, links) = listing(None).page(vec![], |row: &i64| *row).list(|row| row);
+        assert!(list.items.is_empty() && list.next.is_none() && list.previous.is_none());
+        assert_eq!(links.header().expect("one").to_str().expect("ASCII").matches("rel=").count(), 1);
+    }
+}

@@ -1,0 +1,182 @@
+//! What a view is: which rows it reads, and what it makes of them.
+
+use std::future::Future;
+
+use events::{AccountId, CommunityId, Position, PostId, Shard};
+use platform::problem::Problem;
+use serde::Serialize;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    account::{AccountPage, AccountPosts, AccountThreads},
+    cache::Tag,
+    category_tree::{CategoryPage, Tree},
+    community::{CommunityList, CommunityPage},
+    failure::Failure,
+    listing::Links,
+    membership::{MembersByName, MembersByRole, Membership},
+    moderation_log::ModerationLog,
+    projection::Projection,
+    reaction::OwnReactions,
+    thread_list::{TagList, ThreadHead, ThreadList},
+    thread_page::{BestFirst, Flat, OldestFirst, PostPage, Replies, RevisionList},
+    visibility::{Audience, Horizon},
+};
+
+/// A page of the read side. The value says which one; together with who sees the same it is a cache key.
+pub(crate) trait View: Clone + Into<AnyView> + Send + Sync + 'static {
+    /// Its name in metrics.
+    const NAME: &'static str;
+    /// The projections whose tables it joins: a read waits for all of them, and none else.
+    const JOINS: &'static [Projection];
+    /// Who sees the same.
+    type Sight: Clone + Into<Sight> + Send + Sync + 'static;
+    /// A row as it is read.
+    type Row: Reflects + Send;
+
+    /// Whether it takes several statements: they are then given one snapshot by a transaction. A single statement is
+    /// one by itself, and three round trips shorter.
+    fn in_steps(&self) -> bool {
+        false
+    }
+
+    /// Reads the rows. They, and what they say they reflect, are of one snapshot.
+    fn fetch(
+        &self,
+        sight: &Self::Sight,
+        snapshot: &mut Snapshot<'_>,
+    ) -> impl Future<Output = Result<Vec<Self::Row>, Failure>> + Send;
+
+    /// Makes the page. Pure.
+    ///
+    /// # Errors
+    /// 404 where there is nothing to show.
+    fn page(&self, sight: &Self::Sight, rows: Vec<Self::Row>) -> Result<Page, Problem>;
+}
+
+macro_rules! views {
+    ($($view:ident),+ $(,)?) => {
+        /// Any view: the part of a cache key that says what is shown.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub(crate) enum AnyView {
+            $($view($view),)+
+        }
+
+        impl AnyView {
+            /// Its name in metrics.
+            pub(crate) const fn name(&self) -> &'static str {
+                match self { $(Self::$view(_) => $view::NAME,)+ }
+            }
+        }
+
+        $(impl From<$view> for AnyView {
+            fn from(view: $view) -> Self {
+                Self::$view(view)
+            }
+        })+
+    };
+}
+
+views! {
+    AccountPage, AccountPosts, AccountThreads, BestFirst, CategoryPage, CommunityList, CommunityPage, Flat,
+    MembersByName, MembersByRole, Membership, ModerationLog, OldestFirst, OwnReactions, PostPage, Replies,
+    RevisionList, TagList, ThreadHead, ThreadList, Tree,
+}
+
+/// Who sees the same: the part of a cache key that keeps them apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sight {
+    /// Of one community.
+    Within(Audience),
+    /// Of several.
+    Across(Horizon),
+}
+
+impl From<Audience> for Sight {
+    fn from(audience: Audience) -> Self {
+        Self::Within(audience)
+    }
+}
+
+impl From<Horizon> for Sight {
+    fn from(horizon: Horizon) -> Self {
+        Self::Across(horizon)
+    }
+}
+
+/// A row that tells what it reflects.
+pub(crate) trait Reflects {
+    /// For each shard asked about, in that order, up to where its statement saw everything.
+    fn positions(&self) -> &[Position];
+}
+
+/// Where rows are read, and what their statement says besides: `reflected($1, $2, $3)` takes the three parts.
+pub(crate) struct Snapshot<'c> {
+    pub(crate) connection: &'c mut PgConnection,
+    /// $1: the projections joined.
+    pub(crate) joins: &'c [String],
+    /// $2: the shards asked about.
+    pub(crate) shards: &'c [i16],
+    /// $3: the history that positions are of.
+    pub(crate) line: Uuid,
+}
+
+/// A finished page.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The version of the stream that it shows; 0 where it shows several.
+    pub(crate) version: i64,
+    /// JSON.
+    pub(crate) body: Vec<u8>,
+    pub(crate) links: Links,
+    pub(crate) shows: Shows,
+}
+
+impl Page {
+    pub(crate) fn new<B: Serialize>(version: i64, body: &B, shows: Shows) -> Self {
+        let body = serde_json::to_vec(body).expect("bodies are numbers, text and lists of them");
+        Self { version, body, links: Links::default(), shows }
+    }
+
+    pub(crate) fn with_links(self, links: Links) -> Self {
+        Self { links, ..self }
+    }
+}
+
+/// What a page shows: it is good until some of this changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shows {
+    pub(crate) tags: Vec<Tag>,
+    /// For pages across communities: the communities they tell of, which must all be in sight of who is shown them.
+    pub(crate) communities: Vec<CommunityId>,
+    /// The posts that a reader's own reactions may stand beside.
+    pub(crate) posts: Vec<PostId>,
+}
+
+impl Shows {
+    /// Something that a projection keeps.
+    pub(crate) fn of(projection: Projection, thing: impl Into<Uuid>) -> Self {
+        Self::default().and(projection, thing)
+    }
+
+    /// The same, and one thing more.
+    pub(crate) fn and(mut self, projection: Projection, thing: impl Into<Uuid>) -> Self {
+        self.tags.push(Tag::Thing(projection, thing.into()));
+        self
+    }
+
+    /// The same, and everything that a projection keeps, wherever.
+    pub(crate) fn and_any(mut self, projection: Projection) -> Self {
+        self.tags.push(Tag::Any(projection));
+        self
+    }
+
+    /// Adds an account's name, which belongs to the account's own shard.
+    pub(crate) fn account(&mut self, account: Option<Uuid>) {
+        if let Some(id) = account {
+            let shard = Shard::of_account(AccountId(id));
+            self.tags.extend([Tag::Thing(Projection::Account, id), Tag::Shard(Projection::Account, shard)]);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Who may see: decided here and nowhere else, on each request, from current rows, before the cache is asked.
+//!
+//! A handler cannot read without it: rows and cached answers come through a [`Reading`], which only the extractors of
+//! this module make, and each holds the [`Audience`] or [`Horizon`] that was decided for this request. That is part of
+//! every cache key, so that what some may see is never shown to others. What a reader may not see is not found:
+//! nothing tells it from what does not exist.
+
+mod extract;
+mod facts;
+
+pub(crate) use extract::{
+    AtMember, AtPost, BelowPost, Everywhere, InCategory, InCommunity, InModeration, InThread, OfAccount,
+};
+pub(crate) use facts::{AskFacts, AskPrivate, Facts, Question, Subject};
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use events::{AccountId, CategoryId, CommunityId, ThreadId, community::Visibility, membership::Role};
+use platform::{identity::Identity, problem::Problem};
+
+use crate::reading::Request;
+
+/// Whoever asks: a guest has no account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reader {
+    pub(crate) account: Option<AccountId>,
+    /// Runs the platform: sees everything that moderators see, everywhere.
+    operator: bool,
+}
+
+impl From<Option<Identity>> for Reader {
+    fn from(identity: Option<Identity>) -> Self {
+        Self {
+            account: identity.map(|identity| AccountId(identity.account)),
+            operator: identity.is_some_and(|identity| identity.operator),
+        }
+    }
+}
+
+/// Those who see the same of a community that they may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Audience(Who);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    /// All who may read the community.
+    Readers,
+    /// Its moderators and above, and the platform's operators.
+    Moderators,
+    /// The one whom the answer is about; nobody shares it.
+    Oneself(AccountId),
+}
+
+impl Audience {
+    /// Sees deleted threads and the texts of deleted posts.
+    pub(crate) fn moderates(self) -> bool {
+        self.0 == Who::Moderators
+    }
+
+    /// Sees what is withheld from others of the thing at hand: a hidden text, a sanction and its reason.
+    pub(crate) fn sees_withheld(self) -> bool {
+        self.0 != Who::Readers
+    }
+
+    /// Whose own things are shown; none for what is shared.
+    pub(crate) fn oneself(self) -> Option<AccountId> {
+        match self.0 {
+            Who::Oneself(account) => Some(account),
+            Who::Readers | Who::Moderators => None,
+        }
+    }
+}
+
+/// Which communities an answer across communities draws from: all but the private ones, and those private ones that
+/// are in sight.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Horizon(Reach);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Reach {
+    /// In order of id.
+    With(Arc<[uuid::Uuid]>),
+    Unbounded,
+}
+
+impl Horizon {
+    /// The private communities in sight.
+    pub(crate) fn private(&self) -> &[uuid::Uuid] {
+        match &self.0 {
+            Reach::With(communities) => communities,
+            Reach::Unbounded => &[],
+        }
+    }
+
+    /// Whether every private community is in sight.
+    pub(crate) fn unbounded(&self) -> bool {
+        self.0 == Reach::Unbounded
+    }
+
+    /// Whether this community, which is private, is in sight.
+    pub(crate) fn holds(&self, private: CommunityId) -> bool {
+        self.unbounded() || self.private().binary_search(&private.0).is_ok()
+    }
+}
+
+/// What a reader was admitted to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Admitted {
+    community: CommunityId,
+    audience: Audience,
+    /// What the reader is there; none for a guest.
+    role: Option<Role>,
+}
+
+/// Why a read is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Nor is it told whether there is one that others may see; the same below.
+    #[error("There is no such community.")]
+    CommunityNotFound,
+    #[error("There is no such category.")]
+    CategoryNotFound,
+    #[error("There is no such thread.")]
+    ThreadNotFound,
+    #[error("There is no such post.")]
+    PostNotFound,
+    #[error("There is no such account.")]
+    AccountNotFound,
+    #[error("It takes a moderator or more to read this.")]
+    ModeratorsOnly,
+    #[error("This needs an access token: send Authorization: Bearer <token>.")]
+    LogIn,
+}
+
+impl From<Refusal> for Problem {
+    /// Exhaustive on purpose: a new refusal does not compile until it has a status and a name.
+    fn from(refusal: Refusal) -> Self {
+        let (status, name) = match refusal {
+            Refusal::CommunityNotFound => (StatusCode::NOT_FOUND, "community-not-found"),
+            Refusal::CategoryNotFound => (StatusCode::NOT_FOUND, "category-not-found"),
+            Refusal::ThreadNotFound => (StatusCode::NOT_FOUND, "thread-not-found"),
+            Refusal::PostNotFound => (StatusCode::NOT_FOUND, "post-not-found"),
+            Refusal::AccountNotFound => (StatusCode::NOT_FOUND, "account-not-found"),
+            Refusal::ModeratorsOnly => (StatusCode::FORBIDDEN, "role-required"),
+            Refusal::LogIn => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+        };
+        Self::new(status, name, refusal)
+    }
+}
+
+impl Reader {
+    /// What of a community the reader sees, if anything.
+    fn in_community(self, facts: &Facts) -> Result<Admitted, Refusal> {
+        let community = facts.community.ok_or(Refusal::CommunityNotFound)?;
+        let role = facts.role_that_counts();
+        let sees = match facts.visibility {
+            Some(Visibility::Public | Visibility::Restricted) => true,
+            Some(Visibility::Private) => role.is_some(),
+            None => false,
+        };
+        if !sees && !self.operator {
+            return Err(Refusal::CommunityNotFound);
+        }
+        let moderates = self.operator || role >= Some(Role::Moderator);
+        let audience = Audience(if moderates { Who::Moderators } else { Who::Readers });
+        Ok(Admitted { community, audience, role })
+    }
+
+    fn in_moderation(self, facts: &Facts) -> Result<Admitted, Refusal> {
+        let admitted = self.in_community(facts)?;
+        match self.account {
+            _ if admitted.audience.moderates() => Ok(admitted),
+            None => Err(Refusal::LogIn),
+            Some(_) => Err(Refusal::ModeratorsOnly),
+        }
+    }
+
+    fn in_category(self, facts: &Facts) -> Result<(CategoryId, Admitted), Refusal> {
+        let category = facts.category.ok_or(Refusal::CategoryNotFound)?;
+        Ok((category, self.in_community(facts).map_err(|_| Refusal::CategoryNotFound)?))
+    }
+
+    /// A deleted thread is there for moderators only.
+    fn in_thread(self, facts: &Facts) -> Result<(ThreadId, Admitted), Refusal> {
+        let thread = facts.thread.ok_or(Refusal::ThreadNotFound)?;
+        let admitted = self.in_community(facts).map_err(|_| Refusal::ThreadNotFound)?;
+        if facts.thread_deleted && !admitted.audience.moderates() {
+            return Err(Refusal::ThreadNotFound);
+        }
+        Ok((thread, admitted))
+    }
+
+    /// What is around a post, as everybody sees it.
+    fn below_post(self, facts: &Facts) -> Result<(ThreadId, Admitted), Refusal> {
+        self.in_thread(facts).map_err(|_| Refusal::PostNotFound)
+    }
+
+    /// A post by itself. A hidden one's author sees its text, here only.
+    fn at_post(self, facts: &Facts) -> Result<(ThreadId, Admitted), Refusal> {
+        let (thread, mut admitted) = self.below_post(facts)?;
+        if let Some(author) = self.account
+            && facts.post_hidden
+            && facts.post_author == Some(author)
+            && !admitted.audience.moderates()
+        {
+            admitted.audience = Audience(Who::Oneself(author));
+        }
+        Ok((thread, admitted))
+    }
+
+    fn horizon(self, facts: &Facts) -> Horizon {
+        if self.operator { Horizon(Reach::Unbounded) } else { Horizon(Reach::With(facts.private.as_slice().into())) }
+    }
+
+    fn of_account(self, facts: &Facts) -> Result<(AccountId, Horizon), Refusal> {
+        Ok((facts.account.ok_or(Refusal::AccountNotFound)?, self.horizon(facts)))
+    }
+}
+
+impl Request {
+    /// The reader alone, for what is its own and nobody else's business; none for a guest.
+    pub(crate) fn oneself(&self) -> Option<Audience> {
+        self.reader.map(|account| Audience(Who::Oneself(account)))
+    }
+}
+
+impl Admitted {
+    /// As [`Self::audience`], where what is at hand is about `account`: it sees its own, others do not.
+    fn about(&self, account: AccountId, reader: Reader) -> Audience {
+        match reader.account {
+            Some(oneself) if oneself == account && !self.audience.moderates() => Audience(Who::Oneself(oneself)),
+            _ => self.audience,
+        }
+    }
+}
+
+impl Facts {
+    /// What the reader is in the community. A ban leaves nothing of it.
+    fn role_that_counts(&self) -> Option<Role> {
+        self.role.filter(|_| !self.banned)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! The extractors: each asks, decides, and refuses, before a handler runs.
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use events::{AccountId, CategoryId, CommunityId, PostId, Shard, ThreadId, membership::Role};
+use platform::{extract::Path, identity::MaybeAuthenticated, problem::Problem};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::{Admitted, Audience, Facts, Horizon, Question, Reader, Refusal, Subject};
+use crate::{
+    answer::Known,
+    freshness::Wanted,
+    reading::{ReadSide, Reading, Request},
+};
+
+/// In a community that the reader sees. The path names it as `c`, by id or slug.
+pub(crate) struct InCommunity {
+    pub(crate) community: CommunityId,
+    /// What the reader is there; none for a guest.
+    pub(crate) role: Option<Role>,
+    pub(crate) reading: Reading<Audience>,
+}
+
+/// At what is between an account and a community that the reader sees; the account itself may see more of it. The
+/// path names them as `c` and `account`.
+pub(crate) struct AtMember {
+    pub(crate) community: CommunityId,
+    pub(crate) account: AccountId,
+    pub(crate) reading: Reading<Audience>,
+}
+
+/// In a community whose reader moderates it. The path names it as `c`.
+pub(crate) struct InModeration {
+    pub(crate) community: CommunityId,
+    pub(crate) reading: Reading<Audience>,
+}
+
+/// At a category that the reader sees. The path names it as `id`.
+pub(crate) struct InCategory {
+    pub(crate) category: CategoryId,
+    pub(crate) community: CommunityId,
+    pub(crate) reading: Reading<Audience>,
+}
+
+/// In a thread that the reader sees. The path names it as `id`.
+pub(crate) struct InThread {
+    pub(crate) thread: ThreadId,
+    pub(crate) reading: Reading<Audience>,
+}
+
+/// At a post that the reader sees, by itself: its own author may see more of it. The path names it as `id`.
+pub(crate) struct AtPost {
+    pub(crate) post: PostId,
+    pub(crate) thread: ThreadId,
+    pub(crate) reading: Reading<Audience>,
+}
+
+/// At the replies to a post that the reader sees. The path names it as `id`.
+pub(crate) struct BelowPost {
+    pub(crate) post: PostId,
+    pub(crate) thread: ThreadId,
+    pub(crate) reading: Reading<Audience>,
+}
+
+/// At an account, which everybody sees; what it did, as far as the reader sees where. The path names it as `account`,
+/// by id, username or `me`.
+pub(crate) struct OfAccount {
+    pub(crate) account: AccountId,
+    pub(crate) reading: Reading<Horizon>,
+}
+
+/// Across all communities that the reader sees.
+pub(crate) struct Everywhere {
+    pub(crate) reading: Reading<Horizon>,
+}
+
+impl FromRequestParts<ReadSide> for InCommunity {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(path) = Path::<ToCommunity>::from_request_parts(parts, side).await?;
+        let asked = Asked::about(path.subject(), parts, side).await?;
+        let Admitted { community, audience, role } = asked.reader.in_community(&asked.facts)?;
+        Ok(Self { community, role, reading: asked.within(side, community, audience) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for AtMember {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(path) = Path::<ToCommunity>::from_request_parts(parts, side).await?;
+        let asked = Asked::about(path.subject(), parts, side).await?;
+        let admitted = asked.reader.in_community(&asked.facts)?;
+        let OfAccount { account, .. } = OfAccount::from_request_parts(parts, side).await?;
+        let audience = admitted.about(account, asked.reader);
+        Ok(Self { community: admitted.community, account, reading: asked.within(side, admitted.community, audience) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for InModeration {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(path) = Path::<ToCommunity>::from_request_parts(parts, side).await?;
+        let asked = Asked::about(path.subject(), parts, side).await?;
+        let Admitted { community, audience, .. } = asked.reader.in_moderation(&asked.facts)?;
+        Ok(Self { community, reading: asked.within(side, community, audience) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for InCategory {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(To { id }) = Path::from_request_parts(parts, side).await?;
+        let asked = Asked::about(Subject::Category(CategoryId(id)), parts, side).await?;
+        let (category, Admitted { community, audience, .. }) = asked.reader.in_category(&asked.facts)?;
+        Ok(Self { category, community, reading: asked.within(side, community, audience) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for InThread {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(To { id }) = Path::from_request_parts(parts, side).await?;
+        let asked = Asked::about(Subject::Thread(ThreadId(id)), parts, side).await?;
+        let (thread, Admitted { community, audience, .. }) = asked.reader.in_thread(&asked.facts)?;
+        Ok(Self { thread, reading: asked.within(side, community, audience) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for AtPost {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(To { id }) = Path::from_request_parts(parts, side).await?;
+        let asked = Asked::about(Subject::Post(PostId(id)), parts, side).await?;
+        let (thread, Admitted { community, audience, .. }) = asked.reader.at_post(&asked.facts)?;
+        Ok(Self { post: PostId(id), thread, reading: asked.within(side, community, audience) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for BelowPost {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(To { id }) = Path::from_request_parts(parts, side).await?;
+        let asked = Asked::about(Subject::Post(PostId(id)), parts, side).await?;
+        let (thread, Admitted { community, audience, .. }) = asked.reader.below_post(&asked.facts)?;
+        Ok(Self { post: PostId(id), thread, reading: asked.within(side, community, audience) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for OfAccount {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(ToAccount { account }) = Path::from_request_parts(parts, side).await?;
+        let subject = match account.parse() {
+            Ok(id) => Subject::Account(AccountId(id)),
+            Err(_) if account == "me" => {
+                let MaybeAuthenticated(identity) = MaybeAuthenticated::from_request_parts(parts, side).await?;
+                Subject::Account(AccountId(identity.ok_or(Refusal::LogIn)?.account))
+            }
+            Err(_) => Subject::Username(account),
+        };
+        let asked = Asked::about(subject, parts, side).await?;
+        let (account, horizon) = asked.reader.of_account(&asked.facts)?;
+        Ok(Self { account, reading: asked.across(side, horizon, Some(Shard::of_account(account))) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for Everywhere {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let asked = Asked::about(Subject::Everywhere, parts, side).await?;
+        let horizon = asked.reader.horizon(&asked.facts);
+        Ok(Self { reading: asked.across(side, horizon, None) })
+    }
+}
+
+/// A path with an id.
+#[derive(Deserialize)]
+struct To {
+    id: Uuid,
+}
+
+/// A path with a community: its id or slug.
+#[derive(Deserialize)]
+struct ToCommunity {
+    c: String,
+}
+
+/// A path with an account: its id, its username or `me`.
+#[derive(Deserialize)]
+struct ToAccount {
+    account: String,
+}
+
+impl ToCommunity {
+    fn subject(self) -> Subject {
+        match self.c.parse() {
+            Ok(id) => Subject::Community(CommunityId(id)),
+            Err(_) => Subject::Slug(self.c),
+        }
+    }
+}
+
+/// What was found out for a request, before anything is decided.
+struct Asked {
+    reader: Reader,
+    facts: Facts,
+    request: Request,
+}
+
+impl Asked {
+    /// Asks the rows, once they reflect the positions that the request names: whoever has just joined is let in.
+    async fn about(subject: Subject, parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let MaybeAuthenticated(identity) = MaybeAuthenticated::from_request_parts(parts, side).await?;
+        let reader = Reader::from(identity);
+        let wanted = Wanted::from_request_parts(parts, side).await?;
+        let Ok(known) = Known::from_request_parts(parts, side).await;
+        side.freshness.reach(&wanted, subject.joins()).await?;
+        let facts = side.facts.ask(Question { subject, reader: reader.account }).await?;
+        Ok(Self { reader, facts, request: Request { reader: reader.account, wanted, known } })
+    }
+
+    fn within(self, side: &ReadSide, community: CommunityId, audience: Audience) -> Reading<Audience> {
+        Reading::new(side, audience, Some(Shard::of_community(community)), self.request)
+    }
+
+    fn across(self, side: &ReadSide, horizon: Horizon, shard: Option<Shard>) -> Reading<Horizon> {
+        Reading::new(side, horizon, shard, self.request)
+    }
+}

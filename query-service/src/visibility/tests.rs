@@ -1,0 +1,129 @@
+use uuid::Uuid;
+
+use super::*;
+
+const PRIVATE: Facts = facts(Visibility::Private);
+const PUBLIC: Facts = facts(Visibility::Public);
+
+const fn id(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+const fn facts(visibility: Visibility) -> Facts {
+    Facts {
+        community: Some(CommunityId(id(1))),
+        visibility: Some(visibility),
+        role: None,
+        banned: false,
+        category: Some(CategoryId(id(2))),
+        thread: Some(ThreadId(id(3))),
+        thread_deleted: false,
+        post_author: Some(ADA),
+        post_hidden: false,
+        account: Some(ADA),
+        private: Vec::new(),
+    }
+}
+
+const ADA: AccountId = AccountId(id(7));
+const GUEST: Reader = Reader { account: None, operator: false };
+const MEMBER: Reader = Reader { account: Some(ADA), operator: false };
+const OPERATOR: Reader = Reader { account: Some(AccountId(id(8))), operator: true };
+
+fn who(admitted: Result<Admitted, Refusal>) -> Result<Who, Refusal> {
+    admitted.map(|admitted| admitted.audience.0)
+}
+
+#[test]
+fn a_public_community_is_everybodys() {
+    for facts in [PUBLIC, facts(Visibility::Restricted), Facts { banned: true, ..PUBLIC }] {
+        assert_eq!(who(GUEST.in_community(&facts)), Ok(Who::Readers));
+        assert_eq!(who(MEMBER.in_community(&facts)), Ok(Who::Readers));
+    }
+}
+
+#[test]
+fn a_private_community_is_its_members_and_the_operators() {
+    let not_found = Err(Refusal::CommunityNotFound);
+    assert_eq!(who(GUEST.in_community(&PRIVATE)), not_found);
+    assert_eq!(who(MEMBER.in_community(&PRIVATE)), not_found);
+    assert_eq!(who(OPERATOR.in_community(&PRIVATE)), Ok(Who::Moderators));
+    let member = Facts { role: Some(Role::Member), ..PRIVATE };
+    assert_eq!(who(MEMBER.in_community(&member)), Ok(Who::Readers));
+    assert_eq!(who(MEMBER.in_community(&Facts { banned: true, ..member })), not_found);
+    assert_eq!(who(MEMBER.in_community(&Facts { role: Some(Role::Owner), ..PRIVATE })), Ok(Who::Moderators));
+}
+
+#[test]
+fn a_community_that_says_what_we_do_not_know_is_nobodys() {
+    let unknown = Facts { visibility: None, role: Some(Role::Admin), ..PUBLIC };
+    assert_eq!(who(MEMBER.in_community(&unknown)), Err(Refusal::CommunityNotFound));
+}
+
+#[test]
+fn moderators_and_above_share_an_audience_until_they_are_banned() {
+    for role in [Role::Moderator, Role::Admin, Role::Owner] {
+        let facts = Facts { role: Some(role), ..PUBLIC };
+        assert_eq!(who(MEMBER.in_community(&facts)), Ok(Who::Moderators));
+        assert_eq!(who(MEMBER.in_community(&Facts { banned: true, ..facts })), Ok(Who::Readers));
+    }
+}
+
+#[test]
+fn the_moderators_room_tells_others_apart() {
+    assert_eq!(who(GUEST.in_moderation(&PUBLIC)), Err(Refusal::LogIn));
+    assert_eq!(who(MEMBER.in_moderation(&PUBLIC)), Err(Refusal::ModeratorsOnly));
+    assert_eq!(who(GUEST.in_moderation(&PRIVATE)), Err(Refusal::CommunityNotFound));
+    let moderator = Facts { role: Some(Role::Moderator), ..PRIVATE };
+    assert_eq!(who(MEMBER.in_moderation(&moderator)), Ok(Who::Moderators));
+    assert_eq!(who(OPERATOR.in_moderation(&PUBLIC)), Ok(Who::Moderators));
+}
+
+#[test]
+fn what_is_in_a_private_community_is_not_found_by_its_own_name() {
+    assert_eq!(GUEST.in_category(&PRIVATE).err(), Some(Refusal::CategoryNotFound));
+    assert_eq!(GUEST.in_thread(&PRIVATE).err(), Some(Refusal::ThreadNotFound));
+    assert_eq!(GUEST.below_post(&PRIVATE).err(), Some(Refusal::PostNotFound));
+    assert_eq!(MEMBER.at_post(&PRIVATE).err(), Some(Refusal::PostNotFound), "though it is its own post");
+}
+
+#[test]
+fn a_deleted_thread_is_its_moderators() {
+    let deleted = Facts { thread_deleted: true, ..PUBLIC };
+    assert_eq!(MEMBER.in_thread(&deleted).err(), Some(Refusal::ThreadNotFound), "also where it is the author's");
+    assert_eq!(MEMBER.at_post(&deleted).err(), Some(Refusal::PostNotFound));
+    let moderator = Facts { role: Some(Role::Moderator), ..deleted.clone() };
+    assert!(MEMBER.in_thread(&moderator).is_ok());
+    assert!(OPERATOR.at_post(&deleted).is_ok());
+}
+
+#[test]
+fn a_hidden_post_by_itself_shows_its_text_to_its_author() {
+    let hidden = Facts { post_hidden: true, ..PUBLIC };
+    let at = |reader: Reader, facts: &Facts| reader.at_post(facts).map(|(_, admitted)| admitted.audience.0);
+    assert_eq!(at(MEMBER, &hidden), Ok(Who::Oneself(ADA)));
+    assert_eq!(at(GUEST, &hidden), Ok(Who::Readers));
+    assert_eq!(at(MEMBER, &Facts { post_author: None, ..hidden.clone() }), Ok(Who::Readers));
+    assert_eq!(at(MEMBER, &Facts { role: Some(Role::Admin), ..hidden.clone() }), Ok(Who::Moderators));
+    let below = MEMBER.below_post(&hidden).map(|(_, admitted)| admitted.audience.0);
+    assert_eq!(below, Ok(Who::Readers), "its replies are shown as to everybody");
+}
+
+#[test]
+fn what_is_about_oneself_shows_more_to_oneself_only() {
+    let about = |reader: Reader, facts: &Facts| reader.in_community(facts).map(|it| it.about(ADA, reader).0);
+    assert_eq!(about(MEMBER, &PUBLIC), Ok(Who::Oneself(ADA)));
+    assert_eq!(about(GUEST, &PUBLIC), Ok(Who::Readers));
+    assert_eq!(about(Reader { account: Some(AccountId(id(9))), ..MEMBER }, &PUBLIC), Ok(Who::Readers));
+    assert_eq!(about(OPERATOR, &PUBLIC), Ok(Who::Moderators));
+}
+
+#[test]
+fn the_horizon_holds_the_private_communities_that_the_reader_is_in() {
+    let [mine, other] = [id(1), id(5)];
+    let facts = Facts { private: vec![mine], ..Facts::default() };
+    let horizon = MEMBER.horizon(&facts);
+    assert!(horizon.holds(CommunityId(mine)) && !horizon.holds(CommunityId(other)));
+    assert_ne!(horizon, GUEST.horizon(&Facts::default()), "they share no answer");
+    assert!(OPERATOR.horizon(&Facts::default()).holds(CommunityId(other)));
+}
