@@ -31,7 +31,8 @@ mod tests {
 
     #[test]
     fn ids_sort_by_time() {
-        let [early, late] = ["2011-08-17T20:18:56.507Z", "2011-08-17T20:18:56.508Z"].map(|at| at.parse().expect("a time"));
+        let [early, late] =
+            ["2011-08-17T20:18:56.507Z", "2011-08-17T20:18:56.508Z"].map(|at| at.parse().expect("a time"));
         assert!(id(early, "b") < id(late, "a"));
     }
 }

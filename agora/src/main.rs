@@ -1,1 +1,21 @@
-fn main() {}
+//! The command line. Everything it can do is in the library.
+
+use std::{io, process::ExitCode};
+
+use agora::cli::Cli;
+use clap::Parser as _;
+
+/// Gives memory back that a burst took, and takes less of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let Err(error) = Cli::parse().run() else { return ExitCode::SUCCESS };
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
+        // Who reads has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("agora: {error:#}");
+    ExitCode::FAILURE
+}

@@ -83,7 +83,8 @@ impl Progress {
         let rate = done as f64 / seconds;
         #[allow(clippy::cast_precision_loss)]
         let left = self.total.saturating_sub(done) as f64 / rate;
-        let left = Duration::try_from_secs_f64(left).map_or_else(|_| "unknown time".into(), |left| HumanDuration(left).to_string());
+        let left = Duration::try_from_secs_f64(left)
+            .map_or_else(|_| "unknown time".into(), |left| HumanDuration(left).to_string());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let rate = rate as u64;
         match self.unit {

@@ -132,6 +132,7 @@ fn answers(operation: &mut Operation) {
             say("Agora-Position", "Names this write: a read that sends it back shows it.");
             say("ETag", "The version in quotes, for If-Match.");
             say("Idempotency-Replayed", "`true` where the same key was answered before, and this is that answer.");
+            say("Agora-Unchanged", "`true` where it was all so already, and nothing was written.");
         }
         if status == "201" {
             say("Location", "Where it is found.");

@@ -217,12 +217,23 @@ impl Command {
 
     /// Makes an account a member.
     pub fn join(community: CommunityId, account: AccountId, context: Context) -> Self {
-        Self::member(community, account, "", json!({}), context)
+        Self::member(community, account, "", Value::Null, context)
     }
 
-    /// Something between an account and a community: `/role`, `/ban`, ….
+    /// Lets an account join where that takes an invitation.
+    pub fn invite(community: CommunityId, account: AccountId, context: Context) -> Self {
+        Self::member(community, account, "/invitation", Value::Null, context)
+    }
+
+    /// Something between an account and a community: `/role`, `/ban`, …; null for no body.
     pub fn member(community: CommunityId, account: AccountId, below: &str, body: Value, context: Context) -> Self {
-        Self::new(Kind::Member, Method::PUT, format!("/v2/communities/{community}/members/{account}{below}"), body, context)
+        Self::new(
+            Kind::Member,
+            Method::PUT,
+            format!("/v2/communities/{community}/members/{account}{below}"),
+            body,
+            context,
+        )
     }
 
     /// Starts a thread.
@@ -257,9 +268,24 @@ impl Command {
         Self::new(Kind::Accepted, Method::PUT, format!("/v2/threads/{thread}/answer"), body, context)
     }
 
-    /// Something done to a thread or a post later.
+    /// Something done to a thread or a post later; null for no body.
     pub fn change(method: Method, path: String, body: Value, context: Context) -> Self {
         Self::new(Kind::Change, method, path, body, context)
+    }
+
+    /// How it is sent.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Under which key it takes effect once.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// For whom an operator sends it.
+    pub fn behalf(&self) -> Option<Behalf> {
+        self.on_behalf_of
     }
 
     /// Where it is sent to.
@@ -277,12 +303,26 @@ impl Command {
         self.occurred_at
     }
 
+    /// Where the post is found that it makes, where it makes one.
+    pub(super) fn makes(&self) -> Option<String> {
+        let id = match self.kind {
+            Kind::Thread => self.body.get("opening_post_id"),
+            Kind::Answer | Kind::Comment => self.body.get("id"),
+            _ => None,
+        };
+        Some(format!("/v2/posts/{}", id?.as_str()?))
+    }
+
     /// Whether a refusal says that what this command makes is there already: an id of ours is nobody else's.
     pub(super) fn says_it_is_there(&self, refusal: &Refusal) -> bool {
         match refusal.name.as_str() {
             "duplicate" => refusal.pointer == "#/id",
             // An edit that was made before: the revision that it names is no longer the newest.
             "edit-conflict" => self.kind == Kind::Change,
+            // Closed since, by what came later in the same work: nothing of that kind comes before.
+            "category-archived" | "thread-deleted" | "post-deleted" | "post-hidden" => {
+                matches!(self.kind, Kind::Reaction | Kind::Score | Kind::Accepted | Kind::Change)
+            }
             _ => false,
         }
     }

@@ -117,6 +117,11 @@ impl Client {
         })
     }
 
+    /// Where it is, without a slash at the end.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// Sends a command until it is answered, and counts the answer.
     ///
     /// # Errors
@@ -132,7 +137,7 @@ impl Client {
     /// # Errors
     /// As [`Self::send`].
     pub async fn send_uncounted(&self, command: &Command) -> anyhow::Result<Outcome> {
-        let body = command.body.to_string();
+        let body = (!command.body.is_null()).then(|| command.body.to_string());
         let mut pauses = Pauses::new();
         let mut failures = 0;
         let mut renewed = false;
@@ -162,8 +167,18 @@ impl Client {
                 }
                 status if is_passing(status) => pauses.wait(retry_after, &refusal.detail).await?,
                 _ if command.says_it_is_there(&refusal) => return Ok(Outcome::AlreadyThere),
+                _ if self.is_there(command).await? => return Ok(Outcome::AlreadyThere),
                 _ => return Ok(Outcome::Refused(refusal)),
             }
+        }
+    }
+
+    /// Whether the post that a refused command would make was made before: what happened since (its thread was locked,
+    /// what it answers was deleted) may be what the refusal is about, once the receipt has expired.
+    async fn is_there(&self, command: &Command) -> anyhow::Result<bool> {
+        match command.makes() {
+            Some(path) => Ok(self.read(&path).await?.is_some()),
+            None => Ok(false),
         }
     }
 
@@ -176,14 +191,15 @@ impl Client {
         }
     }
 
-    fn request(&self, command: &Command, body: String) -> RequestBuilder {
+    fn request(&self, command: &Command, body: Option<String>) -> RequestBuilder {
         let mut request = self
             .http
             .request(command.method.clone(), format!("{}{}", self.server, command.path))
-            .header(header::CONTENT_TYPE, "application/json")
             .header("Idempotency-Key", &command.key)
-            .header("Agora-Occurred-At", command.occurred_at.to_rfc3339_opts(SecondsFormat::Millis, true))
-            .body(body);
+            .header("Agora-Occurred-At", command.occurred_at.to_rfc3339_opts(SecondsFormat::Millis, true));
+        if let Some(body) = body {
+            request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        }
         if let Some(behalf) = command.on_behalf_of {
             request = request.header("Agora-On-Behalf-Of", behalf.to_string());
         }

@@ -117,8 +117,20 @@ async fn what_was_there_before_is_not_written() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_post_that_is_there_is_not_refused_because_of_what_came_after() -> anyhow::Result<()> {
+    let locked = || problem(422, "thread-locked", "");
+    let (script, address) =
+        server([locked(), "{}".into_response(), locked(), problem(404, "post-not-found", "")]).await?;
+    let client = Client::new(&address, given())?;
+    assert_eq!(client.send(&reply()).await?, Outcome::AlreadyThere);
+    assert!(matches!(client.send(&reply()).await?, Outcome::Refused(_)));
+    assert_eq!(script.lock().expect("no test panicked").came.len(), 4);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_refusal_says_what_is_to_blame() -> anyhow::Result<()> {
-    let (_, address) = server([problem(409, "duplicate", "#/slug")]).await?;
+    let (_, address) = server([problem(409, "duplicate", "#/slug"), problem(404, "post-not-found", "")]).await?;
     let client = Client::new(&address, given())?;
     let Outcome::Refused(refusal) = client.send(&reply()).await? else { panic!("refused") };
     assert_eq!((refusal.name.as_str(), refusal.pointer.as_str()), ("duplicate", "#/slug"));
@@ -154,7 +166,8 @@ async fn reads_ask_for_the_last_position_of_each_shard() -> anyhow::Result<()> {
     };
     let behind = problem(503, "behind", "");
     let read = "{}".into_response();
-    let (script, address) = server([written(3, 10), written(3, 12), written(3, 11), written(4, 1), behind, read]).await?;
+    let (script, address) =
+        server([written(3, 10), written(3, 12), written(3, 11), written(4, 1), behind, read]).await?;
     let client = Client::new(&address, given())?;
     for _ in 0..4 {
         client.send(&reply()).await?;

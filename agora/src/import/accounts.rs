@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use events::limits;
 
-use super::{origin::Origin, report::At, scan::NAME_CHARS, tables::User};
+use super::{origin::Origin, report::At, scan::NAME_CHARS, tables::User, thread::one_line};
 use crate::{client::command::NewAccount, slug::slug};
 
 /// An account to be brought over.
@@ -14,7 +14,7 @@ pub struct Account {
     pub at: At,
     /// The user.
     pub user: User,
-    /// Usernames to be tried, best first: another account on the platform may have one already.
+    /// Usernames to be tried, best first: another account on the platform may have one already, or it may be reserved.
     pub usernames: Vec<String>,
 }
 
@@ -32,23 +32,19 @@ pub fn name(origin: &Origin, users: Vec<(At, User)>) -> Vec<Account> {
     named.collect()
 }
 
+/// A slug has no underscore, so a plain name and one with an id never meet.
 fn usernames(origin: &Origin, user: &User, plain: &str, first: bool) -> Vec<String> {
     let base = if plain.is_empty() { "user" } else { plain };
     // Ids of Stack Exchange's own accounts are negative; no other id begins with 0.
     let sign = if user.id < 0 { "0" } else { "" };
-    let with_id = format!("{base}-{sign}{}", user.id.unsigned_abs());
+    let with_id = format!("{base}_{sign}{}", user.id.unsigned_abs());
     let account = origin.account(user.id, user.created).to_string();
-    let with_more = format!("{with_id}-{}", &account[account.len() - 6..]);
+    let with_more = format!("{with_id}_{}", &account[account.len() - 6..]);
     let mut usernames = vec![with_id, with_more];
-    if first && !plain.is_empty() && !ends_like_an_id(plain) {
+    if first && !plain.is_empty() {
         usernames.insert(0, plain.to_owned());
     }
     usernames
-}
-
-/// A plain name never looks like one with an id, or the two could meet.
-fn ends_like_an_id(slug: &str) -> bool {
-    slug.rsplit_once('-').is_some_and(|(_, last)| last.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 impl Account {
@@ -57,14 +53,16 @@ impl Account {
         let User { id, created, name, about, location, website } = &self.user;
         let display_name = if name.is_empty() { username } else { name };
         let fits = |text: &Option<String>, most| text.clone().filter(|text| text.chars().count() <= most);
-        let is_web = |text: &String| text.starts_with("http://") || text.starts_with("https://");
+        let line = |text: &Option<String>| fits(&text.as_deref().map(one_line), limits::LINE_CHARS);
+        let scheme = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+        let is_web = |text: &String| scheme(text) && !text.contains(char::is_whitespace);
         NewAccount {
             id: origin.account(*id, *created),
             username: username.to_owned(),
-            display_name: display_name.chars().take(limits::DISPLAY_NAME_CHARS).collect(),
+            display_name: one_line(display_name).chars().take(limits::DISPLAY_NAME_CHARS).collect(),
             about: fits(about, limits::ABOUT_CHARS),
-            location: fits(location, limits::LINE_CHARS),
-            website: fits(website, limits::LINE_CHARS).filter(is_web),
+            location: line(location),
+            website: line(website).filter(is_web),
             source: origin.source(*id),
         }
     }
@@ -91,13 +89,13 @@ mod tests {
 
     #[test]
     fn the_first_in_the_file_gets_the_plain_name() {
-        assert_eq!(names(&["Marie", "Luc", "marie", "MARIE!"]), ["marie", "luc", "marie-1", "marie-2"]);
+        assert_eq!(names(&["Marie", "Luc", "marie", "MARIE!"]), ["marie", "luc", "marie_1", "marie_2"]);
     }
 
     #[test]
-    fn a_name_that_looks_like_one_with_an_id_gets_its_own() {
-        assert_eq!(names(&["Marie 1", "Marie", "Marie"]), ["marie-1-01", "marie", "marie-1"]);
-        assert_eq!(names(&["user1", ""]), ["user1", "user-0"]);
+    fn a_name_that_looks_like_one_with_an_id_is_another() {
+        assert_eq!(names(&["Marie 1", "Marie", "Marie"]), ["marie-1", "marie", "marie_1"]);
+        assert_eq!(names(&["user_0", ""]), ["user-0", "user_0"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The bytes of one number.
-const WIDTH: u64 = 8;
+const WIDTH: usize = 8;
 
 /// Numbers by id. The file has as many blocks as the ids reach into, and the system's page cache keeps the used ones.
 pub struct Index {
@@ -24,7 +24,7 @@ impl Index {
 
     /// The number of an id.
     pub fn get(&self, id: i64) -> io::Result<Option<u64>> {
-        let mut bytes = [0; WIDTH as usize];
+        let mut bytes = [0; WIDTH];
         match self.file.read_exact_at(&mut bytes, offset(id)) {
             Ok(()) => Ok(u64::from_le_bytes(bytes).checked_sub(1)),
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
@@ -44,7 +44,7 @@ impl Index {
 
 /// Ids of both signs side by side: 0, -1, 1, -2, 2, ….
 fn offset(id: i64) -> u64 {
-    (id.unsigned_abs() * 2 - u64::from(id < 0)) * WIDTH
+    (id.unsigned_abs() * 2 - u64::from(id < 0)) * WIDTH as u64
 }
 
 #[cfg(test)]

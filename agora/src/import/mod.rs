@@ -40,7 +40,11 @@ use self::{
     workdir::WorkDir,
 };
 use crate::{
-    client::{Client, LANES, Outcome, Refusal, command::{Behalf, Command, NewCategory, NewCommunity}, lanes},
+    client::{
+        Client, LANES, Outcome, Refusal,
+        command::{Behalf, Command, NewCategory, NewCommunity},
+        lanes,
+    },
     slug::{slug, title},
     terminal::{Progress, Unit},
 };
@@ -73,11 +77,7 @@ pub async fn run(options: Options, client: Arc<Client>) -> anyhow::Result<Summar
     let report = Arc::new(Rows::default());
 
     let scanned = scan(&dump, &origin, &work, &report).await?;
-    let place = Place {
-        community: origin.community(scanned.since),
-        category: origin.category(scanned.since),
-        origin,
-    };
+    let place = Place { community: origin.community(scanned.since), category: origin.category(scanned.since), origin };
     let progress = Progress::start("posting", scanned.commands + 2, Unit::Things("commands"));
     let (owner, since) = (scanned.first.1.id, scanned.since);
     let owner_account = place.origin.account(owner, since);
@@ -101,7 +101,8 @@ fn open(dump: &Path) -> anyhow::Result<PathBuf> {
 
 async fn scan(dump: &Path, origin: &Origin, work: &WorkDir, report: &Arc<Rows>) -> anyhow::Result<Scanned> {
     let tables = [Table::Users, Table::Posts, Table::Comments, Table::Votes];
-    let bytes = tables.iter().map(|table| Ok(fs::metadata(dump.join(table.file()))?.len())).sum::<std::io::Result<_>>()?;
+    let bytes =
+        tables.iter().map(|table| Ok(fs::metadata(dump.join(table.file()))?.len())).sum::<std::io::Result<_>>()?;
     let (dump, origin, dir, report) = (dump.to_owned(), origin.clone(), work.path().to_owned(), Arc::clone(report));
     // Where the import is dropped, the thread ends as well.
     let (stop, _stopping) = stop();
@@ -145,7 +146,9 @@ impl Import {
         let command = Command::create_community(&community, origin.context("community", 0, owner, since));
         if let Outcome::Refused(refusal) = self.send(&command).await? {
             if refusal.pointer == "#/slug" {
-                bail!("there is a community {slug} already, which is not from this dump: give another name with --community");
+                bail!(
+                    "there is a community {slug} already, which is not from this dump: give another name with --community"
+                );
             }
             bail!("the community cannot be made: {refusal}");
         }
@@ -289,7 +292,7 @@ where
 {
     let (sender, queue) = mpsc::channel(LANES);
     let feeding = tokio::task::spawn_blocking(move || {
-        while let Some(records) = buckets.next().context("cannot read a working file")? {
+        while let Some(records) = buckets.take().context("cannot read a working file")? {
             for item in sort_out(records) {
                 if sender.blocking_send(item).is_err() {
                     return Ok(());

@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_row_is_named_by_file_number_and_reason() {
-        let line = Rows::default().skip(At { table: Table::Votes, row: 7 }, Skip::because("broken", "it has no PostId"));
+        let line =
+            Rows::default().skip(At { table: Table::Votes, row: 7 }, Skip::because("broken", "it has no PostId"));
         assert_eq!(line.as_deref(), Some("Votes.xml row 7: broken: it has no PostId"));
     }
 }

@@ -71,7 +71,10 @@ impl Rows {
     ///
     /// # Errors
     /// The outer one where the file cannot be read; the inner one where this row cannot, and the next one may.
-    pub fn next<T>(&mut self, read: impl FnOnce(&Row<'_>) -> Result<T, BadRow>) -> io::Result<Option<Result<T, BadRow>>> {
+    pub fn next<T>(
+        &mut self,
+        read: impl FnOnce(&Row<'_>) -> Result<T, BadRow>,
+    ) -> io::Result<Option<Result<T, BadRow>>> {
         loop {
             if !self.next_piece()? {
                 if self.closed {
@@ -183,6 +186,7 @@ mod tests {
         format!("\u{feff}<?xml version=\"1.0\" encoding=\"utf-8\"?>\r\n<posts>\r\n{rows}</posts>").into_bytes()
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as reading gives it")]
     fn id(id: &str) -> Result<Option<String>, String> {
         Ok(Some(id.to_owned()))
     }

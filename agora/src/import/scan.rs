@@ -176,7 +176,8 @@ impl Scan<'_> {
     /// None for an account that was deleted, whether or not a post still names it.
     fn author(&self, accounts: &Index, owner: Option<i64>) -> anyhow::Result<Option<AccountId>> {
         let Some(user) = owner else { return Ok(None) };
-        let created = accounts.get(user)?.and_then(|millis| DateTime::from_timestamp_millis(i64::try_from(millis).ok()?));
+        let created =
+            accounts.get(user)?.and_then(|millis| DateTime::from_timestamp_millis(i64::try_from(millis).ok()?));
         Ok(created.map(|created| self.origin.account(user, created)))
     }
 

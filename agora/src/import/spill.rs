@@ -79,7 +79,7 @@ impl Spill {
 
 impl Buckets {
     /// The next bucket's records; its file is gone then. `None` where all were taken.
-    pub fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<Vec<T>>> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<Vec<T>>> {
         while let Some((path, level)) = self.waiting.pop() {
             if fs::metadata(&path)?.len() > self.bucket_bytes && level < DEEPEST {
                 self.split(&path, level + 1)?;
@@ -134,7 +134,7 @@ mod tests {
             let mut buckets = spill.finish()?;
             buckets.bucket_bytes = bucket_bytes;
             let mut all: BTreeMap<String, Vec<i32>> = BTreeMap::new();
-            while let Some(records) = buckets.next::<(String, i32)>()? {
+            while let Some(records) = buckets.take::<(String, i32)>()? {
                 let keys: BTreeSet<_> = records.iter().map(|(key, _)| key.clone()).collect();
                 assert!(keys.iter().all(|key| !all.contains_key(key)), "a key in two buckets");
                 for (key, nth) in records {

@@ -31,7 +31,8 @@ type Server = Arc<Mutex<Seen>>;
 async fn answer(State(seen): State<Server>, method: Method, uri: Uri, headers: HeaderMap, body: String) -> Response {
     let mut seen = seen.lock().expect("no test panicked");
     if method == Method::GET {
-        return "{}".into_response();
+        let status = if uri.path().starts_with("/v2/posts/") { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        return (status, "{}").into_response();
     }
     if seen.refused.is_some_and(|refused| refused(uri.path())) {
         return (StatusCode::UNPROCESSABLE_ENTITY, r#"{"type": "/problems/no", "detail": "No."}"#).into_response();
@@ -118,7 +119,8 @@ async fn a_reply_never_comes_before_its_parent_and_the_gone_act_as_deleted() -> 
         seen.commands.iter().position(|(sent, _)| *sent == key).unwrap_or_else(|| panic!("{key} was not sent"))
     };
     for chain in [
-        &["thread/1", "comment/1", "comment/2", "post/2", "post/3", "comment/3", "post/12", "comment/8", "accepted/1"][..],
+        &["thread/1", "comment/1", "comment/2", "post/2", "post/3", "comment/3", "post/12", "comment/8", "accepted/1"]
+            [..],
         &["thread/4", "comment/4", "post/5", "comment/5", "post/6", "score/6"],
         &["thread/7", "post/8"],
     ] {

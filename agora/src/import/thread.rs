@@ -1,6 +1,6 @@
 //! One thread of a dump: from its rows to commands, in order of time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use events::{AccountId, CategoryId, CommunityId, PostId, ThreadId, limits, post::Format};
@@ -148,7 +148,9 @@ impl Place {
     /// Orders the rows of the thread of `question`, and says what is to be sent for them.
     pub fn thread(&self, question: i64, records: Vec<Record>) -> Thread {
         let mut rows = Rows::default();
-        records.into_iter().for_each(|record| rows.add(record));
+        for record in records {
+            rows.add(record);
+        }
         rows.order();
         let Rows { posts, accepted, mut votes } = rows;
         let (place, thread) = (self, Thread::default());
@@ -156,7 +158,7 @@ impl Place {
         for Draft { written, what } in posts {
             let at = written.at;
             let added = match what {
-                What::Opening { title, tags } => build.open(written, title, tags),
+                What::Opening { title, tags } => build.open(written, &title, tags),
                 What::Answer => build.answer(written),
                 What::Comment { post, score } => build.comment(written, post, score),
             };
@@ -238,12 +240,17 @@ impl What {
 }
 
 impl Build<'_> {
-    fn open(&mut self, written: Written, title: String, mut tags: Vec<String>) -> Result<Option<Added>, Skip> {
+    fn open(&mut self, written: Written, title: &str, mut tags: Vec<String>) -> Result<Option<Added>, Skip> {
         let Written { at, id, created, author, body } = written;
+        let title = one_line(title);
         if title.chars().count() > limits::TITLE_CHARS {
-            return Err(Skip::because("its title is too long", format_args!("more than {} characters", limits::TITLE_CHARS)));
+            return Err(Skip::because(
+                "its title is too long",
+                format_args!("more than {} characters", limits::TITLE_CHARS),
+            ));
         }
-        tags.retain(|tag| tag.chars().count() <= limits::TAG_CHARS);
+        let mut seen = HashSet::new();
+        tags.retain(|tag| tag.chars().count() <= limits::TAG_CHARS && seen.insert(tag.clone()));
         tags.truncate(limits::TAGS);
         let (thread, post) = (self.place.origin.thread(id, created), self.place.origin.post(id, created));
         let text = text(body, Format::Html)?;
@@ -306,6 +313,11 @@ impl Build<'_> {
         self.thread.steps.push(Step { at, needs: Some(post), makes: None, command });
         Ok(())
     }
+}
+
+/// Where a line is asked for, a control character is a blank.
+pub(super) fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ").trim().to_owned()
 }
 
 fn text(body: String, format: Format) -> Result<Text, Skip> {

@@ -19,6 +19,8 @@ const ATTEMPTS: usize = 10;
 pub const AGORA_POSITION: HeaderName = HeaderName::from_static("agora-position");
 /// Says that an answer was given before, under the same key.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// Says that everything was so already: the command stands, and nothing was written.
+const AGORA_UNCHANGED: HeaderName = HeaderName::from_static("agora-unchanged");
 
 /// One use case. It may be attempted several times: each attempt reads through `work`, decides, and leaves there what
 /// is to be appended.
@@ -123,6 +125,7 @@ struct Settled {
     body: String,
     position: PositionToken,
     replayed: bool,
+    unchanged: bool,
 }
 
 /// What one attempt came to: an end, or the advice to try again.
@@ -167,12 +170,12 @@ impl Store {
     ) -> Result<Attempt, Problem> {
         let body = answer.body.to_string();
         let (append, states) = work.into_append(request.receipt(Some((answer.status.as_u16(), body.clone()))))?;
-        let shard = append.shard;
+        let (shard, unchanged) = (append.shard, append.events.is_empty());
         match self.appender.append(append).await? {
             Verdict::Appended { history, position, .. } => {
                 self.loader.remember(states);
                 let position = PositionToken { history, shard, position };
-                Ok(Attempt::Settled(Settled { status: answer.status, body, position, replayed: false }))
+                Ok(Attempt::Settled(Settled { status: answer.status, body, position, replayed: false, unchanged }))
             }
             Verdict::Replayed(replay) => Settled::again(request, replay).map(Attempt::Settled),
             Verdict::Moved { .. } => {
@@ -218,7 +221,7 @@ impl Settled {
         let Replay { history, shard, position, status, answer, .. } = replay;
         let position = PositionToken { history, shard, position };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-        Ok(Self { status, body: answer, position, replayed: true })
+        Ok(Self { status, body: answer, position, replayed: true, unchanged: false })
     }
 
     fn respond<O: Operation>(self, operation: &O) -> Response {
@@ -242,6 +245,9 @@ impl Settled {
         }
         if self.replayed {
             insert(IDEMPOTENCY_REPLAYED, "true".to_owned());
+        }
+        if self.unchanged {
+            insert(AGORA_UNCHANGED, "true".to_owned());
         }
         response
     }

@@ -1,0 +1,116 @@
+//! What the command line can do, one file for each command.
+
+pub mod command_service;
+pub mod completions;
+pub mod config;
+pub mod demo;
+pub mod events;
+pub mod import;
+pub mod migrate;
+pub mod openapi;
+pub mod operators;
+pub mod projections;
+pub mod projector;
+pub mod query_service;
+pub mod target;
+pub mod up;
+
+use std::{future::Future, io::Write as _};
+
+use anyhow::Context as _;
+use platform::{
+    db,
+    telemetry::{self, Telemetry},
+};
+use sqlx::PgPool;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Names of the schemas.
+const STORE: &str = "store";
+const READ: &str = "read";
+
+/// Runs to the end, on threads for all cores.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let outcome = runtime.block_on(work);
+    // A thread that still reads or hashes does not hold the process up.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Runs a service until it is told to stop.
+fn service<W: Future<Output = anyhow::Result<()>>>(run: impl FnOnce(CancellationToken) -> W) -> anyhow::Result<()> {
+    block_on(async move {
+        let Signals { stop, hurry } = Signals::listen()?;
+        tokio::select! {
+            outcome = run(stop) => outcome,
+            () = hurry.cancelled() => Ok(()),
+        }
+    })
+}
+
+/// What Ctrl-C and SIGTERM say.
+struct Signals {
+    /// Told once: end in good order.
+    stop: CancellationToken,
+    /// Told twice: wait for nobody.
+    hurry: CancellationToken,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let mut interrupts = signal(SignalKind::interrupt())?;
+        let mut terms = signal(SignalKind::terminate())?;
+        let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+        let telling = [stop.clone(), hurry.clone()];
+        tokio::spawn(async move {
+            for told in telling {
+                tokio::select! {
+                    _ = interrupts.recv() => {}
+                    _ = terms.recv() => {}
+                }
+                told.cancel();
+            }
+        });
+        Ok(Self { stop, hurry })
+    }
+}
+
+/// As [`block_on`], but Ctrl-C ends it, with what was begun cleaned up.
+fn block_on_until_ctrl_c<T>(work: impl Future<Output = anyhow::Result<T>>, then: &str) -> anyhow::Result<T> {
+    block_on(async {
+        tokio::select! {
+            outcome = work => outcome,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped: {then}"),
+        }
+    })
+}
+
+/// Logs of a command that ends by itself: warnings only, unless told otherwise, as its output is what counts.
+fn quiet_logs(config: &Config) -> anyhow::Result<Telemetry> {
+    let mut telemetry = config.telemetry.clone();
+    if telemetry.log == telemetry::TelemetryConfig::default().log {
+        "warn".clone_into(&mut telemetry.log);
+    }
+    telemetry::init(&telemetry, "agora")
+}
+
+/// The event store, for a command: a few connections.
+async fn store(config: &Config) -> anyhow::Result<PgPool> {
+    db::connect(&db::DatabaseConfig { max_connections: 2, ..config.database.clone() }, STORE, "agora").await
+}
+
+/// The read tables, for a command.
+async fn read_tables(config: &Config) -> anyhow::Result<PgPool> {
+    db::connect(&db::DatabaseConfig { max_connections: 2, ..config.read_tables().clone() }, READ, "agora").await
+}
+
+/// Prints to stdout; a reader that has seen enough (`| head`) is an error that `main` knows.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

@@ -1,0 +1,186 @@
+//! `agora up`
+
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use platform::{
+    health::Health,
+    http,
+    kafka::Broker,
+    telemetry::{self, TelemetryConfig},
+};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Signals;
+use crate::{
+    config::Config,
+    embedded::EmbeddedPostgres,
+    local::{self, Published},
+    stack,
+};
+
+/// How long background work may take to end, once no request is left: a flush, a batch.
+const END_WITHIN: Duration = Duration::from_secs(20);
+
+/// Start everything on this machine: all services in one process, with a Postgres and a broker of their own
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ctrl-C stops it: requests end, what was taken is written, Postgres stops last. Everything is still there at the next start.
+
+Examples:
+  agora up
+  agora up --listen 0.0.0.0:8080
+  agora up --database-url postgres://agora@db/agora --kafka-brokers kafka:9092")]
+pub struct Up {}
+
+impl Up {
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// What keeps it from starting: a port in use, no Postgres, another `up` in the directory, a full disk.
+    pub fn run(self, config: Config) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let _telemetry = telemetry::init(&logs(&config), "agora")?;
+        super::block_on(up(config, began))
+    }
+}
+
+/// What `up` prints says what matters; details for whom they matter.
+fn logs(config: &Config) -> TelemetryConfig {
+    let mut telemetry = config.telemetry.clone();
+    if telemetry.log == TelemetryConfig::default().log && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        "warn".clone_into(&mut telemetry.log);
+    }
+    telemetry
+}
+
+async fn up(config: Config, began: Instant) -> anyhow::Result<()> {
+    let Signals { stop, hurry } = Signals::listen()?;
+    // First of all, as that fails most often, and costs nothing.
+    let public = http::bind(config.http.listen, "http.listen").await?;
+    let admin = http::bind(config.http.admin_listen, "http.admin_listen").await?;
+    let dir = std::path::absolute(&config.data_dir)?;
+    let postgres = if config.has_database() { None } else { Some(start_postgres(dir.clone()).await?) };
+    let config = match &postgres {
+        Some(postgres) => config.with_database(postgres.url()),
+        None => config,
+    };
+    let outcome = tokio::select! {
+        outcome = serve(&config, &dir, postgres.as_ref(), [public, admin], stop, began) => outcome,
+        () = hurry.cancelled() => Ok(()),
+    };
+    if let Some(postgres) = postgres {
+        let stopped = tokio::task::spawn_blocking(move || postgres.stop()).await?;
+        stopped.context("cannot stop the database")?;
+    }
+    outcome
+}
+
+async fn start_postgres(dir: PathBuf) -> anyhow::Result<EmbeddedPostgres> {
+    tokio::task::spawn_blocking(move || EmbeddedPostgres::start(&dir)).await?
+}
+
+async fn serve(
+    config: &Config,
+    dir: &Path,
+    postgres: Option<&EmbeddedPostgres>,
+    [public, admin]: [TcpListener; 2],
+    stop: CancellationToken,
+    began: Instant,
+) -> anyhow::Result<()> {
+    let (health, tasks, end) = (Health::new(), TaskTracker::new(), CancellationToken::new());
+    // The broker stays until all who use it have ended.
+    let broker = Broker::start(&config.kafka)?;
+    let starting = async {
+        stack::migrate(config).await?;
+        stack::start(config, &broker, &health, &end, &tasks).await
+    };
+    let started = tokio::select! {
+        started = starting => Some(started),
+        () = stop.cancelled() => None,
+    };
+    let served = match started {
+        Some(Ok(router)) => {
+            let address = reachable(public.local_addr()?);
+            let _published = publish(config, dir, &address)?;
+            eprintln!("{}", greeting(config, postgres, &address, began.elapsed()));
+            let told = async {
+                stop.cancelled().await;
+                eprintln!("stopping");
+                anyhow::Ok(())
+            };
+            let public = http::serve(public, router, &config.http, stop.clone());
+            let admin = http::serve(admin, http::admin_router(health), &config.http, stop.clone());
+            tokio::try_join!(public, admin, told).map(|_| ())
+        }
+        Some(Err(error)) => Err(error),
+        None => Ok(()),
+    };
+    end.cancel();
+    tasks.close();
+    if timeout(END_WITHIN, tasks.wait()).await.is_err() {
+        tracing::warn!("background work did not end within {END_WITHIN:?}, and is left");
+    }
+    served
+}
+
+/// Where this machine reaches what listens there.
+fn reachable(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    format!("http://{address}")
+}
+
+fn publish(config: &Config, dir: &Path, address: &str) -> anyhow::Result<Published> {
+    let (address, database_url) = (address.to_owned(), config.database.url.expose().to_owned());
+    local::Up { address, database_url, pid: std::process::id() }.publish(dir)
+}
+
+/// What a person needs to know now.
+fn greeting(config: &Config, postgres: Option<&EmbeddedPostgres>, address: &str, took: Duration) -> String {
+    let agora = std::env::var("AGORA_CALLED_AS").unwrap_or_else(|_| "agora".to_owned());
+    let mut text = format!("\n  Agora {} is up, after {:.1} s\n\n", env!("CARGO_PKG_VERSION"), took.as_secs_f64());
+    let mut line = |name: &str, what: &str| {
+        let _ = writeln!(text, "  {name:10}{what}");
+    };
+    line("API", &format!("{address}/v2"));
+    line("docs", &format!("{address}/docs"));
+    line("metrics", &format!("http://{}/metrics", config.http.admin_listen));
+    match postgres {
+        Some(postgres) => line("data", &postgres.data_directory().display().to_string()),
+        None => line("data", "the Postgres of --database-url"),
+    }
+    if let Some(notice) = postgres.and_then(EmbeddedPostgres::notice) {
+        line("", &format!("({notice})"));
+    }
+    let _ = write!(
+        text,
+        "\n  To try, in another terminal:\n\n    \
+         {agora} demo                              make up a lively forum\n    \
+         {agora} import stackexchange DIR          bring a Stack Exchange dump over\n    \
+         curl {address}/v2/communities\n\n  \
+         The tour in README.md goes on from there. Ctrl-C stops; everything is still there at the next start.\n"
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_all_interfaces_is_reached_on_this_machine() {
+        let reached = |address: &str| reachable(address.parse().expect("an address"));
+        assert_eq!(reached("0.0.0.0:8080"), "http://127.0.0.1:8080");
+        assert_eq!(reached("[::]:8080"), "http://[::1]:8080");
+        assert_eq!(reached("192.0.2.1:80"), "http://192.0.2.1:80");
+    }
+}

@@ -1,0 +1,134 @@
+//! All services side by side in one process, on one router.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::{Json, Router, routing::get};
+use platform::{
+    db,
+    health::{self, Health},
+    http,
+    identity::Verifier,
+    kafka::Broker,
+    openapi as docs,
+};
+use projector::Parts;
+use serde_json::{Value, json};
+use sqlx::migrate::Migrator;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+
+use crate::config::Config;
+
+/// The schema of the read tables, and its migrations.
+const READ: &str = "read";
+static READ_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/read");
+
+/// Brings both schemas up to date.
+///
+/// # Errors
+/// Where a database is away, or was migrated by a newer release.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let schemas = [
+        (&config.database, command_service::SCHEMA, &command_service::MIGRATIONS),
+        (config.read_tables(), READ, &READ_MIGRATIONS),
+    ];
+    for (database, schema, migrator) in schemas {
+        let pool = db::connect(database, schema, "agora migrate").await?;
+        db::migrate(&pool, schema, migrator).await?;
+        pool.close().await;
+    }
+    Ok(())
+}
+
+/// Starts every service on databases that are migrated, and answers all endpoints as one router, with the API's
+/// description and its page. Background work ends with `shutdown`; wait for `tasks` then.
+///
+/// # Errors
+/// Where a database or Kafka is away, or a setting is none.
+pub async fn start(
+    config: &Config,
+    broker: &Broker,
+    health: &Health,
+    shutdown: &CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<Router> {
+    let settings = config.command_service();
+    let commands = command_service::start(&settings, health, shutdown.clone(), tasks);
+    let commands = commands.await.context("cannot start the command-service")?;
+    let parts = Parts {
+        event_store: config.database.clone(),
+        read_tables: config.read_tables().clone(),
+        broker: broker.clone(),
+    };
+    let projecting = projector::start(config.projector(), parts, shutdown.clone(), tasks);
+    projecting.await.context("cannot start the projector")?;
+    let keys = db::connect(&config.database, command_service::SCHEMA, "agora query-service").await?;
+    let verifier = Arc::new(Verifier::start(keys, &config.identity, shutdown.clone(), tasks).await?);
+    let settings = config.query_service();
+    let reads = query_service::start(&settings, broker.clone(), verifier, health, shutdown.clone(), tasks);
+    let reads = reads.await.context("cannot start the query-service")?;
+
+    let router = Router::from(commands).merge(Router::from(reads)).merge(Router::from(health::routes(health.clone())));
+    let router = router.merge(docs::routes(openapi())).route("/", get(|| async { Json(pointers()) }));
+    Ok(http::layers(router, &config.http))
+}
+
+/// The API's description: all services', as one.
+pub fn openapi() -> OpenApi {
+    let license = LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build();
+    let info = InfoBuilder::new()
+        .title("Agora")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(include_str!("openapi.md").trim_end()))
+        .license(Some(license))
+        .build();
+    let mut api = OpenApiBuilder::new().info(info).build();
+    api.merge(command_service::api());
+    api.merge(query_service::api());
+    api.merge(health::routes::<()>(Health::new()).into_openapi());
+    docs::describe_bearer(&mut api);
+    api
+}
+
+/// What somebody sees who asks for nothing.
+fn pointers() -> Value {
+    json!({
+        "name": "agora",
+        "version": env!("CARGO_PKG_VERSION"),
+        "docs": "/docs",
+        "openapi": "/openapi.json",
+        "communities": "/v2/communities",
+        "health": "/health/ready",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_has_all_services_and_comes_out_the_same_each_time() {
+        let text = openapi().to_pretty_json().expect("JSON");
+        for _ in 0..3 {
+            assert_eq!(openapi().to_pretty_json().expect("JSON"), text);
+        }
+        let api: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(api["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+        let communities = &api["paths"]["/v2/communities"];
+        assert!(communities["get"].is_object() && communities["post"].is_object(), "one path of two services");
+        assert!(api["paths"]["/health/ready"]["get"].is_object());
+    }
+
+    #[test]
+    fn no_two_operations_have_one_name() {
+        let api: Value = serde_json::from_str(&openapi().to_json().expect("JSON")).expect("JSON");
+        let mut names = std::collections::HashSet::new();
+        for (path, item) in api["paths"].as_object().expect("paths") {
+            for (method, operation) in item.as_object().expect("operations") {
+                let name = operation["operationId"].as_str().unwrap_or_default().to_owned();
+                assert!(names.insert(name.clone()), "{method} {path} is the second operation called {name}");
+            }
+        }
+    }
+}
