@@ -1,1 +1,148 @@
-//! Skeleton.
+//! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables), change notices and
+//! scheduled jobs.
+//!
+//! [`start`] runs all of it; [`StoreReader`] reads the event store in order; [`status`], [`retry`] and [`skip`] are
+//! what operators ask and decide.
+
+mod account;
+mod apply;
+mod batch;
+mod category_tree;
+mod checkpoint;
+mod client;
+mod community;
+mod consumer;
+#[cfg(test)]
+mod fixture;
+mod history;
+pub mod jobs;
+mod lanes;
+mod membership;
+mod metrics;
+mod moderation_log;
+mod notice;
+mod patience;
+mod pipeline;
+mod projection;
+mod relay;
+mod render;
+mod score;
+mod status;
+pub mod store_reader;
+mod table;
+mod thread_list;
+mod thread_page;
+
+use std::marker::PhantomData;
+
+use platform::{
+    db::{self, DatabaseConfig},
+    kafka::Broker,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use status::{Parked, ShardStatus, Status, retry, skip, status};
+pub use store_reader::StoreReader;
+
+use apply::{AnyProjection, Of};
+use consumer::Source;
+use metrics::Metrics;
+use notice::Notices;
+use pipeline::Pipeline;
+use relay::Relay;
+
+/// Batches that wait between the consumer and the projections: one, which grows while they work.
+const WAITING_BATCHES: usize = 1;
+/// The schemas.
+const STORE: &str = "store";
+const READ: &str = "read";
+
+/// How the projector works.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What is done at a time.
+    pub jobs: jobs::Config,
+}
+
+/// What the projector works on.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The database of the event store, migrated.
+    pub event_store: DatabaseConfig,
+    /// The database of the read tables, migrated.
+    pub read_tables: DatabaseConfig,
+    /// Kafka.
+    pub broker: Broker,
+}
+
+/// Starts the relay, the projections and the jobs as tasks that end with `shutdown`. From then on they wait by
+/// themselves for what is away.
+///
+/// # Errors
+/// A database that cannot be reached at start, or a wrong configuration.
+pub async fn start(
+    config: Config,
+    parts: Parts,
+    shutdown: CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<()> {
+    let Parts { event_store, read_tables, broker } = parts;
+    let store = db::connect_with(&event_store, STORE, "agora-projector", &store_reader::CONNECTION).await?;
+    let mut parameters = store_reader::CONNECTION.to_vec();
+    // Rows and checkpoint are lost together, and made again from the store.
+    parameters.push(("synchronous_commit", "off"));
+    let read = db::connect_with(&read_tables, READ, "agora-projector", &parameters).await?;
+    let metrics = Metrics::new();
+    let scheduler = jobs::schedule(&config.jobs, store.clone()).await?;
+    let source = Source::new(&broker)?;
+    let relay = Relay {
+        store: StoreReader::new(store.clone()),
+        read: read.clone(),
+        lease: db::options(&event_store, STORE, "agora-relay")?,
+        broker: broker.clone(),
+        metrics: metrics.clone(),
+    };
+    let pipeline = Pipeline {
+        store: StoreReader::new(store),
+        read,
+        projections: projections(),
+        source: source.clone(),
+        notices: Notices::new(&broker)?,
+        metrics: metrics.clone(),
+    };
+    let (fetched, to_apply) = mpsc::channel(WAITING_BATCHES);
+    tasks.spawn(jobs::run(scheduler, shutdown.clone()));
+    tasks.spawn(relay.run(shutdown.clone()));
+    tasks.spawn(source.run(broker, fetched, metrics, shutdown.clone()));
+    tasks.spawn(pipeline.run(to_apply, shutdown));
+    Ok(())
+}
+
+/// Starts the projector and waits until it has ended after `shutdown`.
+///
+/// # Errors
+/// As [`start`].
+pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tasks = TaskTracker::new();
+    start(config, parts, shutdown.clone(), &tasks).await?;
+    shutdown.cancelled().await;
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+/// All projections.
+fn projections() -> Vec<Box<dyn AnyProjection>> {
+    vec![
+        Box::new(Of::<account::Accounts>(PhantomData)),
+        Box::new(Of::<category_tree::CategoryTree>(PhantomData)),
+        Box::new(Of::<community::Communities>(PhantomData)),
+        Box::new(Of::<membership::Memberships>(PhantomData)),
+        Box::new(Of::<moderation_log::ModerationLog>(PhantomData)),
+        Box::new(Of::<thread_list::ThreadList>(PhantomData)),
+        Box::new(Of::<thread_page::ThreadPage>(PhantomData)),
+    ]
+}

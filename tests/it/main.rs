@@ -2,4 +2,5 @@
 
 mod embedded;
 mod event_store;
+mod pipeline;
 mod support;

@@ -1,0 +1,254 @@
+//! Applies moves to one projection, in one transaction; isolates what cannot be applied down to the one event.
+
+use std::{
+    any::Any,
+    collections::{HashMap, HashSet},
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use events::{Event, HistoryId, Position, Shard};
+use futures::{FutureExt, future::BoxFuture};
+use sqlx::{PgConnection, PgPool};
+
+use crate::{
+    batch::Batch,
+    checkpoint::{self, Park},
+    lanes::Move,
+    projection::{Changed, Fault, Projection},
+};
+
+/// A batch that folds fewer events than this is folded where it is; a larger one where it holds nobody up.
+const FOLD_IN_PLACE: usize = 16;
+
+/// A projection, whichever.
+pub(crate) trait AnyProjection: Send + Sync {
+    /// [`Projection::NAME`].
+    fn name(&self) -> &'static str;
+    /// [`Projection::TABLES`].
+    fn tables(&self) -> &'static [&'static str];
+    /// [`Projection::concerns`].
+    fn concerns(&self, event: &Event) -> bool;
+    /// Loads, folds and writes the events of these indices; answers what changed in each shard.
+    fn project<'a>(
+        &'a self,
+        batch: &'a Batch,
+        folds: Vec<usize>,
+        to: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<HashMap<Shard, Changed>, Failure>>;
+}
+
+/// Makes [`AnyProjection`] of a [`Projection`].
+pub(crate) struct Of<P>(pub(crate) PhantomData<fn() -> P>);
+
+impl<P: Projection> AnyProjection for Of<P> {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        P::TABLES
+    }
+
+    fn concerns(&self, event: &Event) -> bool {
+        P::concerns(event)
+    }
+
+    fn project<'a>(
+        &'a self,
+        batch: &'a Batch,
+        folds: Vec<usize>,
+        to: &'a mut PgConnection,
+    ) -> BoxFuture<'a, Result<HashMap<Shard, Changed>, Failure>> {
+        async move {
+            let contents = folds.iter().filter_map(|index| batch[*index].content.as_ref().ok());
+            let events: Vec<_> = contents.flat_map(|it| it.recorded()).filter(|it| P::concerns(it.event)).collect();
+            let mut rows = P::load(&events, to).await?;
+            drop(events);
+            let (rows, changed) = if folds.len() < FOLD_IN_PLACE {
+                let changed = fold::<P>(&mut rows, batch, &folds)?;
+                (rows, changed)
+            } else {
+                let batch = Batch::clone(batch);
+                let folding = tokio::task::spawn_blocking(move || {
+                    let changed = fold::<P>(&mut rows, &batch, &folds);
+                    changed.map(|changed| (rows, changed))
+                });
+                folding.await.map_err(|error| Failure::Trouble(error.into()))??
+            };
+            P::write(rows, to).await?;
+            Ok(changed)
+        }
+        .boxed()
+    }
+}
+
+fn fold<P: Projection>(rows: &mut P::Rows, batch: &Batch, folds: &[usize]) -> Result<HashMap<Shard, Changed>, Failure> {
+    let mut changed: HashMap<Shard, Changed> = HashMap::new();
+    for index in folds {
+        let item = &batch[*index];
+        let Ok(content) = &item.content else { continue };
+        let changed = changed.entry(item.shard).or_default();
+        for recorded in content.recorded().filter(|recorded| P::concerns(recorded.event)) {
+            // A panic is a defect of ours that this event brought out: it stops one shard, not the process.
+            let folded = catch_unwind(AssertUnwindSafe(|| P::fold(rows, &recorded, changed)));
+            let folded = folded.unwrap_or_else(|panic| Err(Fault::Panic(words(&*panic))));
+            folded.map_err(|fault| Failure::Fault { index: *index, reason: fault.to_string() })?;
+        }
+    }
+    Ok(changed)
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The event of this index cannot be folded.
+    Fault { index: usize, reason: String },
+    /// Postgres refuses a value; it does not say of which event.
+    Data(String),
+    /// These shards are not where they were believed to be.
+    Stale(HashSet<Shard>),
+    /// Nothing that an event is to blame for.
+    Trouble(anyhow::Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        // Data exceptions and integrity constraint violations.
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code {
+            Some(code) if code.starts_with("22") || code.starts_with("23") => Self::Data(error.to_string()),
+            _ => Self::Trouble(error.into()),
+        }
+    }
+}
+
+/// What became of a move.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It is committed.
+    Moved { from: Position, to: Position, changed: Changed },
+    /// The lane stopped, with everything before that event applied.
+    Parked(Park),
+    /// The lane is not where it was believed to be.
+    Stale,
+}
+
+/// Who applies, to what.
+pub(crate) struct Target<'a> {
+    pub(crate) projection: &'a dyn AnyProjection,
+    pub(crate) read: &'a PgPool,
+    pub(crate) history: HistoryId,
+}
+
+impl Target<'_> {
+    /// Applies moves of different lanes, all in one transaction as long as nothing is wrong with them.
+    pub(crate) fn apply<'a>(
+        &'a self,
+        batch: &'a Batch,
+        mut moves: Vec<Move>,
+    ) -> BoxFuture<'a, anyhow::Result<Vec<(Shard, Outcome)>>> {
+        async move {
+            let mut outcomes = Vec::new();
+            while !moves.is_empty() {
+                match self.commit(batch, &moves).await {
+                    Ok(changed) => {
+                        outcomes.extend(committed(moves, changed, batch));
+                        break;
+                    }
+                    Err(Failure::Stale(shards)) => {
+                        moves.retain(|its| !shards.contains(&its.shard));
+                        outcomes.extend(shards.into_iter().map(|shard| (shard, Outcome::Stale)));
+                    }
+                    Err(Failure::Fault { index, reason }) => {
+                        let guilty = moves.iter().position(|its| its.folds.contains(&index));
+                        let guilty = guilty.map(|nth| moves.swap_remove(nth));
+                        moves.extend(guilty.map(|its| its.parked_at(index, batch, reason)));
+                    }
+                    Err(Failure::Data(reason)) => {
+                        outcomes.extend(self.halve(batch, moves, reason).await?);
+                        break;
+                    }
+                    Err(Failure::Trouble(error)) => return Err(error),
+                }
+            }
+            Ok(outcomes)
+        }
+        .boxed()
+    }
+
+    /// Looks for the event that holds what Postgres refuses.
+    async fn halve(
+        &self,
+        batch: &Batch,
+        mut moves: Vec<Move>,
+        reason: String,
+    ) -> anyhow::Result<Vec<(Shard, Outcome)>> {
+        if moves.len() > 1 {
+            let others = moves.split_off(moves.len() / 2);
+            let mut outcomes = self.apply(batch, moves).await?;
+            outcomes.extend(self.apply(batch, others).await?);
+            return Ok(outcomes);
+        }
+        let Some(its) = moves.pop() else { return Ok(Vec::new()) };
+        match its.folds[..] {
+            [] => anyhow::bail!("the checkpoint of {} does not move: {reason}", self.projection.name()),
+            [guilty] => self.apply(batch, vec![its.parked_at(guilty, batch, reason)]).await,
+            _ => {
+                let middle = its.folds[its.folds.len() / 2];
+                let (before, rest) = its.split(middle, batch);
+                let mut outcomes = self.apply(batch, vec![before]).await?;
+                if outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Moved { .. })) {
+                    outcomes.extend(self.apply(batch, vec![rest]).await?);
+                }
+                Ok(outcomes)
+            }
+        }
+    }
+
+    async fn commit(&self, batch: &Batch, moves: &[Move]) -> Result<HashMap<Shard, Changed>, Failure> {
+        let name = self.projection.name();
+        let mut transaction = self.read.begin().await?;
+        let named: Vec<_> = moves.iter().map(|its| (name, its)).collect();
+        let moved = checkpoint::advance(&mut *transaction, self.history, &named, batch).await?;
+        if moved.len() < moves.len() {
+            let moved: HashSet<Shard> = moved.into_iter().map(|(_, shard)| shard).collect();
+            let all = moves.iter().map(|its| its.shard);
+            return Err(Failure::Stale(all.filter(|shard| !moved.contains(shard)).collect()));
+        }
+        for its in moves {
+            if let Some(park) = &its.park {
+                checkpoint::park(&mut transaction, name, its.shard, park).await?;
+            }
+        }
+        // In order of position, whatever their shards: a projection sees what the store has seen.
+        let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();
+        folds.sort_unstable();
+        let changed = match folds.is_empty() {
+            true => HashMap::new(),
+            false => self.projection.project(batch, folds, &mut transaction).await?,
+        };
+        transaction.commit().await?;
+        Ok(changed)
+    }
+}
+
+/// What became of moves that were committed.
+pub(crate) fn committed(
+    moves: Vec<Move>,
+    mut changed: HashMap<Shard, Changed>,
+    batch: &Batch,
+) -> impl Iterator<Item = (Shard, Outcome)> {
+    moves.into_iter().flat_map(move |its| {
+        let (to, _) = its.to(batch);
+        let changed = changed.remove(&its.shard).unwrap_or_default();
+        let moved = (to > its.from).then_some(Outcome::Moved { from: its.from, to, changed });
+        let parked = its.park.map(Outcome::Parked);
+        moved.into_iter().chain(parked).map(move |outcome| (its.shard, outcome))
+    })
+}

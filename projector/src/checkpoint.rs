@@ -1,0 +1,133 @@
+//! How far each projection has come in each shard, as the database has it: checkpoints, parked shards, skipped events.
+
+use std::collections::{HashMap, HashSet};
+
+use events::{EventId, HistoryId, Position, Shard};
+use sqlx::{PgConnection, PgExecutor, PgPool};
+
+use crate::{batch::Item, lanes::Move};
+
+/// Where a projection stands in a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) projection: String,
+    pub(crate) shard: Shard,
+    pub(crate) history: HistoryId,
+    pub(crate) position: Position,
+    /// The event there; none before the first.
+    pub(crate) event_id: Option<EventId>,
+    pub(crate) parked: bool,
+}
+
+/// The event at which a projection stopped, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Park {
+    pub(crate) event_id: EventId,
+    pub(crate) position: Position,
+    pub(crate) reason: String,
+}
+
+impl Park {
+    pub(crate) fn at(item: &Item, reason: String) -> Self {
+        Self { event_id: item.event_id, position: item.position, reason }
+    }
+}
+
+/// Every checkpoint there is.
+pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoint>> {
+    let rows = sqlx::query!(
+        r#"select projection, shard, history, c.position, c.event_id, p.shard is not null as "parked!"
+        from checkpoint c left join parked p using (projection, shard)"#
+    );
+    let rows = rows.fetch_all(read).await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Checkpoint {
+                projection: row.projection,
+                shard: Shard::try_from(row.shard).ok()?,
+                history: HistoryId(row.history),
+                position: row.position,
+                event_id: row.event_id.map(EventId),
+                parked: row.parked,
+            })
+        })
+        .collect())
+}
+
+/// Adds the checkpoints that are missing, at the beginning of a history.
+pub(crate) async fn ensure(read: &PgPool, projections: &[&str], history: HistoryId) -> sqlx::Result<()> {
+    let projections: Vec<String> = projections.iter().map(|name| (*name).to_owned()).collect();
+    sqlx::query!(
+        "insert into checkpoint (projection, shard, history)
+        select p, s, $2 from unnest($1::text[]) p cross join generate_series(0, 63) s
+        on conflict do nothing",
+        &projections,
+        history.0,
+    )
+    .execute(read)
+    .await?;
+    Ok(())
+}
+
+/// Moves checkpoints on, each from where it is believed to stand; answers those that stood there. The row stays locked
+/// until the transaction ends, so that nobody else writes the rows of the shard meanwhile.
+pub(crate) async fn advance(
+    read: impl PgExecutor<'_>,
+    history: HistoryId,
+    moves: &[(&'static str, &Move)],
+    batch: &[Item],
+) -> sqlx::Result<HashSet<(String, Shard)>> {
+    let (mut projections, mut shards, mut from, mut to, mut events) = (vec![], vec![], vec![], vec![], vec![]);
+    for (projection, its) in moves {
+        let (position, event) = its.to(batch);
+        projections.push((*projection).to_owned());
+        shards.push(i16::from(its.shard));
+        from.push(its.from);
+        to.push(position);
+        events.push(event.map(|id| id.0));
+    }
+    let moved = sqlx::query!(
+        "update checkpoint c set position = n.position, event_id = coalesce(n.event_id, c.event_id)
+        from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::uuid[])
+            n (projection, shard, old, position, event_id)
+        where c.projection = n.projection and c.shard = n.shard and c.position = n.old and c.history = $6
+        returning c.projection, c.shard",
+        &projections,
+        &shards,
+        &from,
+        &to,
+        &events as &[Option<uuid::Uuid>],
+        history.0,
+    );
+    let moved = moved.fetch_all(read).await?;
+    Ok(moved.into_iter().filter_map(|row| Some((row.projection, Shard::try_from(row.shard).ok()?))).collect())
+}
+
+/// Notes that a projection stopped in a shard.
+pub(crate) async fn park(read: &mut PgConnection, projection: &str, shard: Shard, park: &Park) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into parked (projection, shard, position, event_id, reason) values ($1, $2, $3, $4, $5)
+        on conflict (projection, shard) do update
+        set position = excluded.position, event_id = excluded.event_id, reason = excluded.reason,
+            parked_at = clock_timestamp()",
+        projection,
+        i16::from(shard),
+        park.position,
+        park.event_id.0,
+        // Postgres keeps no NUL in a text.
+        park.reason.replace('\0', "\u{fffd}"),
+    )
+    .execute(read)
+    .await?;
+    Ok(())
+}
+
+/// The events that operators let projections pass by.
+pub(crate) async fn skipped(read: &PgPool) -> sqlx::Result<HashMap<String, HashSet<EventId>>> {
+    let mut skipped: HashMap<String, HashSet<EventId>> = HashMap::new();
+    for row in sqlx::query!("select projection, event_id from skipped").fetch_all(read).await? {
+        skipped.entry(row.projection).or_default().insert(EventId(row.event_id));
+    }
+    Ok(skipped)
+}

@@ -1,0 +1,176 @@
+//! Events from Kafka: one consumer and one decode for all projections.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use events::kafka;
+use futures::{FutureExt as _, StreamExt as _};
+use platform::kafka::Broker;
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{Consumer as _, StreamConsumer},
+    message::{BorrowedMessage, Headers as _},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{batch::Item, client::Quiet, metrics::Metrics, patience::Patience};
+
+/// Events handed on at once at most.
+const MOST_EVENTS: usize = 1_000;
+/// Payload of events handed on at once, in bytes, after which no more are added.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// What librdkafka may fetch ahead, in KiB.
+const FETCH_AHEAD_KIB: &str = "16384";
+/// How long librdkafka rests once it has fetched enough ahead, in milliseconds: not its default of a second.
+const FETCH_REST: &str = "10";
+/// How long Kafka may take to tell a topic's partitions.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where events come from.
+pub(crate) struct Source {
+    consumer: StreamConsumer<Quiet>,
+    topic: String,
+    in_process: bool,
+}
+
+/// Some events, and how far their partitions have been read.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    pub(crate) items: Vec<Item>,
+    offsets: HashMap<i32, i64>,
+}
+
+impl Source {
+    /// A consumer that has not begun to read.
+    pub(crate) fn new(broker: &Broker) -> anyhow::Result<Arc<Self>> {
+        let mut config = broker.consumer();
+        config.set("group.id", &broker.config().group).set("auto.offset.reset", "earliest");
+        config.set("queued.max.messages.kbytes", FETCH_AHEAD_KIB).set("fetch.queue.backoff.ms", FETCH_REST);
+        if !broker.in_process() {
+            // Offsets are a hint where to go on, no more: what counts are the checkpoints in the database.
+            config.set("group.protocol", "consumer");
+            config.set("enable.auto.commit", "true").set("enable.auto.offset.store", "false");
+        }
+        let consumer = config.create_with_context(Quiet::new("the projector's consumer"))?;
+        Ok(Arc::new(Self { consumer, topic: broker.config().events_topic.clone(), in_process: broker.in_process() }))
+    }
+
+    /// Hands events on until the process ends. What is not ours is passed by, with an alarm: were an event lost with
+    /// it, the one behind it in its shard would show the gap.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        broker: Broker,
+        to: mpsc::Sender<Fetched>,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) {
+        let mut patience = Patience::new("the projector's consumer");
+        while let Err(error) = self.begin(&broker).await {
+            patience.failed(error, &shutdown).await;
+            if shutdown.is_cancelled() {
+                return;
+            }
+        }
+        patience.worked();
+        let mut messages = self.consumer.stream();
+        loop {
+            // Room first: what arrives meanwhile makes one larger batch.
+            let Some(Ok(room)) = shutdown.run_until_cancelled(to.reserve()).await else { return };
+            let Some(Some(first)) = shutdown.run_until_cancelled(messages.next()).await else { return };
+            let (mut fetched, mut bytes, mut next) = (Fetched::default(), 0, Some(first));
+            while let Some(message) = next {
+                match message {
+                    Ok(message) => {
+                        bytes += message.payload_len();
+                        fetched.offsets.insert(message.partition(), message.offset() + 1);
+                        match decode(&message) {
+                            Ok(item) => fetched.items.push(item),
+                            Err(reason) => self.alarm(&message, &reason, &metrics),
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "Kafka's answer to the projector's consumer");
+                        break;
+                    }
+                }
+                let room = fetched.items.len() < MOST_EVENTS && bytes < MOST_BYTES;
+                next = if room { messages.next().now_or_never().flatten() } else { None };
+            }
+            if fetched.offsets.is_empty() {
+                patience.failed("Kafka reports an error", &shutdown).await;
+            } else {
+                self.consumer.client().context().answered();
+                patience.worked();
+                room.send(fetched);
+            }
+        }
+    }
+
+    /// These were dealt with: another consumer need not begin before them.
+    pub(crate) fn done(&self, fetched: HashMap<i32, i64>) {
+        if self.in_process {
+            return;
+        }
+        let mut offsets = TopicPartitionList::new();
+        for (partition, offset) in fetched {
+            // Only a hint; and a partition that went to another consumer meanwhile is his to answer for.
+            let _ = offsets.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
+        }
+        let _ = self.consumer.store_offsets(&offsets);
+    }
+
+    /// Joins the group; or, on the in-process broker, which serves nobody else, takes all partitions from the beginning:
+    /// its memory is no older than this process.
+    async fn begin(self: &Arc<Self>, broker: &Broker) -> anyhow::Result<()> {
+        broker.ensure_topics().await?;
+        if !self.in_process {
+            return self.consumer.subscribe(&[&self.topic]).context("cannot subscribe");
+        }
+        let source = Arc::clone(self);
+        let partitions = move || partitions(&source.consumer, &source.topic);
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..tokio::task::spawn_blocking(partitions).await?? {
+            assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+        }
+        Ok(self.consumer.assign(&assignment)?)
+    }
+
+    fn alarm(&self, message: &BorrowedMessage<'_>, reason: &str, metrics: &Metrics) {
+        metrics.alarm("foreign-message");
+        tracing::error!(
+            "topic {} holds a message that is no event of ours, at offset {} of partition {}: {reason}. It is passed by, \
+             and nothing of ours is missing for it; find out who writes to the topic (`agora events tail` shows what \
+             belongs there)",
+            self.topic,
+            message.offset(),
+            message.partition(),
+        );
+    }
+}
+
+impl Fetched {
+    /// The events, and how far their partitions are read with them.
+    pub(crate) fn into_parts(self) -> (Vec<Item>, HashMap<i32, i64>) {
+        (self.items, self.offsets)
+    }
+}
+
+/// How many partitions a topic has. Blocks for up to [`METADATA_TIMEOUT`].
+pub(crate) fn partitions<C: rdkafka::consumer::ConsumerContext>(
+    consumer: &impl rdkafka::consumer::Consumer<C>,
+    topic: &str,
+) -> anyhow::Result<i32> {
+    let metadata = consumer.client().fetch_metadata(Some(topic), METADATA_TIMEOUT)?;
+    let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    anyhow::ensure!(found > 0, "Kafka has no topic {topic}");
+    Ok(i32::try_from(found)?)
+}
+
+/// A message as an event.
+pub(crate) fn decode(message: &BorrowedMessage<'_>) -> Result<Item, String> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let headers = headers.map(|header| (header.key, header.value.unwrap_or_default()));
+    let delivered = kafka::decode(headers, message.payload().unwrap_or_default());
+    delivered.map(Item::from).map_err(|error| error.to_string())
+}

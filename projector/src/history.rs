@@ -1,0 +1,78 @@
+//! Recognises a store that was restored or replaced, and starts over on it.
+//!
+//! Beside each checkpoint stands the event that was there, and so does one in each message. A store that does not have
+//! it is not the one it was: it gets a new history, and what was made of the old one is made again.
+
+use std::collections::HashMap;
+
+use events::{EventId, HistoryId, Position};
+use sqlx::PgPool;
+
+use crate::{checkpoint::Checkpoint, store_reader::StoreReader};
+
+/// The lock of every append (`migrations/event-store/0003_append.sql`).
+const APPEND_LOCK: i64 = 418_463_542_881;
+/// The lock of who starts the read tables over: "readinit" in ASCII.
+const START_OVER_LOCK: i64 = 0x7265_6164_696e_6974;
+
+/// An event that somebody has seen at a position.
+pub(crate) type Seen = (Position, EventId);
+
+/// What checkpoints of the store's own history have seen.
+pub(crate) fn seen_by(checkpoints: &[Checkpoint], history: HistoryId) -> Vec<Seen> {
+    let ours = checkpoints.iter().filter(|checkpoint| checkpoint.history == history);
+    ours.filter_map(|checkpoint| Some((checkpoint.position, checkpoint.event_id?))).collect()
+}
+
+/// Looks everything up that was seen, and gives the store a new history where it does not have it. Answers the history
+/// that holds from now on.
+pub(crate) async fn verify(store: &StoreReader, history: HistoryId, mut seen: Vec<Seen>) -> sqlx::Result<HistoryId> {
+    seen.sort_unstable();
+    seen.dedup();
+    let positions: Vec<Position> = seen.iter().map(|(position, _)| *position).collect();
+    let found: HashMap<Position, EventId> = store.find(&positions).await?;
+    let Some((position, event)) = seen.into_iter().find(|(position, event)| found.get(position) != Some(event)) else {
+        return Ok(history);
+    };
+    let new = renew(store, history).await?;
+    tracing::error!(
+        %new,
+        "the event store is not the one it was: it does not have event {event} at position {position}, which was \
+         projected or relayed before. A backup was restored, or another database put in its place. It goes on as a new \
+         history, and the read tables are made anew from it; nothing needs to be done (`agora projections status` shows \
+         how far they are)"
+    );
+    Ok(new)
+}
+
+/// Gives the store a new history, unless somebody else did. No append is on its way meanwhile: what it answers names
+/// the history that holds.
+async fn renew(store: &StoreReader, old: HistoryId) -> sqlx::Result<HistoryId> {
+    let mut transaction = store.pool().begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", APPEND_LOCK).execute(&mut *transaction).await?;
+    sqlx::query!("update store_head set history = gen_random_uuid() where history = $1", old.0)
+        .execute(&mut *transaction)
+        .await?;
+    let new = sqlx::query_scalar!("select history from store_head").fetch_one(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(HistoryId(new))
+}
+
+/// Empties the read tables where they show another history, and puts their checkpoints at the beginning of this one.
+/// Skipped events stay skipped: they are named by their ids.
+pub(crate) async fn start_over(read: &PgPool, tables: &[&str], history: HistoryId) -> sqlx::Result<()> {
+    let mut transaction = read.begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", START_OVER_LOCK).execute(&mut *transaction).await?;
+    // First of all, as every writer of a shard does: who waits for whom is always the same.
+    let others = sqlx::query!(
+        "update checkpoint set history = $1, position = 0, event_id = null where history <> $1",
+        history.0
+    );
+    if others.execute(&mut *transaction).await?.rows_affected() > 0 {
+        sqlx::query!("delete from parked").execute(&mut *transaction).await?;
+        let truncate = format!("truncate {}", tables.join(", "));
+        sqlx::query(&truncate).execute(&mut *transaction).await?;
+        tracing::warn!(%history, "the read tables start over");
+    }
+    transaction.commit().await
+}

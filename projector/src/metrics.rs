@@ -1,0 +1,75 @@
+//! What is counted of all this.
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Gauge},
+};
+
+/// The instruments; clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    /// Events that a projection passed.
+    projected: Counter<u64>,
+    /// How far a projection's slowest shard is behind the store.
+    lag: Gauge<i64>,
+    /// Events that the relay has brought to Kafka, and its position.
+    pub(crate) relayed: Counter<u64>,
+    pub(crate) relay_position: Gauge<i64>,
+    /// Events taken from the store because Kafka did not bring them.
+    pub(crate) filled: Counter<u64>,
+    alarms: Counter<u64>,
+    parked: Gauge<u64>,
+}
+
+impl Metrics {
+    /// On the process's meter.
+    pub(crate) fn new() -> Self {
+        let meter = global::meter("agora");
+        Self {
+            projected: meter
+                .u64_counter("agora.projection.events")
+                .with_description("Events that a projection has passed.")
+                .build(),
+            lag: meter
+                .i64_gauge("agora.projection.lag")
+                .with_description("Positions between a projection's slowest shard and the newest event of that shard.")
+                .build(),
+            relayed: meter
+                .u64_counter("agora.relay.events")
+                .with_description("Events that Kafka has acknowledged.")
+                .build(),
+            relay_position: meter
+                .i64_gauge("agora.relay.position")
+                .with_description("The last position of which Kafka has everything; of the leader only.")
+                .build(),
+            filled: meter
+                .u64_counter("agora.projection.filled")
+                .with_description("Events read from the event store because Kafka had not brought them.")
+                .build(),
+            alarms: meter
+                .u64_counter("agora.alarms")
+                .with_description("Error lines that name the command which resolves them.")
+                .build(),
+            parked: meter
+                .u64_gauge("agora.projection.parked")
+                .with_description("Shards in which a projection has stopped.")
+                .build(),
+        }
+    }
+
+    pub(crate) fn projected(&self, projection: &'static str, events: usize) {
+        self.projected.add(events as u64, &[KeyValue::new("projection", projection)]);
+    }
+
+    pub(crate) fn lag(&self, projection: &'static str, positions: i64) {
+        self.lag.record(positions, &[KeyValue::new("projection", projection)]);
+    }
+
+    pub(crate) fn parked(&self, projection: &'static str, shards: usize) {
+        self.parked.record(shards as u64, &[KeyValue::new("projection", projection)]);
+    }
+
+    pub(crate) fn alarm(&self, kind: &'static str) {
+        self.alarms.add(1, &[KeyValue::new("kind", kind)]);
+    }
+}

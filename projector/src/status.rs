@@ -1,0 +1,143 @@
+//! What operators ask and decide: how far the projections are, and what becomes of a shard that stopped.
+
+use chrono::{DateTime, Utc};
+use events::{EventId, HistoryId, Position, Shard};
+use serde::Serialize;
+use sqlx::PgPool;
+use std::collections::BTreeMap;
+
+/// How far everything is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The store's history.
+    pub history: HistoryId,
+    /// The store's newest position.
+    pub head: Position,
+    /// How far Kafka has everything; none before the relay first ran. It may be behind by what was sent within the last
+    /// half second.
+    pub relayed: Option<Position>,
+    /// By name.
+    pub projections: BTreeMap<String, Vec<ShardStatus>>,
+}
+
+/// How far a projection is in one shard.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShardStatus {
+    /// Which.
+    pub shard: Shard,
+    /// The history that its rows show: another than the store's while the read tables start over.
+    pub history: HistoryId,
+    /// Its rows show everything up to here.
+    pub position: Position,
+    /// The newest event of the shard.
+    pub head: Position,
+    /// How many events of the shard its rows do not show yet.
+    pub lag: i64,
+    /// Since when the first of them waits.
+    pub waiting_since: Option<DateTime<Utc>>,
+    /// Where it has stopped, where it has.
+    pub parked: Option<Parked>,
+}
+
+/// Where a projection has stopped.
+#[derive(Clone, Debug, Serialize)]
+pub struct Parked {
+    /// The event it could not fold.
+    pub event_id: EventId,
+    /// That event's place in the store.
+    pub position: Position,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub at: DateTime<Utc>,
+}
+
+/// Looks up how far everything is. `store` and `read` have the two schemas on their `search_path`.
+///
+/// # Errors
+/// Those of the databases.
+pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
+    // The read tables first: what they show is in the store, so that no lag is below zero.
+    let shards = sqlx::query!(
+        r#"select c.projection, c.shard, c.history, c.position, p.event_id as "event_id?",
+            p.position as "stopped_at?", p.reason as "reason?", p.parked_at as "parked_at?"
+        from checkpoint c left join parked p using (projection, shard) order by 1, 2"#
+    )
+    .fetch_all(read)
+    .await?;
+    let head = sqlx::query!(
+        "select history, position, (select max(position) from relay r where r.history = h.history) as relayed
+        from store_head h"
+    )
+    .fetch_one(store)
+    .await?;
+    let positions: Vec<i64> = shards.iter().map(|row| if row.history == head.history { row.position } else { 0 }).collect();
+    let numbers: Vec<i16> = shards.iter().map(|row| row.shard).collect();
+    let behind = sqlx::query!(
+        r#"select coalesce(newest.position, 0) as "head!", coalesce(l.lag, 0) as "lag!", l.since
+        from unnest($1::smallint[], $2::bigint[]) with ordinality c (shard, position, nth)
+        left join lateral (
+            select position from events where shard = c.shard order by position desc limit 1
+        ) newest on true
+        left join lateral (
+            select count(*) as lag, min(recorded_at) as since from events
+            where shard = c.shard and position > c.position and newest.position > c.position
+        ) l on true
+        order by c.nth"#,
+        &numbers,
+        &positions,
+    )
+    .fetch_all(store)
+    .await?;
+    let mut projections: BTreeMap<String, Vec<ShardStatus>> = BTreeMap::new();
+    for (row, behind) in shards.into_iter().zip(behind) {
+        let Ok(shard) = Shard::try_from(row.shard) else { continue };
+        let parked = row.event_id.zip(row.stopped_at).zip(row.reason).zip(row.parked_at);
+        projections.entry(row.projection).or_default().push(ShardStatus {
+            shard,
+            history: HistoryId(row.history),
+            position: row.position,
+            head: behind.head,
+            lag: behind.lag,
+            waiting_since: behind.since,
+            parked: parked.map(|(((event_id, position), reason), at)| Parked {
+                event_id: EventId(event_id),
+                position,
+                reason,
+                at,
+            }),
+        });
+    }
+    Ok(Status { history: HistoryId(head.history), head: head.position, relayed: head.relayed, projections })
+}
+
+/// Lets a projection that stopped in a shard try again; answers whether it had stopped. The projector takes it up within
+/// two seconds.
+///
+/// # Errors
+/// Those of the database.
+pub async fn retry(read: &PgPool, projection: &str, shard: Shard) -> sqlx::Result<bool> {
+    let parked = sqlx::query!("delete from parked where projection = $1 and shard = $2", projection, i16::from(shard));
+    Ok(parked.execute(read).await?.rows_affected() > 0)
+}
+
+/// Lets a projection that stopped in a shard pass by the event it stopped at, now and in every rebuild; answers which
+/// event that is, or none where it had not stopped. The projector takes it up within two seconds.
+///
+/// # Errors
+/// Those of the database.
+pub async fn skip(read: &PgPool, projection: &str, shard: Shard, reason: &str) -> sqlx::Result<Option<EventId>> {
+    let skipped = sqlx::query_scalar!(
+        "with stopped as (
+            delete from parked where projection = $1 and shard = $2 returning projection, event_id, position
+        )
+        insert into skipped (projection, event_id, position, reason)
+        select projection, event_id, position, $3 from stopped
+        on conflict (projection, event_id) do update set reason = excluded.reason, skipped_at = clock_timestamp()
+        returning event_id",
+        projection,
+        i16::from(shard),
+        reason,
+    );
+    Ok(skipped.fetch_optional(read).await?.map(EventId))
+}

@@ -1,0 +1,294 @@
+//! Rows of read tables: loaded by the batch, changed in memory, written back by the batch.
+//!
+//! [`read_table!`] declares a row once: its table, its key, its columns and how a written column merges with the one
+//! that is there. All statements follow from that, and take the same form for one row and for ten thousand.
+
+use std::{collections::HashMap, fmt};
+
+use sqlx::{
+    PgConnection, Postgres,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+use uuid::Uuid;
+
+use crate::projection::Fault;
+
+pub(crate) use cell::{Cell, Key, Path};
+
+mod cell;
+
+/// A statement that takes its parameters.
+pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// A row of a read table; [`read_table!`] implements it.
+pub(crate) trait Row: Clone + fmt::Debug + Send + Sync + 'static {
+    /// What identifies it: one column, or a tuple of several.
+    type Key: Key;
+    /// Its table. Unqualified: the connection's `search_path` says which schema's.
+    const TABLE: &'static str;
+
+    /// Its own key.
+    fn key(&self) -> Self::Key;
+    /// The SQL that reads and writes it.
+    fn statements() -> &'static Statements;
+    /// From a row that [`Statements::select`] found.
+    fn read(row: &PgRow) -> sqlx::Result<Self>;
+    /// The parameters of [`Statements::upsert`]: an array for each column.
+    fn bind(rows: Vec<Self>, statement: Statement<'_>) -> Statement<'_>;
+}
+
+/// One column of a table.
+pub(crate) struct Column {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The type in which a parameter carries it.
+    pub(crate) sent_as: &'static str,
+    /// What makes the column's own type of that.
+    pub(crate) cast: &'static str,
+    /// How a written value meets the one that is there.
+    pub(crate) merge: Merge,
+}
+
+/// How a written value meets the one that is there.
+#[derive(Clone, Copy)]
+pub(crate) enum Merge {
+    /// It takes its place.
+    Replace,
+    /// It is added: the rows in memory hold differences, and are never loaded.
+    Add,
+    /// The greater one stays.
+    Greatest,
+}
+
+/// The SQL that reads and writes one table.
+pub(crate) struct Statements {
+    columns: String,
+    select: String,
+    upsert: String,
+    delete: String,
+}
+
+impl Statements {
+    /// For the table of these columns, of which the first `keys` are the primary key.
+    pub(crate) fn new(table: &str, keys: usize, columns: &[Column]) -> Self {
+        let (key, rest) = columns.split_at(keys);
+        let list = |of: &[Column], text: fn(&Column) -> String| of.iter().map(text).collect::<Vec<_>>().join(", ");
+        let arrays = |of: &[Column]| {
+            let numbered = of.iter().enumerate();
+            numbered.map(|(n, column)| format!("${}::{}[]", n + 1, column.sent_as)).collect::<Vec<_>>().join(", ")
+        };
+        let names = list(columns, |column| column.name.to_owned());
+        let key_names = list(key, |column| column.name.to_owned());
+        let key_arrays = arrays(key);
+        let values = list(columns, |column| format!("n.{}{}", column.name, column.cast));
+        let on_conflict = if rest.is_empty() {
+            "do nothing".to_owned()
+        } else {
+            let set = |Column { name, merge, .. }: &Column| match merge {
+                Merge::Replace => format!("{name} = excluded.{name}"),
+                Merge::Add => format!("{name} = o.{name} + excluded.{name}"),
+                Merge::Greatest => format!("{name} = greatest(o.{name}, excluded.{name})"),
+            };
+            format!("do update set {}", rest.iter().map(set).collect::<Vec<_>>().join(", "))
+        };
+        Self {
+            select: format!("select {names} from unnest({key_arrays}) k ({key_names}) join {table} using ({key_names})"),
+            upsert: format!(
+                "insert into {table} as o ({names}) select {values} from unnest({}) n ({names}) \
+                 on conflict ({key_names}) {on_conflict}",
+                arrays(columns)
+            ),
+            delete: format!(
+                "delete from {table} where ({key_names}) in (select {key_names} from unnest({key_arrays}) k ({key_names}))"
+            ),
+            columns: names,
+        }
+    }
+}
+
+/// The rows of one table that a batch touches.
+pub(crate) struct Table<R: Row> {
+    rows: HashMap<R::Key, Slot<R>>,
+}
+
+struct Slot<R> {
+    /// None: there is no such row, or it is to go.
+    row: Option<R>,
+    changed: bool,
+}
+
+impl<R: Row> Default for Table<R> {
+    fn default() -> Self {
+        Self { rows: HashMap::new() }
+    }
+}
+
+impl<R: Row> Table<R> {
+    /// The rows of these keys, as far as they are there.
+    pub(crate) async fn load(keys: impl IntoIterator<Item = R::Key>, from: &mut PgConnection) -> sqlx::Result<Self> {
+        let mut keys: Vec<R::Key> = keys.into_iter().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut table = Self::default();
+        if !keys.is_empty() {
+            table.add(R::Key::bind(keys, sqlx::query(&R::statements().select)), from).await?;
+        }
+        Ok(table)
+    }
+
+    /// Adds all rows whose `column` is one of `ids`.
+    pub(crate) async fn add_where(&mut self, column: &str, ids: &[Uuid], from: &mut PgConnection) -> sqlx::Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("select {} from {} where {column} = any($1)", R::statements().columns, R::TABLE);
+        self.add(sqlx::query(&sql).bind(ids), from).await
+    }
+
+    /// Adds what a statement finds that selects all columns.
+    pub(crate) async fn add(&mut self, statement: Statement<'_>, from: &mut PgConnection) -> sqlx::Result<()> {
+        for found in statement.fetch_all(from).await? {
+            let row = R::read(&found)?;
+            self.rows.entry(row.key()).or_insert(Slot { row: Some(row), changed: false });
+        }
+        Ok(())
+    }
+
+    /// The row of that key, where it is there and was loaded or put.
+    pub(crate) fn get(&self, key: R::Key) -> Option<&R> {
+        self.rows.get(&key)?.row.as_ref()
+    }
+
+    /// All rows in memory.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &R> {
+        self.rows.values().filter_map(|slot| slot.row.as_ref())
+    }
+
+    /// The row of that key, to be changed.
+    pub(crate) fn change(&mut self, key: R::Key) -> Result<&mut R, Fault> {
+        match self.rows.get_mut(&key) {
+            Some(Slot { row: Some(row), changed }) => {
+                *changed = true;
+                Ok(row)
+            }
+            _ => Err(Fault::NoRow { table: R::TABLE, key: format!("{key:?}") }),
+        }
+    }
+
+    /// The row of that key, to be changed; `new` where there is none in memory.
+    pub(crate) fn change_or(&mut self, key: R::Key, new: impl FnOnce() -> R) -> &mut R {
+        let slot = self.rows.entry(key).or_insert(Slot { row: None, changed: true });
+        slot.changed = true;
+        slot.row.get_or_insert_with(new)
+    }
+
+    /// Puts a row in the place of what is there.
+    pub(crate) fn put(&mut self, row: R) {
+        self.rows.insert(row.key(), Slot { row: Some(row), changed: true });
+    }
+
+    /// Removes the row of that key, loaded or not.
+    pub(crate) fn remove(&mut self, key: R::Key) {
+        self.rows.insert(key, Slot { row: None, changed: true });
+    }
+
+    /// Writes what was changed, in the order of the keys.
+    pub(crate) async fn write(self, to: &mut PgConnection) -> sqlx::Result<()> {
+        let mut changed: Vec<(R::Key, Option<R>)> =
+            self.rows.into_iter().filter(|(_, slot)| slot.changed).map(|(key, slot)| (key, slot.row)).collect();
+        changed.sort_unstable_by_key(|(key, _)| *key);
+        let (mut rows, mut gone) = (Vec::new(), Vec::new());
+        for (key, row) in changed {
+            match row {
+                Some(row) => rows.push(row),
+                None => gone.push(key),
+            }
+        }
+        if !gone.is_empty() {
+            R::Key::bind(gone, sqlx::query(&R::statements().delete)).execute(&mut *to).await?;
+        }
+        if !rows.is_empty() {
+            R::bind(rows, sqlx::query(&R::statements().upsert)).execute(&mut *to).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The columns of a row, as [`Table::add`] wants them selected.
+pub(crate) fn columns<R: Row>() -> &'static str {
+    &R::statements().columns
+}
+
+/// Declares a row of a read table. A column is replaced by what is written, unless `=> Add` or `=> Greatest` says
+/// how it merges ([`Merge`]).
+macro_rules! read_table {
+    ($(
+        $(#[$doc:meta])*
+        $row:ident in $table:literal {
+            key { $($key:ident: $key_type:ty),+ $(,)? }
+            $($(#[$column_doc:meta])* $column:ident: $type:ty $(=> $merge:ident)?),* $(,)?
+        }
+    )+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub(crate) struct $row {
+            $(pub(crate) $key: $key_type,)+
+            $($(#[$column_doc])* pub(crate) $column: $type,)*
+        }
+
+        impl $crate::table::Row for $row {
+            type Key = $crate::table::read_table!(@key $($key_type),+);
+            const TABLE: &'static str = $table;
+
+            fn key(&self) -> Self::Key {
+                ($(self.$key),+)
+            }
+
+            fn statements() -> &'static $crate::table::Statements {
+                use $crate::table::{Cell, Column, Merge, Statements};
+                static STATEMENTS: std::sync::LazyLock<Statements> = std::sync::LazyLock::new(|| {
+                    const KEYS: usize = [$(stringify!($key)),+].len();
+                    Statements::new($table, KEYS, &[
+                        $(Column {
+                            name: stringify!($key),
+                            sent_as: <$key_type as Cell>::SENT_AS,
+                            cast: <$key_type as Cell>::CAST,
+                            merge: Merge::Replace,
+                        },)+
+                        $(Column {
+                            name: stringify!($column),
+                            sent_as: <$type as Cell>::SENT_AS,
+                            cast: <$type as Cell>::CAST,
+                            merge: $crate::table::read_table!(@merge $($merge)?),
+                        },)*
+                    ])
+                });
+                &STATEMENTS
+            }
+
+            fn read(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+                use sqlx::Row as _;
+                Ok(Self {
+                    $($key: row.try_get(stringify!($key))?,)+
+                    $($column: row.try_get(stringify!($column))?,)*
+                })
+            }
+
+            fn bind(rows: Vec<Self>, statement: $crate::table::Statement<'_>) -> $crate::table::Statement<'_> {
+                $(let mut $key: Vec<$key_type> = Vec::with_capacity(rows.len());)+
+                $(let mut $column: Vec<$type> = Vec::with_capacity(rows.len());)*
+                for row in rows {
+                    $($key.push(row.$key);)+
+                    $($column.push(row.$column);)*
+                }
+                statement$(.bind($key))+$(.bind($column))*
+            }
+        }
+    )+};
+    (@key $type:ty) => { $type };
+    (@key $($type:ty),+) => { ($($type),+) };
+    (@merge) => { Merge::Replace };
+    (@merge $merge:ident) => { Merge::$merge };
+}
+pub(crate) use read_table;

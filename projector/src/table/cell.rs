@@ -1,0 +1,118 @@
+//! What stands in a column, and what identifies a row.
+
+use std::{fmt, hash::Hash};
+
+use chrono::{DateTime, Utc};
+use sqlx::{
+    Decode, Encode, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef},
+    types::Json,
+};
+use uuid::Uuid;
+
+use super::Statement;
+
+/// What can stand in a column.
+pub(crate) trait Cell {
+    /// Postgres's name of the type in which a parameter carries it.
+    const SENT_AS: &'static str;
+    /// What makes the column's own type of that.
+    const CAST: &'static str = "";
+}
+
+macro_rules! cells {
+    ($($type:ty = $name:literal),+ $(,)?) => {
+        $(impl Cell for $type { const SENT_AS: &'static str = $name; })+
+    };
+}
+
+cells! {
+    bool = "boolean",
+    i16 = "smallint",
+    i32 = "integer",
+    i64 = "bigint",
+    f64 = "double precision",
+    String = "text",
+    &'static str = "text",
+    Uuid = "uuid",
+    DateTime<Utc> = "timestamptz",
+}
+
+impl<T> Cell for Json<T> {
+    const SENT_AS: &'static str = "jsonb";
+}
+
+impl<T: Cell> Cell for Option<T> {
+    const SENT_AS: &'static str = T::SENT_AS;
+    const CAST: &'static str = T::CAST;
+}
+
+/// What identifies a row: one column or two.
+pub(crate) trait Key: Copy + Eq + Ord + Hash + fmt::Debug + Send + Sync {
+    /// Binds an array for each column.
+    fn bind(keys: Vec<Self>, statement: Statement<'_>) -> Statement<'_>;
+}
+
+impl Key for Uuid {
+    fn bind(keys: Vec<Self>, statement: Statement<'_>) -> Statement<'_> {
+        statement.bind(keys)
+    }
+}
+
+impl<T> Key for (Uuid, T)
+where
+    T: Copy + Eq + Ord + Hash + fmt::Debug + Send + Sync + PgHasArrayType + Type<Postgres> + 'static,
+    T: for<'q> Encode<'q, Postgres>,
+{
+    fn bind(keys: Vec<Self>, statement: Statement<'_>) -> Statement<'_> {
+        let (first, second): (Vec<Uuid>, Vec<T>) = keys.into_iter().unzip();
+        statement.bind(first).bind(second)
+    }
+}
+
+/// An `integer[]` in one row. Arrays of arrays do not pass through `unnest`, so it is sent as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Path(pub(crate) Vec<i32>);
+
+impl Path {
+    /// One step further down.
+    pub(crate) fn below(&self, number: i32) -> Self {
+        Self(self.0.iter().copied().chain([number]).collect())
+    }
+}
+
+impl Cell for Path {
+    const SENT_AS: &'static str = "text";
+    const CAST: &'static str = "::integer[]";
+}
+
+impl Type<Postgres> for Path {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+
+    fn compatible(found: &PgTypeInfo) -> bool {
+        <Vec<i32> as Type<Postgres>>::compatible(found)
+    }
+}
+
+impl PgHasArrayType for Path {
+    fn array_type_info() -> PgTypeInfo {
+        <&str as PgHasArrayType>::array_type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Path {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let numbers: Vec<String> = self.0.iter().map(i32::to_string).collect();
+        <String as Encode<Postgres>>::encode(format!("{{{}}}", numbers.join(",")), buffer)
+    }
+}
+
+impl Decode<'_, Postgres> for Path {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        <Vec<i32> as Decode<Postgres>>::decode(value).map(Self)
+    }
+}

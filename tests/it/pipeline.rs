@@ -1,0 +1,303 @@
+//! The whole way: commands over HTTP, the event store, Kafka, read tables, caches, reads. On both brokers.
+
+use std::collections::BTreeMap;
+
+use agora_tests::{
+    forum::{Person, TestForum},
+    kafka,
+};
+use events::{Delivered, HistoryId};
+use futures::{StreamExt, stream};
+use projector::StoreReader;
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn the_tour_on_the_in_process_broker() {
+    let forum = TestForum::start().await;
+    tour(&forum).await;
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn the_tour_on_apache_kafka() {
+    let forum = TestForum::start_on_kafka(kafka::shared().await.brokers()).await;
+    tour(&forum).await;
+    messages_are_the_rows(&forum).await;
+    forum.stop().await;
+}
+
+/// What the README shows: everything that was written is read at once with the position token.
+async fn tour(forum: &TestForum) {
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "First flush").await;
+    let reply = bob.reply(&thread, "Two *minutes*.").await;
+    ada.put(&format!("/v2/posts/{reply}/reaction"), &json!({"kind": "like"})).await.expect(200);
+    ada.put(&format!("/v2/threads/{thread}/answer"), &json!({"post_id": reply})).await.expect(200);
+    ada.catch_up(&bob);
+
+    let page = ada.get(&format!("/v2/threads/{thread}/posts")).await.expect(200);
+    let posts = page["items"].as_array().expect("posts");
+    let shown: Vec<_> = posts.iter().map(|post| (&post["id"], &post["number"], &post["author"]["username"])).collect();
+    assert_eq!(shown, [
+        (&json!(opening), &json!(1), &json!("ada")),
+        (&json!(reply), &json!(2), &json!("bob"))
+    ]);
+    assert_eq!(posts[1]["body_html"], "<p>Two <em>minutes</em>.</p>\n");
+    assert_eq!(posts[1]["reactions"], json!({"like": 1}));
+
+    let head = ada.get(&format!("/v2/threads/{thread}")).await.expect(200);
+    assert_eq!((&head["replies"], &head["answer_id"]), (&json!(1), &json!(reply)));
+    let list = ada.get("/v2/communities/tea/threads?sort=active").await.expect(200);
+    assert_eq!(list["items"][0]["id"], json!(thread));
+    let communities = forum.guest().get_after(&ada, "/v2/communities").await.expect(200);
+    assert_eq!(communities["items"][0]["slug"], "tea");
+    let tree = ada.get("/v2/communities/tea/categories").await.expect(200);
+    assert_eq!((&tree["items"][0]["threads"], &tree["items"][0]["posts"]), (&json!(1), &json!(2)));
+    let card = ada.get("/v2/accounts/bob").await.expect(200);
+    assert_eq!((&card["username"], &card["posts"]), (&json!("bob"), &json!(1)));
+}
+
+/// Reads the topic as any consumer would, and compares each message with the store's row.
+async fn messages_are_the_rows(forum: &TestForum) {
+    let rows = rows(forum).await;
+    let messages = {
+        let broker = forum.broker.clone();
+        let many = rows.len();
+        tokio::task::spawn_blocking(move || consume(&broker, many)).await.expect("consumes")
+    };
+    let mut by_position = BTreeMap::new();
+    for message in messages {
+        by_position.insert(message.envelope.position, message);
+    }
+    assert_eq!(by_position.len(), rows.len(), "every event is in Kafka");
+    let mut last = BTreeMap::new();
+    for row in rows {
+        let message = &by_position[&row.position];
+        assert_eq!(message.envelope, row, "the same envelope, the payload byte for byte");
+        let previous = last.insert(row.shard, row.position).unwrap_or(0);
+        assert_eq!(message.previous, previous, "each names the one before it in its shard");
+    }
+    let history: uuid::Uuid =
+        sqlx::query_scalar("select history from store_head").fetch_one(&forum.pool).await.expect("the history");
+    assert!(by_position.values().all(|message| message.history == HistoryId(history)));
+}
+
+async fn rows(forum: &TestForum) -> Vec<events::Envelope> {
+    let reader = StoreReader::new(forum.pool.clone());
+    let read = reader.after(0, 10_000).await.expect("reads the store");
+    read.events.into_iter().map(|event| event.unwrap_or_else(|it| panic!("{}", it.reason))).collect()
+}
+
+fn consume(broker: &platform::kafka::Broker, many: usize) -> Vec<Delivered> {
+    let consumer: BaseConsumer = broker.consumer().set("group.id", "test-reader").create().expect("a consumer");
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..broker.config().partitions {
+        partitions
+            .add_partition_offset(&broker.config().events_topic, partition, Offset::Beginning)
+            .expect("a partition");
+    }
+    consumer.assign(&partitions).expect("assigns");
+    let mut found: BTreeMap<i64, Delivered> = BTreeMap::new();
+    while found.len() < many {
+        let message = consumer.poll(std::time::Duration::from_secs(20)).expect("a message in time").expect("a message");
+        let headers = message.headers().expect("headers");
+        let headers = headers.iter().filter_map(|header| Some((header.key, header.value?)));
+        let event = events::kafka::decode(headers, message.payload().expect("a value")).expect("one of ours");
+        found.insert(event.envelope.position, event);
+    }
+    found.into_values().collect()
+}
+
+#[tokio::test]
+async fn two_hundred_who_write_and_read_at_once_see_what_they_wrote() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Busy").await;
+    let pairs = (0..200).map(|n| {
+        let (ada, thread) = (&ada, &thread);
+        async move {
+            let reply = ada.elsewhere();
+            let id = reply.reply(thread, &format!("reply {n}")).await;
+            let post = reply.get(&format!("/v2/posts/{id}")).await.expect(200);
+            assert_eq!(post["body"], format!("reply {n}"));
+            let number = post["number"].as_i64().expect("a number");
+            let page = reply.get(&format!("/v2/threads/{thread}/posts?from={number}&limit=1")).await.expect(200);
+            assert_eq!(page["items"][0]["id"], json!(id), "the page has it too");
+            let head = reply.get(&format!("/v2/threads/{thread}")).await.expect(200);
+            assert!(head["replies"].as_i64() >= Some(number - 1), "{head} after reply {number}");
+            number
+        }
+    });
+    let mut numbers: Vec<_> = stream::iter(pairs).buffer_unordered(200).collect().await;
+    numbers.sort_unstable();
+    assert_eq!(numbers, (2..202).collect::<Vec<_>>());
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_takes_effect_once_and_is_answered_alike() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Once").await;
+    let path = format!("/v2/threads/{thread}/posts");
+    let body = json!({"body": "once"});
+    let send = async |body: &Value| ada.send(reqwest::Method::POST, &path, Some(body), &[("idempotency-key", "k1")]).await;
+    let all: Vec<_> = stream::iter(0..20).map(|_| send(&body)).buffer_unordered(20).collect().await;
+    let first = all[0].body.clone();
+    for answer in &all {
+        assert_eq!((answer.status, &answer.body), (201, &first), "{answer:?}");
+        assert_eq!(answer.header("location"), all[0].header("location"));
+        assert_eq!(answer.header("agora-position"), all[0].header("agora-position"));
+    }
+    let fresh = all.iter().filter(|answer| answer.header("idempotency-replayed").is_none()).count();
+    assert_eq!(fresh, 1, "one took effect, the others are told so");
+    send(&json!({"body": "something else"})).await.expect_problem(422, "idempotency-key-reused");
+    let head = ada.get(&format!("/v2/threads/{thread}")).await.expect(200);
+    assert_eq!(head["replies"], 1);
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn a_thread_is_locked_while_replies_come_in() {
+    let forum = TestForum::start().await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Soon locked").await;
+    let path = format!("/v2/threads/{thread}/posts");
+    let replies = stream::iter(0..100).map(|n| {
+        let (bob, path) = (&bob, &path);
+        async move { bob.post(path, &json!({"body": format!("reply {n}")})).await }
+    });
+    let lock = async { ada.put(&format!("/v2/threads/{thread}/lock"), &json!({})).await.expect(200) };
+    let (answers, _) = tokio::join!(replies.buffer_unordered(25).collect::<Vec<_>>(), lock);
+    let written = answers.iter().filter(|answer| answer.status == 201).count();
+    for refused in answers.into_iter().filter(|answer| answer.status != 201) {
+        refused.expect_problem(422, "thread-locked");
+    }
+    // Commit order is position order: nothing stands behind the lock.
+    let behind: i64 = sqlx::query_scalar(
+        "select count(*) from events reply, events lock
+         where reply.event_type = 'post.written' and lock.event_type = 'thread.locked'
+           and reply.position > lock.position",
+    )
+    .fetch_one(&forum.pool)
+    .await
+    .expect("a count");
+    assert_eq!(behind, 0);
+    let head = bob.get_after(&ada, &format!("/v2/threads/{thread}")).await.expect(200);
+    assert_eq!(head["replies"], written);
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_private_community_shows_to_a_stranger() {
+    let forum = TestForum::start().await;
+    let (ada, bob, eve) = (forum.person("ada").await, forum.person("bob").await, forum.person("eve").await);
+    let den = forum.community_with(&ada, "den", &json!({"visibility": "public"})).await;
+    let (thread, opening) = ada.thread(&den, "Whispers").await;
+    let reply = bob.reply(&thread, "a secret").await;
+    let paths = [
+        "/v2/communities/den".to_owned(),
+        format!("/v2/communities/{}", den.id),
+        "/v2/communities/den/categories".to_owned(),
+        "/v2/communities/den/members".to_owned(),
+        "/v2/communities/den/threads".to_owned(),
+        "/v2/communities/den/tags".to_owned(),
+        format!("/v2/threads/{thread}"),
+        format!("/v2/threads/{thread}/posts"),
+        format!("/v2/threads/{thread}/posts?view=tree"),
+        format!("/v2/posts/{opening}"),
+        format!("/v2/posts/{reply}/revisions"),
+        format!("/v2/categories/{}", den.category),
+    ];
+    let lists = ["/v2/communities", "/v2/accounts/bob", "/v2/accounts/bob/posts", "/v2/accounts/ada/threads"];
+    eve.catch_up(&ada);
+    eve.catch_up(&bob);
+    // While it is public all of it shows, and is cached.
+    for path in &paths {
+        eve.get(path).await.expect(200);
+        forum.guest().get_after(&eve, path).await.expect(200);
+    }
+    assert_eq!(eve.get("/v2/accounts/bob").await.expect(200)["posts"], 1);
+    for path in lists {
+        eve.get(path).await.expect(200);
+    }
+
+    ada.patch("/v2/communities/den", &json!({"visibility": "private"})).await.expect(200);
+    eve.catch_up(&ada);
+    for stranger in [&eve, &forum.guest()] {
+        stranger.catch_up(&eve);
+        for path in &paths {
+            stranger.get(path).await.expect_problem(404, problem_of(path));
+        }
+        for path in lists {
+            let shown = stranger.get(path).await.expect(200).to_string();
+            for secret in ["den", "Whispers", "a secret", &thread, &reply, &den.id] {
+                assert!(!shown.contains(secret), "{path} shows {secret}: {shown}");
+            }
+        }
+        assert_eq!(stranger.get("/v2/accounts/bob").await.expect(200)["posts"], 0, "not even as a count");
+    }
+    eve.put(&format!("/v2/posts/{reply}/reaction"), &json!({"kind": "like"})).await.expect_status(404);
+    eve.put(&format!("/v2/communities/den/members/{}", eve.id()), &json!({})).await.expect_status(404);
+    for path in &paths {
+        ada.get(path).await.expect(200);
+    }
+    forum.stop().await;
+}
+
+/// Each kind of thing that is not there has a name.
+fn problem_of(path: &str) -> &'static str {
+    match path.split('/').nth(2) {
+        Some("communities") => "community-not-found",
+        Some("threads") => "thread-not-found",
+        Some("posts") => "post-not-found",
+        _ => "category-not-found",
+    }
+}
+
+#[tokio::test]
+async fn a_trace_that_a_client_began_is_in_the_event() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let body = json!({"slug": "traced", "name": "Traced", "description": ""});
+    let headers = [("traceparent", traceparent.as_str())];
+    ada.send(reqwest::Method::POST, "/v2/communities", Some(&body), &headers).await.expect(201);
+    let recorded: Vec<Option<String>> =
+        sqlx::query_scalar("select metadata->>'traceparent' from events where event_type = 'community.created'")
+            .fetch_all(&forum.pool)
+            .await
+            .expect("the event");
+    assert!(matches!(&recorded[..], [Some(parent)] if parent.contains(trace)), "{recorded:?}");
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn a_person_reads_what_they_wrote_in_every_view() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    every_view(&ada, &tea.slug).await;
+    forum.stop().await;
+}
+
+async fn every_view(ada: &Person<'_>, slug: &str) {
+    for path in ["", "/categories", "/members", "/threads", "/tags", "/moderation-log"] {
+        let answer = ada.get(&format!("/v2/communities/{slug}{path}")).await;
+        assert!(answer.header("agora-position").is_some(), "{path} says what it reflects");
+        let etag = answer.header("etag").expect("an ETag").to_owned();
+        answer.expect(200);
+        let again = ada.send(reqwest::Method::GET, &format!("/v2/communities/{slug}{path}"), None, &[("if-none-match", &etag)]).await;
+        assert_eq!((again.status, again.bytes.len()), (304, 0), "{path}");
+    }
+}
