@@ -7,8 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use agora::embedded::EmbeddedPostgres;
-use platform::db::{self, DatabaseConfig};
+use agora::{config::Config, embedded::EmbeddedPostgres, stack};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::sync::OnceCell;
 
@@ -57,7 +56,8 @@ async fn server() -> &'static Server {
         .get_or_init(|| async {
             let postgres = tokio::task::spawn_blocking(start).await.expect("the test server starts");
             execute(postgres.postgres.url(), &format!("create database {TEMPLATE}")).await;
-            migrate(&postgres.postgres.url_of(TEMPLATE)).await;
+            let template = Config::default().with_database(&postgres.postgres.url_of(TEMPLATE));
+            stack::migrate(&template).await.expect("the migrations apply");
             postgres
         })
         .await
@@ -83,17 +83,6 @@ pub(crate) fn temporary_directory(name: &str) -> PathBuf {
         .tempdir()
         .expect("a temporary directory")
         .keep()
-}
-
-async fn migrate(url: &str) {
-    let config = DatabaseConfig { url: url.into(), ..DatabaseConfig::default() };
-    for (schema, migrator) in
-        [("store", sqlx::migrate!("../migrations/event-store")), ("read", sqlx::migrate!("../migrations/read"))]
-    {
-        let pool = db::connect(&config, schema, "agora-tests").await.expect("the test server answers");
-        db::migrate(&pool, schema, &migrator).await.expect("the migrations apply");
-        pool.close().await;
-    }
 }
 
 async fn execute(url: &str, sql: &str) {
