@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use agora_tests::{
+    counts::assert_counts_hold,
     forum::{Person, TestForum},
-    kafka,
+    kafka, telemetry,
 };
 use events::{Delivered, HistoryId};
 use futures::{StreamExt, stream};
@@ -44,10 +45,7 @@ async fn tour(forum: &TestForum) {
     let page = ada.get(&format!("/v2/threads/{thread}/posts")).await.expect(200);
     let posts = page["items"].as_array().expect("posts");
     let shown: Vec<_> = posts.iter().map(|post| (&post["id"], &post["number"], &post["author"]["username"])).collect();
-    assert_eq!(shown, [
-        (&json!(opening), &json!(1), &json!("ada")),
-        (&json!(reply), &json!(2), &json!("bob"))
-    ]);
+    assert_eq!(shown, [(&json!(opening), &json!(1), &json!("ada")), (&json!(reply), &json!(2), &json!("bob"))]);
     assert_eq!(posts[1]["body_html"], "<p>Two <em>minutes</em>.</p>\n");
     assert_eq!(posts[1]["reactions"], json!({"like": 1}));
 
@@ -61,6 +59,7 @@ async fn tour(forum: &TestForum) {
     assert_eq!((&tree["items"][0]["threads"], &tree["items"][0]["posts"]), (&json!(1), &json!(2)));
     let card = ada.get("/v2/accounts/bob").await.expect(200);
     assert_eq!((&card["username"], &card["posts"]), (&json!("bob"), &json!(1)));
+    assert_counts_hold(forum).await;
 }
 
 /// Reads the topic as any consumer would, and compares each message with the store's row.
@@ -149,7 +148,8 @@ async fn a_key_takes_effect_once_and_is_answered_alike() {
     let (thread, _) = ada.thread(&tea, "Once").await;
     let path = format!("/v2/threads/{thread}/posts");
     let body = json!({"body": "once"});
-    let send = async |body: &Value| ada.send(reqwest::Method::POST, &path, Some(body), &[("idempotency-key", "k1")]).await;
+    let send =
+        async |body: &Value| ada.send(reqwest::Method::POST, &path, Some(body), &[("idempotency-key", "k1")]).await;
     let all: Vec<_> = stream::iter(0..20).map(|_| send(&body)).buffer_unordered(20).collect().await;
     let first = all[0].body.clone();
     for answer in &all {
@@ -265,7 +265,7 @@ fn problem_of(path: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_trace_that_a_client_began_is_in_the_event() {
+async fn a_trace_that_a_client_began_goes_on_in_the_event_and_in_the_projector() {
     let forum = TestForum::start().await;
     let ada = forum.person("ada").await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -279,7 +279,12 @@ async fn a_trace_that_a_client_began_is_in_the_event() {
             .await
             .expect("the event");
     assert!(matches!(&recorded[..], [Some(parent)] if parent.contains(trace)), "{recorded:?}");
+    ada.get("/v2/communities/traced").await.expect(200);
+    // With the forum, the spans of what it did have ended.
     forum.stop().await;
+    let spans = telemetry::exported(trace).await;
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert!(names.contains(&"project"), "it went on in the projector: {names:?}");
 }
 
 #[tokio::test]
@@ -297,7 +302,9 @@ async fn every_view(ada: &Person<'_>, slug: &str) {
         assert!(answer.header("agora-position").is_some(), "{path} says what it reflects");
         let etag = answer.header("etag").expect("an ETag").to_owned();
         answer.expect(200);
-        let again = ada.send(reqwest::Method::GET, &format!("/v2/communities/{slug}{path}"), None, &[("if-none-match", &etag)]).await;
+        let again = ada
+            .send(reqwest::Method::GET, &format!("/v2/communities/{slug}{path}"), None, &[("if-none-match", &etag)])
+            .await;
         assert_eq!((again.status, again.bytes.len()), (304, 0), "{path}");
     }
 }

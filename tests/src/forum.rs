@@ -5,13 +5,11 @@
 
 use std::{net::SocketAddr, sync::Mutex, time::Duration};
 
-use axum::Router;
+use agora::{config::Config, stack};
 use platform::{
-    config::Secret,
-    db::{self, DatabaseConfig},
-    health::{self, Health},
-    http::{HttpConfig, bind, layers, serve},
-    identity::{IdentityConfig, PasswordConfig, Verifier, mint_operator},
+    health::Health,
+    http::{bind, serve},
+    identity::{IdentityConfig, PasswordConfig, mint_operator},
     kafka::{Broker, KafkaConfig},
 };
 use reqwest::{Method, header::HeaderMap};
@@ -20,12 +18,16 @@ use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::postgres::fresh_database;
+use crate::{postgres::fresh_database, telemetry};
 
 /// Everything of Agora, on a free port.
 pub struct TestForum {
     /// `http://127.0.0.1:<port>`.
     pub url: String,
+    /// The same, for a socket.
+    pub address: SocketAddr,
+    /// How it was set up.
+    pub config: Config,
     /// Its databases: both schemas, `store` and `read`, on the search path.
     pub pool: PgPool,
     /// Where the databases are.
@@ -40,41 +42,46 @@ pub struct TestForum {
 impl TestForum {
     /// Starts one on the in-process broker.
     pub async fn start() -> Self {
-        Self::start_on(KafkaConfig::default()).await
+        Self::start_with(|_| {}).await
     }
 
     /// Starts one on a Kafka, with topics and a group of its own there.
     pub async fn start_on_kafka(brokers: &str) -> Self {
         let own = Uuid::now_v7().simple();
-        Self::start_on(KafkaConfig {
+        let kafka = KafkaConfig {
             brokers: Some(brokers.to_owned()),
             events_topic: format!("events-{own}"),
             changes_topic: format!("changes-{own}"),
             group: format!("projector-{own}"),
             partitions: 4,
             ..KafkaConfig::default()
-        })
-        .await
+        };
+        Self::start_with(|config| config.kafka = kafka).await
     }
 
-    async fn start_on(kafka: KafkaConfig) -> Self {
+    /// Starts one that is set up otherwise.
+    pub async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
+        telemetry::start();
         let database_url = fresh_database().await;
+        let mut config = Config { identity: identity(), ..Config::default() }.with_database(&database_url);
+        config.database.max_connections = 8;
+        adjust(&mut config);
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let broker = Broker::start(&kafka).expect("a broker");
+        let broker = Broker::start(&config.kafka).expect("a broker");
         broker.ensure_topics().await.expect("topics");
-        let router = services(&database_url, &broker, &shutdown, &tasks).await;
+        let router = stack::start(&config, &broker, &Health::new(), &shutdown, &tasks).await.expect("all services");
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "a free port").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let http = HttpConfig::default();
+        let address = listener.local_addr().expect("an address");
         tasks.spawn({
-            let (router, shutdown) = (layers(router, &http), shutdown.clone());
+            let (http, shutdown) = (config.http.clone(), shutdown.clone());
             async move { serve(listener, router, &http, shutdown).await.expect("serves") }
         });
         let options: sqlx::postgres::PgConnectOptions = database_url.parse().expect("a URL");
         let pool = PgPool::connect_with(options.options([("search_path", "store,read")])).await.expect("connects");
         let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().expect("a client");
-        Self { url, pool, database_url, broker, client, shutdown, tasks }
+        let url = format!("http://{address}");
+        Self { url, address, config, pool, database_url, broker, client, shutdown, tasks }
     }
 
     /// Somebody without an account.
@@ -89,8 +96,7 @@ impl TestForum {
             "username": name, "email": format!("{name}@example.org"), "password": "correct horse", "display_name": name,
         });
         let registered = guest.post("/v2/accounts", &account).await.expect(201);
-        let tokens =
-            guest.post("/v2/sessions", &json!({"login": name, "password": "correct horse"})).await.expect(201);
+        let tokens = guest.post("/v2/sessions", &json!({"login": name, "password": "correct horse"})).await.expect(201);
         let token = tokens["access_token"].as_str().expect("a token").to_owned();
         Person { id: Some(text(&registered["id"])), token: Some(token), ..guest }
     }
@@ -98,7 +104,8 @@ impl TestForum {
     /// An operator of the platform, who may act for others.
     pub async fn operator(&self) -> Person<'_> {
         let id = Uuid::now_v7();
-        let token = mint_operator(&self.pool, &identity(), id, Duration::from_secs(600)).await.expect("a token");
+        let token =
+            mint_operator(&self.pool, &self.config.identity, id, Duration::from_secs(600)).await.expect("a token");
         Person { id: Some(id.to_string()), token: Some(token), ..self.guest() }
     }
 
@@ -133,40 +140,12 @@ impl Drop for TestForum {
     }
 }
 
+/// Hashing as cheap as it can be: these passwords guard nothing.
 fn identity() -> IdentityConfig {
-    // Hashing as cheap as it can be: these passwords guard nothing.
     IdentityConfig {
         password: PasswordConfig { memory_kib: 64, iterations: 1, ..PasswordConfig::default() },
         ..IdentityConfig::default()
     }
-}
-
-async fn services(
-    database_url: &str,
-    broker: &Broker,
-    shutdown: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Router {
-    let health = Health::new();
-    let database =
-        DatabaseConfig { url: Secret::from(database_url.to_owned()), max_connections: 8, ..DatabaseConfig::default() };
-    let config =
-        command_service::Config { database: database.clone(), identity: identity(), ..command_service::Config::default() };
-    let commands = command_service::start(&config, &health, shutdown.clone(), tasks).await.expect("commands");
-    let parts = projector::Parts {
-        event_store: database.clone(),
-        read_tables: database.clone(),
-        broker: broker.clone(),
-    };
-    projector::start(projector::Config::default(), parts, shutdown.clone(), tasks).await.expect("a projector");
-    let keys = db::connect(&database, "store", "test").await.expect("the store");
-    let verifier = Verifier::start(keys, &identity(), shutdown.clone(), tasks).await.expect("a verifier");
-    let config = query_service::Config { database, ..query_service::Config::default() };
-    let authenticator = std::sync::Arc::new(verifier);
-    let queries = query_service::start(&config, broker.clone(), authenticator, &health, shutdown.clone(), tasks)
-        .await
-        .expect("queries");
-    Router::from(commands.merge(queries).merge(health::routes(health)))
 }
 
 /// A community of a test's.
@@ -269,6 +248,17 @@ impl<'a> Person<'a> {
         let bytes = response.bytes().await.expect("a body");
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(lossy(&bytes)));
         Reply { status, headers, body, bytes: bytes.to_vec(), what: format!("{method} {path}") }
+    }
+
+    /// The same person with another access token.
+    pub fn with_token(&self, token: &str) -> Person<'a> {
+        Person { token: Some(token.to_owned()), ..self.elsewhere() }
+    }
+
+    /// Sends it, and expects to be refused so; answers the problem. `null` is no body.
+    pub async fn refused(&self, method: Method, path: &str, body: Value, problem: (u16, &str)) -> Value {
+        let body = (!body.is_null()).then_some(&body);
+        self.send(method, path, body, &[]).await.expect_problem(problem.0, problem.1)
     }
 
     /// Starts a thread; its id and its opening post's.

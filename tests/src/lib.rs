@@ -1,6 +1,9 @@
 //! What the tests stand on: real servers, started once and gone when the test process is.
 
+pub mod counts;
 pub mod forum;
 pub mod kafka;
+pub mod pages;
 pub mod postgres;
 mod reaper;
+pub mod telemetry;
