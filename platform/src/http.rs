@@ -3,17 +3,21 @@
 
 pub(crate) mod body;
 mod chassis;
+mod on_header;
+mod seen;
 mod serve;
 mod socket;
 
-pub use chassis::RequestId;
+pub use seen::RequestId;
 pub use serve::{bind, serve};
 
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    response::Response,
     routing::get,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,7 @@ use tower_http::{
     cors::{AllowOrigin, CorsLayer},
 };
 
+use self::on_header::OnHeaderLayer;
 use crate::{
     config::duration,
     health::{self, Health},
@@ -48,8 +53,9 @@ const ALLOWED_HEADERS: [&str; 10] = [
     "x-request-id",
 ];
 /// Answer headers that scripts of other origins may read.
-const EXPOSED_HEADERS: [&str; 8] = [
+const EXPOSED_HEADERS: [&str; 9] = [
     "agora-position",
+    "agora-unchanged",
     "etag",
     "idempotency-replayed",
     "link",
@@ -115,11 +121,18 @@ impl Default for HttpConfig {
 pub fn layers(router: Router, config: &HttpConfig) -> Router {
     let compression = CompressionLayer::new()
         .compress_when(SizeAbove::new(COMPRESS_FROM_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::SSE));
+    let compression =
+        ServiceBuilder::new().map_response(|response: Response<_>| response.map(Body::new)).layer(compression);
     let stack = ServiceBuilder::new()
-        .layer(option_layer(cors(&config.cors_origins)))
+        .layer(option_layer(cors(&config.cors_origins).map(|cors| OnHeaderLayer::new(header::ORIGIN, cors))))
         .layer(chassis::ChassisLayer::new(config))
-        .layer(compression);
-    router.method_not_allowed_fallback(method_not_allowed).fallback(not_found).layer(stack)
+        .layer(OnHeaderLayer::new(header::ACCEPT_ENCODING, compression.into_inner()));
+    router
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        // Without this, axum would build each handler and the layers before it anew for every request.
+        .with_state(())
+        .layer(stack)
 }
 
 /// What operators and their tools ask, on an address of its own: `/metrics` (Prometheus), `/health/live`,

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     error::Error,
     fmt::{self, Display, Write as _},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,36 +12,50 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Serialize, Serializer};
-use utoipa::ToSchema;
+use serde::Serialize;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 /// The media type of every problem (RFC 9457, section 3).
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// A refusal or failure, answered as `application/problem+json` (RFC 9457).
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug)]
 pub struct Problem {
-    /// What kind of problem it is: a stable URI reference, `/problems/<name>`. Programs tell problems apart by it.
-    #[serde(rename = "type", serialize_with = "type_reference")]
-    #[schema(value_type = String, example = "/problems/not-found")]
     name: &'static str,
+    status: StatusCode,
+    detail: String,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    cause: Option<Cause>,
+}
+
+/// A [`Problem`] as it is sent.
+#[derive(Serialize, ToSchema)]
+struct Body<'a> {
+    /// What kind of problem it is: a stable URI reference, `/problems/<name>`. Programs tell problems apart by it.
+    #[schema(example = "/problems/not-found")]
+    r#type: String,
     /// The kind in words, the same for every occurrence.
     #[schema(example = "Not found")]
     title: String,
     /// The HTTP status code, again.
-    #[serde(serialize_with = "status_code")]
-    #[schema(value_type = u16, example = 404)]
-    status: StatusCode,
+    #[schema(example = 404)]
+    status: u16,
     /// What went wrong this time, and what to do about it.
-    detail: String,
+    detail: &'a str,
     /// Which parts of the request are to blame, where that is known.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
-    errors: Vec<FieldError>,
-    #[serde(skip)]
-    #[schema(ignore)]
-    headers: Vec<(HeaderName, HeaderValue)>,
+    errors: &'a [FieldError],
 }
+
+/// Why a problem is a failure of ours, for the log: it travels beside the answer to whoever logs the request, as an
+/// extension of the response.
+#[derive(Clone, Debug)]
+pub(crate) struct Cause(pub(crate) Arc<str>);
 
 /// One part of a request that is to blame for a [`Problem`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -60,17 +75,17 @@ impl Problem {
     /// A problem of the kind `name` (lower-case words joined by hyphens, stable: it becomes the `type`), with what
     /// went wrong this time in `detail`, which is shown to the client.
     pub fn new(status: StatusCode, name: &'static str, detail: impl Display) -> Self {
-        Self { name, title: title(name), status, detail: detail.to_string(), errors: Vec::new(), headers: Vec::new() }
+        Self { name, status, detail: detail.to_string(), errors: Vec::new(), headers: Vec::new(), cause: None }
     }
 
-    /// A failure of ours. The cause and the causes below it are logged, once, and nothing of them is shown.
+    /// A failure of ours, with [`Problem::with_cause`].
     pub fn internal(cause: &(dyn Error + 'static)) -> Self {
-        tracing::error!(cause = %Chain(cause), "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal-error",
             "Something failed on our side and was logged. The x-request-id of this answer finds it there.",
         )
+        .with_cause(cause)
     }
 
     /// Something we depend on, or we ourselves, cannot serve now; the same request may succeed after `retry_after`.
@@ -97,6 +112,26 @@ impl Problem {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// The same, because of `cause`. It and the causes below it are logged when the request is answered, and nothing of
+    /// them is shown.
+    #[must_use]
+    pub fn with_cause(mut self, cause: &(dyn Error + 'static)) -> Self {
+        self.cause = Some(Cause(Chain(cause).to_string().into()));
+        self
+    }
+
+    /// What is sent.
+    pub(crate) fn to_json(&self) -> String {
+        let body = Body {
+            r#type: format!("/problems/{}", self.name),
+            title: title(self.name),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+        };
+        serde_json::to_string(&body).expect("strings and numbers serialise")
     }
 
     /// The status it is answered with.
@@ -129,12 +164,26 @@ impl FieldError {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self).expect("strings and numbers serialise");
-        let mut response = (self.status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, CONTENT_TYPE)], self.to_json()).into_response();
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
+        }
         response
+    }
+}
+
+impl PartialSchema for Problem {
+    fn schema() -> RefOr<Schema> {
+        Body::schema()
+    }
+}
+
+impl ToSchema for Problem {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Body::schemas(schemas);
     }
 }
 
@@ -162,8 +211,7 @@ impl From<sqlx::Error> for Problem {
         if !crate::db::is_passing(&error) {
             return Self::internal(&error);
         }
-        tracing::warn!(cause = %Chain(&error), "the database cannot serve now");
-        Self::unavailable("The database cannot serve this now.", Duration::from_secs(1))
+        Self::unavailable("The database cannot serve this now.", Duration::from_secs(1)).with_cause(&error)
     }
 }
 
@@ -192,15 +240,6 @@ fn title(name: &str) -> String {
         first.make_ascii_uppercase();
     }
     words
-}
-
-fn type_reference<S: Serializer>(name: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("/problems/{name}"))
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn status_code<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u16(status.as_u16())
 }
 
 #[cfg(test)]
@@ -259,6 +298,14 @@ mod tests {
         assert_eq!(Problem::from(sqlx::Error::PoolTimedOut).status(), 503);
         assert_eq!(Problem::from(anyhow::Error::from(sqlx::Error::PoolTimedOut)).status(), 503);
         assert_eq!(Problem::from(sqlx::Error::RowNotFound).status(), 500);
+    }
+
+    #[test]
+    fn its_schema_is_that_of_what_is_sent() {
+        let schema = serde_json::to_value(Problem::schema()).expect("JSON");
+        assert_eq!(<Problem as ToSchema>::name(), "Problem");
+        assert_eq!(schema["required"], json!(["type", "title", "status", "detail"]));
+        assert_eq!(schema["properties"]["errors"]["type"], "array");
     }
 
     #[test]

@@ -168,8 +168,7 @@ async fn connection(
 fn say_goodbye(remains: &Remains) {
     static FAREWELL: LazyLock<String> = LazyLock::new(|| {
         let detail = "The head of the request took too long to arrive.";
-        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", detail);
-        let body = serde_json::to_string(&problem).expect("strings and numbers serialise");
+        let body = Problem::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", detail).to_json();
         let length = body.len();
         format!(
             "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: \

@@ -1,0 +1,206 @@
+//! What is known of a request: its id, its trace, how long it took. A read that nobody traces and that succeeds costs no
+//! more than an id and a measurement.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    extract::{FromRequestParts, Request},
+    http::{HeaderName, HeaderValue, Method, request::Parts},
+    response::Response,
+};
+use opentelemetry::{
+    KeyValue, StringValue,
+    metrics::{Histogram, Meter},
+};
+use tracing::{Level, Span, field};
+use uuid::{Builder, fmt::Hyphenated};
+
+use crate::{limits::REQUEST_ID_BYTES, problem::Cause, telemetry};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+/// Bounds of the duration histogram, in seconds: from a cached read to the handler's time limit.
+const BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+
+/// Requests that are being handled, in this process.
+static ACTIVE: AtomicI64 = AtomicI64::new(0);
+
+/// Names a request in logs and answers: the client's `X-Request-Id`, or one of ours.
+#[derive(Clone, Debug)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The id: visible ASCII, at most 64 bytes.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    fn of(request: &Request) -> Self {
+        let given = request.headers().get(REQUEST_ID).filter(|id| id.len() <= REQUEST_ID_BYTES && id.to_str().is_ok());
+        Self(given.cloned().unwrap_or_else(|| {
+            let mut text = [0; Hyphenated::LENGTH];
+            let id = Builder::from_random_bytes(rand::random()).into_uuid();
+            HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("a UUID is visible ASCII")
+        }))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        // Missing only where a test calls a router without its layers.
+        Ok(parts.extensions.get().cloned().unwrap_or_else(|| Self(HeaderValue::from_static("none"))))
+    }
+}
+
+/// What is measured of every request. Names and units: OpenTelemetry's semantic conventions for HTTP servers.
+#[derive(Clone)]
+pub(super) struct Metrics {
+    duration: Histogram<f64>,
+}
+
+impl Metrics {
+    pub(super) fn new(meter: &Meter) -> Self {
+        meter
+            .i64_observable_up_down_counter("http.server.active_requests")
+            .with_description("Requests that are being handled")
+            .with_unit("{request}")
+            .with_callback(|observer| observer.observe(ACTIVE.load(Ordering::Relaxed), &[]))
+            .build();
+        let duration = meter
+            .f64_histogram("http.server.request.duration")
+            .with_description("Time until an answer began, by route, method and status")
+            .with_unit("s")
+            .with_boundaries(BUCKETS.to_vec())
+            .build();
+        Self { duration }
+    }
+}
+
+/// One request, from its arrival to its answer.
+pub(super) struct Seen {
+    started: Instant,
+    id: RequestId,
+    method: &'static str,
+    route: Arc<str>,
+    /// None for a read that nobody traces: it would cost more than the read.
+    span: Span,
+    /// The client traces this request, and is told of our part.
+    traced: bool,
+    metrics: Metrics,
+}
+
+impl Seen {
+    pub(super) fn new(request: &mut Request, route: Arc<str>, metrics: Metrics) -> Self {
+        let id = RequestId::of(request);
+        request.extensions_mut().insert(id.clone());
+        let method = label(request.method());
+        let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let span = if matches!(method, "GET" | "HEAD") && traceparent.is_none() && !watched() {
+            Span::none()
+        } else {
+            span(&id, method, &route, traceparent)
+        };
+        ACTIVE.fetch_add(1, Ordering::Relaxed);
+        Self { started: Instant::now(), id, method, route, span, traced: traceparent.is_some(), metrics }
+    }
+
+    /// What the handler runs in.
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Measures and logs the answer, and names the request in it.
+    pub(super) fn answered(&self, mut response: Response) -> Response {
+        let status = response.status();
+        let labels = [
+            KeyValue::new("http.request.method", self.method),
+            KeyValue::new("http.route", StringValue::from(Arc::clone(&self.route))),
+            KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+        ];
+        self.metrics.duration.record(self.started.elapsed().as_secs_f64(), &labels);
+        if status.is_server_error() {
+            self.log_failure(&response);
+        } else {
+            tracing::debug!(target: "http", status = status.as_u16(), elapsed = ?self.started.elapsed(), "answered");
+        }
+        response.headers_mut().insert(REQUEST_ID, self.id.0.clone());
+        if self.traced {
+            let ours = telemetry::current_traceparent().and_then(|ours| HeaderValue::try_from(ours).ok());
+            response.headers_mut().extend(ours.map(|ours| (TRACERESPONSE, ours)));
+        }
+        response
+    }
+
+    fn log_failure(&self, response: &Response) {
+        let (status, elapsed) = (response.status().as_u16(), self.started.elapsed());
+        let cause = response.extensions().get::<Cause>().map(|cause| field::display(&cause.0));
+        let late = if self.span.is_none() { span(&self.id, self.method, &self.route, None) } else { Span::none() };
+        let _within = late.enter();
+        if status == 500 {
+            tracing::error!(target: "http", status, ?elapsed, cause, "the request failed");
+        } else {
+            tracing::warn!(target: "http", status, ?elapsed, cause, "the request could not be served");
+        }
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        ACTIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether somebody looks at every request: an exporter of traces, or a log of all answers.
+fn watched() -> bool {
+    telemetry::exporting() || tracing::enabled!(target: "http", Level::DEBUG)
+}
+
+fn span(id: &RequestId, method: &'static str, route: &str, traceparent: Option<&str>) -> Span {
+    let span = tracing::info_span!(
+        target: "http",
+        "request",
+        id = id.as_str(),
+        method,
+        route,
+        trace = field::Empty,
+        otel.kind = field::Empty,
+        otel.name = field::Empty,
+    );
+    if let Some(traceparent) = traceparent {
+        telemetry::continue_trace(&span, traceparent);
+    }
+    if telemetry::exporting() {
+        span.record("otel.kind", "server").record("otel.name", format!("{method} {route}"));
+    }
+    // Where somebody else can look the trace up, the log names it.
+    if telemetry::exporting() || traceparent.is_some() {
+        telemetry::trace_id(&span).inspect(|trace| {
+            span.record("trace", trace);
+        });
+    }
+    span
+}
+
+/// The method as a label: a client must not be able to invent labels.
+fn label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "_OTHER",
+    }
+}
