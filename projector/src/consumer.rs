@@ -31,7 +31,8 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Source {
     consumer: StreamConsumer<Quiet>,
     topic: String,
-    in_process: bool,
+    /// Kept as long as it is read from.
+    broker: Broker,
 }
 
 /// Some events, and how far their partitions have been read.
@@ -53,20 +54,19 @@ impl Source {
             config.set("enable.auto.commit", "true").set("enable.auto.offset.store", "false");
         }
         let consumer = config.create_with_context(Quiet::new("the projector's consumer"))?;
-        Ok(Arc::new(Self { consumer, topic: broker.config().events_topic.clone(), in_process: broker.in_process() }))
+        Ok(Arc::new(Self { consumer, topic: broker.config().events_topic.clone(), broker: broker.clone() }))
     }
 
     /// Hands events on until the process ends. What is not ours is passed by, with an alarm: were an event lost with
     /// it, the one behind it in its shard would show the gap.
     pub(crate) async fn run(
         self: Arc<Self>,
-        broker: Broker,
         to: mpsc::Sender<Fetched>,
         metrics: Metrics,
         shutdown: CancellationToken,
     ) {
         let mut patience = Patience::new("the projector's consumer");
-        while let Err(error) = self.begin(&broker).await {
+        while let Err(error) = self.begin().await {
             patience.failed(error, &shutdown).await;
             if shutdown.is_cancelled() {
                 return;
@@ -109,7 +109,7 @@ impl Source {
 
     /// These were dealt with: another consumer need not begin before them.
     pub(crate) fn done(&self, fetched: HashMap<i32, i64>) {
-        if self.in_process {
+        if self.broker.in_process() {
             return;
         }
         let mut offsets = TopicPartitionList::new();
@@ -122,9 +122,9 @@ impl Source {
 
     /// Joins the group; or, on the in-process broker, which serves nobody else, takes all partitions from the beginning:
     /// its memory is no older than this process.
-    async fn begin(self: &Arc<Self>, broker: &Broker) -> anyhow::Result<()> {
-        broker.ensure_topics().await?;
-        if !self.in_process {
+    async fn begin(self: &Arc<Self>) -> anyhow::Result<()> {
+        self.broker.ensure_topics().await?;
+        if !self.broker.in_process() {
             return self.consumer.subscribe(&[&self.topic]).context("cannot subscribe");
         }
         let source = Arc::clone(self);

@@ -116,7 +116,7 @@ pub async fn start(
     let (fetched, to_apply) = mpsc::channel(WAITING_BATCHES);
     tasks.spawn(jobs::run(scheduler, shutdown.clone()));
     tasks.spawn(relay.run(shutdown.clone()));
-    tasks.spawn(source.run(broker, fetched, metrics, shutdown.clone()));
+    tasks.spawn(source.run(fetched, metrics, shutdown.clone()));
     tasks.spawn(pipeline.run(to_apply, shutdown));
     Ok(())
 }

@@ -23,6 +23,8 @@ const WORTH_SENDING: &str = "5000";
 pub(crate) struct Notices {
     producer: ThreadedProducer<Hints>,
     topic: String,
+    /// Kept as long as it is sent to.
+    _broker: Broker,
 }
 
 /// One projection's progress in one shard, as it stands in the topic, in JSON.
@@ -44,7 +46,7 @@ impl Notices {
         config.set("acks", "1").set("linger.ms", "0").set("queue.buffering.max.messages", MOST_WAITING);
         config.set("message.timeout.ms", WORTH_SENDING);
         let producer = config.create_with_context(Hints(Quiet::new("the sender of change notices")))?;
-        Ok(Self { producer, topic: broker.config().changes_topic.clone() })
+        Ok(Self { producer, topic: broker.config().changes_topic.clone(), _broker: broker.clone() })
     }
 
     /// Never waits, never fails.

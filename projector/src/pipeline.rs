@@ -360,17 +360,21 @@ fn alarm(projection: &str, shard: Shard, park: &Park) {
 
 /// Spans that continue the traces in which events of the batch began, as far as these are sampled. They end with it.
 fn spans(batch: &Batch, plans: &[(usize, Vec<Move>)]) -> Vec<Span> {
-    let passes: HashSet<usize> = plans.iter().flat_map(|(_, moves)| moves).flat_map(|its| its.passes.clone()).collect();
-    let contents = batch.iter().enumerate().filter(|(index, _)| passes.contains(index));
-    let envelopes = contents.filter_map(|(_, item)| item.content.as_ref().ok()).map(|content| &content.envelope);
-    let sampled = envelopes.filter_map(|envelope| {
+    let passed = |index: usize| {
+        plans.iter().flat_map(|(_, moves)| moves).any(|its| its.passes.binary_search(&index).is_ok())
+    };
+    let sampled = batch.iter().enumerate().filter_map(|(index, item)| {
+        let envelope = &item.content.as_ref().ok()?.envelope;
         let traceparent = envelope.metadata.traceparent.as_deref().filter(|it| is_sampled(it))?;
-        let span = tracing::info_span!(
-            "project",
-            event = envelope.name,
-            event_id = %envelope.event_id,
-            position = envelope.position,
-        );
+        let span = || {
+            tracing::info_span!(
+                "project",
+                event = envelope.name,
+                event_id = %envelope.event_id,
+                position = envelope.position,
+            )
+        };
+        let span = passed(index).then(span)?;
         platform::telemetry::continue_trace(&span, traceparent);
         Some(span)
     });

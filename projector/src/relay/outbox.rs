@@ -216,13 +216,14 @@ mod tests {
     fn only_what_arrived_without_a_gap_counts() {
         let ledger = Ledger::default();
         let numbers: Vec<usize> = [3, 7, 8].into_iter().map(|position| ledger.add(position)).collect();
-        ledger.arrived(numbers[1]);
-        assert_eq!((ledger.lock().through, ledger.lock().new), (None, 0));
-        ledger.arrived(numbers[0]);
-        assert_eq!((ledger.lock().through, ledger.lock().new), (Some(7), 2));
-        ledger.arrived(numbers[2]);
-        assert_eq!(ledger.lock().through, Some(8));
-        assert!(ledger.lock().sent.is_empty());
+        let arrived = |number| {
+            ledger.arrived(number);
+            let waiting = ledger.lock();
+            (waiting.through, waiting.new, waiting.sent.len())
+        };
+        assert_eq!(arrived(numbers[1]), (None, 0, 3));
+        assert_eq!(arrived(numbers[0]), (Some(7), 2, 1));
+        assert_eq!(arrived(numbers[2]), (Some(8), 3, 0));
     }
 
     #[test]
