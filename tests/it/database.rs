@@ -1,0 +1,99 @@
+//! Bringing a database up to date, and refusing one that is not ours to change.
+
+use std::borrow::Cow;
+
+use agora_tests::postgres::empty_database;
+use platform::db::{self, DatabaseConfig};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+fn migrator(statements: &[&'static str]) -> Migrator {
+    let migrations = statements.iter().enumerate().map(|(index, &sql)| {
+        let version = i64::try_from(index).expect("few") + 1;
+        Migration::new(version, Cow::Borrowed("m"), MigrationType::Simple, Cow::Borrowed(sql), false)
+    });
+    Migrator { migrations: Cow::Owned(migrations.collect()), ..Migrator::DEFAULT }
+}
+
+fn config(url: String) -> DatabaseConfig {
+    DatabaseConfig { url: url.into(), ..DatabaseConfig::default() }
+}
+
+const ONE: &str = "create table one (a int)";
+const TWO: &str = "create table two (b int)";
+
+#[tokio::test]
+async fn a_schema_is_made_once_whoever_comes_first() {
+    let config = config(empty_database().await);
+    let pool = db::connect(&config, "store", "test").await.expect("connected");
+    let all = migrator(&[ONE, TWO]);
+    let (a, b, c) = tokio::join!(
+        db::migrate(&pool, "store", &all),
+        db::migrate(&pool, "store", &all),
+        db::migrate(&pool, "store", &all)
+    );
+    for outcome in [a, b, c] {
+        outcome.expect("migrated");
+    }
+    let count: i64 = sqlx::query_scalar("select count(*) from store.two").fetch_one(&pool).await.expect("it is there");
+    assert_eq!(count, 0);
+    db::migrate(&pool, "store", &all).await.expect("nothing to do");
+}
+
+#[tokio::test]
+async fn two_schemas_of_one_database_go_their_own_ways() {
+    let config = config(empty_database().await);
+    for (schema, statements) in [("store", [ONE]), ("read", [TWO])] {
+        let pool = db::connect(&config, schema, "test").await.expect("connected");
+        db::migrate(&pool, schema, &migrator(&statements)).await.expect("migrated");
+        let path: String = sqlx::query_scalar("select current_schema()::text").fetch_one(&pool).await.expect("set");
+        assert_eq!(path, schema);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let config = config(empty_database().await);
+    let pool = db::connect(&config, "store", "test").await.expect("connected");
+    db::migrate(&pool, "store", &migrator(&[ONE, TWO])).await.expect("migrated");
+    let error = db::migrate(&pool, "store", &migrator(&[ONE])).await.expect_err("it is newer");
+    assert!(
+        error.to_string().contains("newer than this release: it has migration 2, the newest known here is 1"),
+        "{error}"
+    );
+    let error = db::migrate(&pool, "store", &migrator(&[TWO, TWO])).await.expect_err("it is another");
+    assert!(error.to_string().contains("made by another build: its migration 1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_nothing() {
+    let config = config(empty_database().await);
+    let pool = db::connect(&config, "store", "test").await.expect("connected");
+    let broken = migrator(&[ONE, "create table half (a int); create table half (a int)"]);
+    let error = db::migrate(&pool, "store", &broken).await.expect_err("it fails");
+    assert!(format!("{error:#}").contains("cannot migrate the schema `store`"), "{error:#}");
+    let half: Option<String> =
+        sqlx::query_scalar("select to_regclass('store.half')::text").fetch_one(&pool).await.expect("asked");
+    assert_eq!(half, None);
+    db::migrate(&pool, "store", &migrator(&[ONE, TWO])).await.expect("the mended one goes on");
+}
+
+#[tokio::test]
+async fn connections_are_set_up_so_that_none_holds_others_up() {
+    let config = config(empty_database().await);
+    let pool = db::connect_with(&config, "store", "test", &[("synchronous_commit", "off")]).await.expect("connected");
+    let expected = [
+        ("application_name", "test"),
+        ("jit", "off"),
+        ("TimeZone", "UTC"),
+        ("statement_timeout", "15s"),
+        ("lock_timeout", "5s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+        ("synchronous_commit", "off"),
+        ("client_connection_check_interval", "2s"),
+    ];
+    for (parameter, value) in expected {
+        let set: String =
+            sqlx::query_scalar("select current_setting($1)").bind(parameter).fetch_one(&pool).await.expect("asked");
+        assert_eq!(set, value, "{parameter}");
+    }
+}
