@@ -13,13 +13,9 @@ use tower::ServiceExt;
 use super::*;
 use crate::{extract, telemetry::TelemetryConfig, testing};
 
-fn quick() -> HttpConfig {
-    HttpConfig {
-        body_limit_bytes: 2_000,
-        body_timeout: Duration::from_millis(100),
-        handler_timeout: Duration::from_millis(200),
-        ..HttpConfig::default()
-    }
+/// Small limits of size; those of time are left to the tests that wait for them.
+fn small() -> HttpConfig {
+    HttpConfig { body_limit_bytes: 2_000, ..HttpConfig::default() }
 }
 
 fn router(config: &HttpConfig) -> Router {
@@ -45,7 +41,7 @@ impl garde::Validate for AnyJson {
 }
 
 async fn ask(request: Request<Body>) -> Response {
-    router(&quick()).oneshot(request).await.expect("an answer")
+    router(&small()).oneshot(request).await.expect("an answer")
 }
 
 fn asking(method: &str, path: &str) -> axum::http::request::Builder {
@@ -122,13 +118,15 @@ async fn a_body_over_the_limit_is_refused_wherever_it_is_read() {
 async fn a_body_that_does_not_come_is_given_up() {
     let body = Body::from_stream(stream::once(async { Ok::<_, Infallible>("{") }).chain(stream::pending()));
     let request = asking("POST", "/echo").header("content-type", "application/json").body(body).expect("a request");
-    let (status, body) = testing::read(ask(request).await).await;
+    let router = router(&HttpConfig { body_timeout: Duration::from_millis(100), ..small() });
+    let (status, body) = testing::read(router.oneshot(request).await.expect("an answer")).await;
     assert_eq!((status, &body["type"]), (408, &json!("/problems/request-timeout")));
 }
 
 #[tokio::test]
 async fn a_handler_that_takes_too_long_is_given_up() {
-    let response = ask(empty(asking("GET", "/stuck"))).await;
+    let router = router(&HttpConfig { handler_timeout: Duration::from_millis(100), ..small() });
+    let response = router.oneshot(empty(asking("GET", "/stuck"))).await.expect("an answer");
     assert_eq!(response.headers()["retry-after"], "2");
     let (status, body) = testing::read(response).await;
     assert_eq!((status, &body["type"]), (503, &json!("/problems/handler-timeout")));
@@ -166,7 +164,7 @@ async fn scripts_of_other_origins_may_call_where_that_is_configured() {
     let response = ask(empty(asking("GET", "/nowhere").header("origin", "https://forum.example"))).await;
     assert!(response.headers()["access-control-expose-headers"].to_str().expect("ASCII").contains("agora-position"));
 
-    let closed = router(&HttpConfig { cors_origins: Vec::new(), ..quick() });
+    let closed = router(&HttpConfig { cors_origins: Vec::new(), ..small() });
     let response = closed.oneshot(preflight()).await.expect("an answer");
     assert!(!response.headers().contains_key("access-control-allow-origin"));
 }
