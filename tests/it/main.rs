@@ -1,6 +1,20 @@
 //! Every test over the real parts, in one binary: the servers are started once.
 
+mod account;
+mod bad_input;
+mod category;
+mod community;
+mod cqrs_es;
+mod database;
 mod embedded;
 mod event_store;
+mod http;
+mod identity;
+mod membership;
+mod moderation_log;
 mod pipeline;
+mod post;
+mod reaction;
+mod session;
 mod support;
+mod thread;

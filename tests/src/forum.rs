@@ -9,7 +9,7 @@ use agora::{config::Config, stack};
 use platform::{
     health::Health,
     http::{bind, serve},
-    identity::{IdentityConfig, PasswordConfig, mint_operator},
+    identity::{IdentityConfig, PasswordConfig, add_operator},
     kafka::{Broker, KafkaConfig},
 };
 use reqwest::{Method, header::HeaderMap};
@@ -96,17 +96,21 @@ impl TestForum {
             "username": name, "email": format!("{name}@example.org"), "password": "correct horse", "display_name": name,
         });
         let registered = guest.post("/v2/accounts", &account).await.expect(201);
-        let tokens = guest.post("/v2/sessions", &json!({"login": name, "password": "correct horse"})).await.expect(201);
-        let token = tokens["access_token"].as_str().expect("a token").to_owned();
-        Person { id: Some(text(&registered["id"])), token: Some(token), ..guest }
+        self.log_in(Person { id: Some(text(&registered["id"])), ..guest }, name).await
     }
 
-    /// An operator of the platform, who may act for others.
+    async fn log_in<'a>(&'a self, person: Person<'a>, name: &str) -> Person<'a> {
+        let credentials = json!({"login": name, "password": "correct horse"});
+        let tokens = self.guest().post("/v2/sessions", &credentials).await.expect(201);
+        Person { token: Some(text(&tokens["access_token"])), ..person }
+    }
+
+    /// An operator of the platform, with an account of its own (`operator`).
     pub async fn operator(&self) -> Person<'_> {
-        let id = Uuid::now_v7();
-        let token =
-            mint_operator(&self.pool, &self.config.identity, id, Duration::from_secs(600)).await.expect("a token");
-        Person { id: Some(id.to_string()), token: Some(token), ..self.guest() }
+        let registered = self.person("operator").await;
+        let account = registered.id().parse().expect("an id");
+        add_operator(&self.pool, account).await.expect("an operator");
+        self.log_in(registered, "operator").await
     }
 
     /// A public community of `owner`'s with one category, `general`.
