@@ -49,7 +49,7 @@ async fn a_body_that_does_not_fit_is_refused_where_it_does_not() {
         ("null", b"null".to_vec(), "#", "wrong_type"),
         ("too deep", [b"[".repeat(100_000), b"]".repeat(100_000)].concat(), "#", "wrong_type"),
         ("an unknown field", with(r#", "admin": true"#), "#/admin", "unknown_field"),
-        ("the same twice", with(r#", "username": "eve""#), "#/username", "duplicate_field"),
+        ("the same twice", with(r#", "username": "eve""#), "#", "duplicate_field"),
         ("a wrong type", with(r#", "display_name": 7"#), "#/display_name", "wrong_type"),
         ("an id that is none", with(r#", "id": "7""#), "#/id", "invalid_value"),
         ("a NUL", with(r#", "display_name": "a\u0000b""#), "#/display_name", "nul_character"),
@@ -61,7 +61,11 @@ async fn a_body_that_does_not_fit_is_refused_where_it_does_not() {
     for (what, body, pointer, code) in cases {
         let (status, problem) = send(&forum, Some("application/json"), body).await;
         assert_eq!((status, &problem["type"]), (400, &json!("/problems/malformed-request")), "{what}: {problem}");
-        assert_eq!((&problem["errors"][0]["code"], &problem["errors"][0]["pointer"]), (&json!(code), &json!(pointer)), "{what}: {problem}");
+        assert_eq!(
+            (&problem["errors"][0]["code"], &problem["errors"][0]["pointer"]),
+            (&json!(code), &json!(pointer)),
+            "{what}: {problem}"
+        );
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 15), "{what}: {problem}");
     }
     let (_, missing) = send(&forum, Some("application/json"), "{}").await;
@@ -77,7 +81,13 @@ fn with_bytes(start: &str, end: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn other_media_and_too_large_bodies_are_refused() {
     let forum = TestForum::start_with(|config| config.http.body_limit_bytes = 4_000).await;
-    for media in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/json; charset=latin1"), Some("json")] {
+    for media in [
+        None,
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+        Some("application/json; charset=latin1"),
+        Some("json"),
+    ] {
         let (status, problem) = send(&forum, media, "{}").await;
         assert_eq!((status, &problem["type"]), (415, &json!("/problems/unsupported-media-type")), "{media:?}");
     }
@@ -85,13 +95,14 @@ async fn other_media_and_too_large_bodies_are_refused() {
         assert_eq!(send(&forum, Some(media), "{}").await.0, 400, "{media} is JSON");
     }
     let large = json!({"username": "x".repeat(5_000)}).to_string();
-    // Once with a Content-Length, once in chunks, of which nobody knows how many will come.
-    let chunks = futures::stream::iter(large.clone().into_bytes().chunks(500).map(<[u8]>::to_vec).map(Ok::<_, std::io::Error>).collect::<Vec<_>>());
-    for body in [reqwest::Body::from(large), reqwest::Body::wrap_stream(chunks)] {
-        let (status, problem) = send(&forum, Some("application/json"), body).await;
-        assert_eq!((status, &problem["type"]), (413, &json!("/problems/body-too-large")));
-        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("4000")), "{problem}");
-    }
+    let (status, problem) = send(&forum, Some("application/json"), large.clone()).await;
+    assert_eq!((status, &problem["type"]), (413, &json!("/problems/body-too-large")));
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("4000")), "{problem}");
+    // In chunks, of which nobody knows how many will come.
+    let head = "POST /v2/accounts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    let chunk = format!("{:x}\r\n{large}\r\n", large.len());
+    let answer = say(forum.address, format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("/problems/body-too-large"), "{answer}");
     forum.stop().await;
 }
 
@@ -124,7 +135,11 @@ async fn every_text_has_a_limit_and_says_it() {
         body[field] = value;
         let problem = ada.refused(method, path, body, (422, "invalid-value")).await;
         let error = &problem["errors"][0];
-        assert_eq!((&error["pointer"], &error["code"]), (&json!(format!("#/{field}")), &json!("too_long")), "{problem}");
+        assert_eq!(
+            (&error["pointer"], &error["code"]),
+            (&json!(format!("#/{field}")), &json!("too_long")),
+            "{problem}"
+        );
         assert!(error["detail"].as_str().is_some_and(|detail| detail.contains(&limit.to_string())), "{problem}");
     }
     let tag = json!({"tags": ["fine", "x".repeat(49)]});
@@ -144,7 +159,14 @@ async fn every_text_has_a_limit_and_says_it() {
 async fn a_path_or_query_that_does_not_fit_is_refused_where_it_does_not() {
     let forum = TestForum::start().await;
     let ada = forum.person("ada").await;
-    for path in ["/v2/threads/7", "/v2/threads/7/posts", "/v2/posts/x", "/v2/categories/a%20b", "/v2/posts/%FF", "/v2/threads/%00"] {
+    for path in [
+        "/v2/threads/7",
+        "/v2/threads/7/posts",
+        "/v2/posts/x",
+        "/v2/categories/a%20b",
+        "/v2/posts/%FF",
+        "/v2/threads/%00",
+    ] {
         let problem = ada.refused(Method::GET, path, Value::Null, (400, "malformed-request")).await;
         assert_eq!(problem["errors"][0]["pointer"], "{id}", "{path}: {problem}");
     }
@@ -152,19 +174,24 @@ async fn a_path_or_query_that_does_not_fit_is_refused_where_it_does_not() {
         let problem = ada.refused(Method::GET, path, Value::Null, (400, "malformed-request")).await;
         assert_eq!(problem["errors"][0]["pointer"], "{c}", "{path}: {problem}");
     }
-    for (query, pointer) in [("limit=-1", "?limit"), ("limit=99999999999", "?limit"), ("a=%FF", "?"), ("cursor=%00", "?"), ("x", "?x")] {
+    for (query, pointer) in
+        [("limit=-1", "?limit"), ("limit=99999999999", "?limit"), ("a=%FF", "?"), ("cursor=%00", "?"), ("x", "?x")]
+    {
         let path = format!("/v2/communities?{query}");
         let problem = ada.refused(Method::GET, &path, Value::Null, (400, "malformed-request")).await;
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{query}: {problem}");
     }
-    for (method, path) in [(Method::DELETE, "/v2/posts/7"), (Method::PUT, "/v2/threads/7/lock"), (Method::PUT, "/v2/posts/7/hide")] {
+    for (method, path) in
+        [(Method::DELETE, "/v2/posts/7"), (Method::PUT, "/v2/threads/7/lock"), (Method::PUT, "/v2/posts/7/hide")]
+    {
         ada.refused(method, path, Value::Null, (400, "malformed-request")).await;
     }
     let tea = forum.community(&ada, "tea").await;
     let (thread, _) = ada.thread(&tea, "Talk").await;
     let reason = format!("/v2/threads/{thread}?reason={}", "x".repeat(2_001));
     ada.refused(Method::DELETE, &reason, Value::Null, (422, "invalid-value")).await;
-    ada.refused(Method::DELETE, &format!("/v2/threads/{thread}?because=x"), Value::Null, (400, "malformed-request")).await;
+    ada.refused(Method::DELETE, &format!("/v2/threads/{thread}?because=x"), Value::Null, (400, "malformed-request"))
+        .await;
     forum.stop().await;
 }
 
@@ -211,7 +238,8 @@ async fn who_is_slow_or_speaks_no_http_does_not_keep_a_connection() {
         config.http.body_timeout = Duration::from_millis(300);
     })
     .await;
-    let body = "POST /v2/sessions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{\"lo";
+    let body =
+        "POST /v2/sessions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{\"lo";
     for (what, bytes, status) in [
         ("a slow head", "GET /v2/communities HTTP/1.1\r\nhost: x\r\nx-slow: ", "408"),
         ("a slow body", body, "408"),

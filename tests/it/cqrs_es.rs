@@ -69,12 +69,12 @@ async fn a_stream_of_ours_is_one_of_theirs() {
     ada.patch("/v2/accounts/me", &json!({"location": "Paris"})).await.expect(200);
     let repository = PostgresEventRepository::new(forum.pool.clone());
     let events = read(&repository, ada.id()).await;
-    let shown: Vec<_> = events.iter().map(|event| (event.sequence, &*event.event_type, &*event.event_version)).collect();
-    assert_eq!(shown, [
-        (1, "account.registered", "1"),
-        (2, "account.profile_changed", "1"),
-        (3, "account.profile_changed", "1")
-    ]);
+    let shown: Vec<_> =
+        events.iter().map(|event| (event.sequence, &*event.event_type, &*event.event_version)).collect();
+    assert_eq!(
+        shown,
+        [(1, "account.registered", "1"), (2, "account.profile_changed", "1"), (3, "account.profile_changed", "1")]
+    );
     assert!(events.iter().all(|event| event.aggregate_type == Account::TYPE && event.aggregate_id == ada.id()));
     let metadata: Vec<HashMap<String, String>> =
         events.iter().map(|event| serde_json::from_value(event.metadata.clone()).expect("text by text")).collect();
@@ -124,10 +124,8 @@ async fn several_events_are_one_append_and_a_conflict_writes_none_of_them() {
     let (first, late) = (context().await, context().await);
     let committed = store.commit(facts(50), first, HashMap::new()).await.expect("commits");
     assert_eq!(committed.len(), 50);
-    let transactions: i64 = sqlx::query_scalar("select count(distinct xmin::text) from events")
-        .fetch_one(&pool)
-        .await
-        .expect("a count");
+    let transactions: i64 =
+        sqlx::query_scalar("select count(distinct xmin::text) from events").fetch_one(&pool).await.expect("a count");
     assert_eq!(transactions, 1, "one append");
     let conflict = store.commit(facts(2), late, HashMap::new()).await.expect_err("others were first");
     assert!(matches!(conflict, AggregateError::AggregateConflict), "{conflict}");

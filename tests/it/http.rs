@@ -21,8 +21,12 @@ async fn an_etag_saves_sending_what_is_there_and_changes_with_the_answer() {
     let path = format!("/v2/threads/{thread}/posts");
     let first = guest.get_after(&ada, &path).await;
     let etag = first.header("etag").expect("an ETag").to_owned();
-    assert_eq!((first.header("cache-control"), ada.get(&path).await.header("cache-control")), (Some("no-cache"), Some("private, no-cache")));
-    let vary = first.headers.get_all("vary").iter().map(|it| it.to_str().unwrap_or_default()).collect::<Vec<_>>().join(",");
+    assert_eq!(
+        (first.header("cache-control"), ada.get(&path).await.header("cache-control")),
+        (Some("no-cache"), Some("private, no-cache"))
+    );
+    let vary =
+        first.headers.get_all("vary").iter().map(|it| it.to_str().unwrap_or_default()).collect::<Vec<_>>().join(",");
     assert!(vary.contains("agora-position") && vary.contains("authorization"), "{vary}");
     let known = async |etag: &str| guest.send(Method::GET, &path, None, &[("if-none-match", etag)]).await;
     for sent in [etag.clone(), format!("W/{etag}"), format!("\"x\", {etag}"), "*".to_owned()] {
@@ -89,7 +93,9 @@ async fn a_position_of_another_history_is_gone_and_nonsense_is_none() {
         guest.send(Method::GET, "/v2/communities/tea", None, &[("agora-position", position)]).await
     };
     with(&format!("{}.{place}", Uuid::now_v7())).await.expect_problem(410, "history-lost");
-    for nonsense in ["", "yesterday", "1.2.3", &format!("{position},"), &format!("{position}.1"), &position.replace('-', "")] {
+    for nonsense in
+        ["", "yesterday", "1.2.3", &format!("{position},"), &format!("{position}.1"), &position.replace('-', "")]
+    {
         let answer = with(nonsense).await;
         if nonsense == position.replace('-', "") {
             // A UUID without hyphens is one.

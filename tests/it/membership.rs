@@ -81,11 +81,10 @@ async fn roles_are_given_from_above() {
     tom.catch_up(&ada);
     let members = walk(&tom, "/v2/communities/tea/members", 1).await;
     let shown: Vec<_> = members.iter().map(|it| (&it["account"]["username"], &it["role"])).collect();
-    assert_eq!(shown, [
-        (&json!("ada"), &json!("owner")),
-        (&json!("bob"), &json!("admin")),
-        (&json!("eve"), &json!("moderator"))
-    ]);
+    assert_eq!(
+        shown,
+        [(&json!("ada"), &json!("owner")), (&json!("bob"), &json!("admin")), (&json!("eve"), &json!("moderator"))]
+    );
     eve.delete(&role("me")).await.expect(200);
     ada.delete(&role("bob")).await.expect(200);
     eve.catch_up(&ada);

@@ -36,7 +36,10 @@ async fn replies_go_below_what_they_answer() {
     let deep = below(&ada, &named, "Three").await;
     for (post, parent, depth, number) in [(&id, &opening, 1, 2), (&named, &id, 2, 3), (&deep, &named, 3, 4)] {
         let post = shown(&ada, post).await;
-        assert_eq!((&post["parent_id"], &post["depth"], &post["number"]), (&json!(parent), &json!(depth), &json!(number)));
+        assert_eq!(
+            (&post["parent_id"], &post["depth"], &post["number"]),
+            (&json!(parent), &json!(depth), &json!(number))
+        );
     }
     assert_eq!(shown(&ada, &opening).await["replies"], 1, "direct ones");
 
@@ -92,10 +95,13 @@ async fn an_edit_names_what_it_was_made_from_and_history_is_kept() {
     }
 
     let now = shown(&ada, &post).await;
-    assert_eq!((&now["revision"], &now["body"], &now["body_html"]), (&json!(3), &json!("<i>Third</i>"), &json!("<i>Third</i>")));
+    assert_eq!(
+        (&now["revision"], &now["body"], &now["body_html"]),
+        (&json!(3), &json!("<i>Third</i>"), &json!("<i>Third</i>"))
+    );
     assert!(now["edited_at"].is_string() && now["author"]["username"] == "bob");
     let revisions = walk(&ada, &format!("{path}/revisions"), 1).await;
-    assert_eq!(each(&revisions, "/number"), [3, 2, 1]);
+    assert_eq!(each(&revisions, "/revision"), [3, 2, 1]);
     assert_eq!(each(&revisions, "/body"), ["<i>Third</i>", "*Second*", "Draft, says I."]);
     assert_eq!(each(&revisions, "/editor/username"), ["ada", "bob", "bob"]);
     assert_eq!(each(&revisions, "/reason"), [json!("tidied"), Value::Null, Value::Null]);
@@ -234,7 +240,12 @@ async fn a_thread_is_shown_flat_and_as_a_tree() {
     assert_eq!(each(&replies, "/number"), [2, 3, 4]);
     let best = walk(&ada, &format!("/v2/posts/{opening}/replies?sort=best"), 2).await;
     assert_eq!(each(&best, "/number"), [4, 3, 2]);
-    for wrong in ["view=flat&parent=".to_owned() + &opening, "view=tree&from=2".to_owned(), "from=0".to_owned(), "children=21&view=tree".to_owned()] {
+    for wrong in [
+        "view=flat&parent=".to_owned() + &opening,
+        "view=tree&from=2".to_owned(),
+        "from=0".to_owned(),
+        "children=21&view=tree".to_owned(),
+    ] {
         ada.refused(Method::GET, &format!("{path}?{wrong}"), Value::Null, (422, "invalid-value")).await;
     }
     let stranger = format!("{path}?view=tree&parent={}", Uuid::now_v7());
@@ -261,7 +272,10 @@ async fn the_best_first_tree_tells_how_many_more_there_are_and_leads_to_them() {
         let items = page["items"].as_array().expect("posts");
         items.iter().find(|post| post["number"] == number).expect("that post")["more"].clone()
     };
-    assert_eq!((&more(&some, 1)["count"], &more(&some, 4)["count"], &more(&some, 3)), (&json!(1), &json!(1), &Value::Null));
+    assert_eq!(
+        (&more(&some, 1)["count"], &more(&some, 4)["count"], &more(&some, 3)),
+        (&json!(1), &json!(1), &Value::Null)
+    );
     let next = ada.get(&format!("{path}&limit=2&cursor={}", text(&some["next"]))).await.expect(200);
     assert_eq!((numbers(&next), &next["next"]), (vec![2, 6, 5, 8], &Value::Null));
     let rest = format!("{path}&limit=2&parent={}&cursor={}", posts[3], text(&more(&some, 4)["cursor"]));

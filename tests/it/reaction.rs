@@ -1,6 +1,9 @@
 //! Reactions, and the scores they come to.
 
-use agora_tests::{counts::assert_counts_hold, forum::{Person, TestForum}};
+use agora_tests::{
+    counts::assert_counts_hold,
+    forum::{Person, TestForum},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;

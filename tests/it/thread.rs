@@ -83,7 +83,9 @@ async fn its_author_and_moderators_change_a_thread_all_or_nothing() {
     let etag = bob.get(&path).await.header("etag").expect("an ETag").to_owned();
     let headers = [("if-match", &*etag)];
     bob.send(Method::PATCH, &path, Some(&json!({"title": "A"})), &headers).await.expect(200);
-    bob.send(Method::PATCH, &path, Some(&json!({"title": "B"})), &headers).await.expect_problem(412, "version-mismatch");
+    bob.send(Method::PATCH, &path, Some(&json!({"title": "B"})), &headers)
+        .await
+        .expect_problem(412, "version-mismatch");
     let unknown = format!("/v2/threads/{}", Uuid::now_v7());
     bob.refused(Method::PATCH, &unknown, json!({"title": "x"}), (404, "thread-not-found")).await;
     assert_counts_hold(&forum).await;
