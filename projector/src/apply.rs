@@ -12,7 +12,7 @@ use futures::{FutureExt, future::BoxFuture};
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
-    batch::Batch,
+    batch::{Batch, Content},
     checkpoint::{self, Park},
     lanes::Move,
     projection::{Changed, Fault, Projection},
@@ -62,7 +62,7 @@ impl<P: Projection> AnyProjection for Of<P> {
     ) -> BoxFuture<'a, Result<HashMap<Shard, Changed>, Failure>> {
         async move {
             let contents = folds.iter().filter_map(|index| batch[*index].content.as_ref().ok());
-            let events: Vec<_> = contents.flat_map(|it| it.recorded()).filter(|it| P::concerns(it.event)).collect();
+            let events: Vec<_> = contents.flat_map(Content::recorded).filter(|it| P::concerns(it.event)).collect();
             let mut rows = P::load(&events, to).await?;
             drop(events);
             let (rows, changed) = if folds.len() < FOLD_IN_PLACE {
@@ -215,11 +215,11 @@ impl Target<'_> {
         let name = self.projection.name();
         let mut transaction = self.read.begin().await?;
         let named: Vec<_> = moves.iter().map(|its| (name, its)).collect();
-        let moved = checkpoint::advance(&mut *transaction, self.history, &named, batch).await?;
-        if moved.len() < moves.len() {
-            let moved: HashSet<Shard> = moved.into_iter().map(|(_, shard)| shard).collect();
+        let advanced = checkpoint::advance(&mut *transaction, self.history, &named, batch).await?;
+        if advanced.len() < moves.len() {
+            let advanced: HashSet<Shard> = advanced.into_iter().map(|(_, shard)| shard).collect();
             let all = moves.iter().map(|its| its.shard);
-            return Err(Failure::Stale(all.filter(|shard| !moved.contains(shard)).collect()));
+            return Err(Failure::Stale(all.filter(|shard| !advanced.contains(shard)).collect()));
         }
         for its in moves {
             if let Some(park) = &its.park {
@@ -229,9 +229,10 @@ impl Target<'_> {
         // In order of position, whatever their shards: a projection sees what the store has seen.
         let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();
         folds.sort_unstable();
-        let changed = match folds.is_empty() {
-            true => HashMap::new(),
-            false => self.projection.project(batch, folds, &mut transaction).await?,
+        let changed = if folds.is_empty() {
+            HashMap::new()
+        } else {
+            self.projection.project(batch, folds, &mut transaction).await?
         };
         transaction.commit().await?;
         Ok(changed)
@@ -247,8 +248,8 @@ pub(crate) fn committed(
     moves.into_iter().flat_map(move |its| {
         let (to, _) = its.to(batch);
         let changed = changed.remove(&its.shard).unwrap_or_default();
-        let moved = (to > its.from).then_some(Outcome::Moved { from: its.from, to, changed });
+        let gone = (to > its.from).then_some(Outcome::Moved { from: its.from, to, changed });
         let parked = its.park.map(Outcome::Parked);
-        moved.into_iter().chain(parked).map(move |outcome| (its.shard, outcome))
+        gone.into_iter().chain(parked).map(move |outcome| (its.shard, outcome))
     })
 }

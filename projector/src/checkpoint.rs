@@ -87,7 +87,7 @@ pub(crate) async fn advance(
         to.push(position);
         events.push(event.map(|id| id.0));
     }
-    let moved = sqlx::query!(
+    let advanced = sqlx::query!(
         "update checkpoint c set position = n.position, event_id = coalesce(n.event_id, c.event_id)
         from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::uuid[])
             n (projection, shard, old, position, event_id)
@@ -100,8 +100,8 @@ pub(crate) async fn advance(
         &events as &[Option<uuid::Uuid>],
         history.0,
     );
-    let moved = moved.fetch_all(read).await?;
-    Ok(moved.into_iter().filter_map(|row| Some((row.projection, Shard::try_from(row.shard).ok()?))).collect())
+    let advanced = advanced.fetch_all(read).await?;
+    Ok(advanced.into_iter().filter_map(|row| Some((row.projection, Shard::try_from(row.shard).ok()?))).collect())
 }
 
 /// Notes that a projection stopped in a shard.

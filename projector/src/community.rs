@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Projection, Recorded},
-    table::{Table, read_table},
+    table::{Table, Word, read_table},
 };
 
 pub(crate) struct Communities;
@@ -24,8 +24,8 @@ read_table! {
         slug: String,
         name: String,
         description: String,
-        visibility: String,
-        status: String,
+        visibility: Word,
+        status: Word,
         reactions: Json<Vec<String>>,
         owners: Json<Vec<AccountId>>,
         created_at: DateTime<Utc>,
@@ -59,9 +59,9 @@ impl Projection for Communities {
             CommunityEvent::SettingsChanged(SettingsChanged { settings }) => set_up(community, settings),
             CommunityEvent::OwnerAdded(OwnerAdded { account }) => community.owners.push(*account),
             CommunityEvent::OwnerRemoved(OwnerRemoved { account }) => community.owners.retain(|owner| owner != account),
-            CommunityEvent::Suspended(Suspended { .. }) => community.status = "suspended".to_owned(),
-            CommunityEvent::Resumed(Resumed {}) => community.status = "active".to_owned(),
-            CommunityEvent::Archived(Archived {}) => community.status = "archived".to_owned(),
+            CommunityEvent::Suspended(Suspended { .. }) => community.status = "suspended".into(),
+            CommunityEvent::Resumed(Resumed {}) => community.status = "active".into(),
+            CommunityEvent::Archived(Archived {}) => community.status = "archived".into(),
         }
         community.version = recorded.version();
         community.position = recorded.position();
@@ -80,8 +80,8 @@ fn begun(recorded: &Recorded<'_>, id: Uuid, settings: &Settings, owner: AccountI
         slug: String::new(),
         name: String::new(),
         description: String::new(),
-        visibility: String::new(),
-        status: "active".to_owned(),
+        visibility: "public".into(),
+        status: "active".into(),
         reactions: Json(Vec::new()),
         owners: Json(vec![owner]),
         created_at: recorded.at(),
@@ -101,5 +101,5 @@ fn set_up(community: &mut Community, settings: &Settings) {
         Visibility::Restricted => "restricted",
         Visibility::Private => "private",
     };
-    community.visibility = visibility.to_owned();
+    community.visibility = visibility.into();
 }

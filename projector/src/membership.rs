@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Projection, Recorded},
-    table::{Table, read_table},
+    table::{Table, Word, read_table},
 };
 
 pub(crate) struct Memberships;
@@ -22,10 +22,10 @@ read_table! {
     /// What is between an account and a community.
     Member in "member" {
         key { community_id: Uuid, account_id: Uuid }
-        status: String,
-        role: String,
+        status: Word,
+        role: Word,
         rank: i16,
-        assigned: String,
+        assigned: Word,
         owner: bool,
         joined_at: Option<DateTime<Utc>>,
         banned: bool,
@@ -121,17 +121,17 @@ fn account(event: &Event) -> Option<AccountId> {
 fn change(member: &mut Member, event: &MembershipEvent, at: DateTime<Utc>) {
     match event {
         MembershipEvent::Joined(_) => member.joined_at = Some(at),
-        MembershipEvent::Invited(_) => member.status = "invited".to_owned(),
+        MembershipEvent::Invited(_) => member.status = "invited".into(),
         MembershipEvent::Left(_) => {
             member.joined_at = None;
-            member.status = "none".to_owned();
-            member.assigned = name(Role::Member).to_owned();
+            member.status = "none".into();
+            member.assigned = name(Role::Member).into();
         }
-        MembershipEvent::RoleAssigned(RoleAssigned { role, .. }) => member.assigned = name(*role).to_owned(),
-        MembershipEvent::RoleRevoked(_) => member.assigned = name(Role::Member).to_owned(),
+        MembershipEvent::RoleAssigned(RoleAssigned { role, .. }) => member.assigned = name(*role).into(),
+        MembershipEvent::RoleRevoked(_) => member.assigned = name(Role::Member).into(),
         MembershipEvent::Banned(Banned { until, reason, .. }) => {
             (member.banned, member.banned_until, member.ban_reason) = (true, *until, Some(reason.clone()));
-            member.assigned = name(Role::Member).to_owned();
+            member.assigned = name(Role::Member).into();
         }
         MembershipEvent::BanLifted(_) => (member.banned, member.banned_until, member.ban_reason) = (false, None, None),
         MembershipEvent::Silenced(Silenced { until, reason, .. }) => {
@@ -144,24 +144,23 @@ fn change(member: &mut Member, event: &MembershipEvent, at: DateTime<Utc>) {
 /// What follows from the rest: an owner belongs to its community, joined or not, and stands above every assigned role.
 fn settle(member: &mut Member) {
     if member.owner || member.joined_at.is_some() {
-        member.status = "member".to_owned();
-    } else if member.status == "member" {
-        member.status = "none".to_owned();
+        member.status = "member".into();
+    } else if &*member.status == "member" {
+        member.status = "none".into();
     }
-    let role = if member.owner { name(Role::Owner) } else { &member.assigned };
-    let rank = [Role::Member, Role::Moderator, Role::Admin, Role::Owner].iter().position(|known| name(*known) == role);
-    member.rank = rank.and_then(|rank| i16::try_from(rank).ok()).unwrap_or_default();
-    member.role = role.to_owned();
+    member.role = if member.owner { name(Role::Owner).into() } else { member.assigned.clone() };
+    let roles = (0..).zip([Role::Member, Role::Moderator, Role::Admin, Role::Owner]);
+    member.rank = roles.filter(|(_, role)| name(*role) == &*member.role).map(|(rank, _)| rank).sum();
 }
 
 fn stranger(community_id: Uuid, account_id: Uuid) -> Member {
     Member {
         community_id,
         account_id,
-        status: "none".to_owned(),
-        role: name(Role::Member).to_owned(),
+        status: "none".into(),
+        role: name(Role::Member).into(),
         rank: 0,
-        assigned: name(Role::Member).to_owned(),
+        assigned: name(Role::Member).into(),
         owner: false,
         joined_at: None,
         banned: false,
@@ -175,7 +174,7 @@ fn stranger(community_id: Uuid, account_id: Uuid) -> Member {
 }
 
 fn is_member(member: &Member) -> bool {
-    member.status == "member"
+    &*member.status == "member"
 }
 
 fn name(role: Role) -> &'static str {
@@ -230,14 +229,14 @@ mod tests {
         let mut given = Given::new();
         let account = given.account;
         given.then(MembershipEvent::Invited(Invited { account }));
-        assert_eq!((given.member().0.status.as_str(), given.member().1), ("invited", 0));
+        assert_eq!((&*given.member().0.status, given.member().1), ("invited", 0));
         given.then(MembershipEvent::Joined(Joined { account }));
         given.then(MembershipEvent::RoleAssigned(RoleAssigned { account, role: Role::Moderator }));
         let (member, count) = given.member();
-        assert_eq!((member.status.as_str(), member.role.as_str(), member.rank, count), ("member", "moderator", 1, 1));
+        assert_eq!((&*member.status, &*member.role, member.rank, count), ("member", "moderator", 1, 1));
         given.then(MembershipEvent::Left(Left { account }));
         let (member, count) = given.member();
-        assert_eq!((member.status.as_str(), member.role.as_str(), member.joined_at, count), ("none", "member", None, 0));
+        assert_eq!((&*member.status, &*member.role, member.joined_at, count), ("none", "member", None, 0));
     }
 
     #[test]
@@ -246,13 +245,13 @@ mod tests {
         let owner = given.account;
         given.community(CommunityEvent::Created(Created { settings: Settings::default(), owner }));
         let (member, count) = given.member();
-        assert_eq!((member.status.as_str(), member.role.as_str(), member.rank, count), ("member", "owner", 3, 1));
+        assert_eq!((&*member.status, &*member.role, member.rank, count), ("member", "owner", 3, 1));
         given.then(MembershipEvent::Joined(Joined { account: owner }));
         given.then(MembershipEvent::RoleAssigned(RoleAssigned { account: owner, role: Role::Admin }));
-        assert_eq!((given.member().0.role.as_str(), given.member().1), ("owner", 1));
+        assert_eq!((&*given.member().0.role, given.member().1), ("owner", 1));
         given.community(CommunityEvent::OwnerRemoved(OwnerRemoved { account: owner }));
         let (member, count) = given.member();
-        assert_eq!((member.role.as_str(), member.rank, member.version, member.position, count), ("admin", 2, 2, 4, 1));
+        assert_eq!((&*member.role, member.rank, member.version, member.position, count), ("admin", 2, 2, 4, 1));
     }
 
     #[test]
@@ -263,7 +262,7 @@ mod tests {
         given.then(MembershipEvent::RoleAssigned(RoleAssigned { account, role: Role::Moderator }));
         given.then(MembershipEvent::Banned(Banned { account, until: None, reason: reason.clone() }));
         let (member, count) = given.member();
-        assert_eq!((member.banned, member.ban_reason, member.role.as_str(), count), (true, Some(reason), "member", 1));
+        assert_eq!((member.banned, member.ban_reason, &*member.role, count), (true, Some(reason), "member", 1));
         given.then(MembershipEvent::BanLifted(BanLifted { account }));
         assert_eq!((given.member().0.banned, given.member().0.ban_reason), (false, None));
     }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Projection, Recorded},
-    table::{Table, read_table},
+    table::{Table, Word, read_table},
 };
 
 pub(crate) struct ModerationLog;
@@ -20,7 +20,7 @@ read_table! {
     /// One act.
     Act in "moderation_log" {
         key { community_id: Uuid, position: i64 }
-        action: String,
+        action: Word,
         actor_id: Option<Uuid>,
         at: DateTime<Utc>,
         thread_id: Option<Uuid>,
@@ -56,7 +56,7 @@ impl Projection for ModerationLog {
         rows.put(Act {
             community_id: recorded.community()?,
             position: recorded.position(),
-            action: recorded.event.name().to_owned(),
+            action: recorded.event.name().into(),
             actor_id: recorded.actor(),
             at: recorded.at(),
             thread_id: subject.thread.or(stream(|event| matches!(event, Event::Thread(_)))?),
@@ -235,7 +235,7 @@ mod tests {
             .by(moderator, &Stream::post(post), PostEvent::Hidden(post::Hidden { thread, reason }))
             .by(moderator, &Stream::thread(thread), ThreadEvent::Pinned(thread::Pinned { until: None }));
         let log = acts(&history);
-        let actions: Vec<_> = log.iter().map(|act| (act.action.as_str(), act.position, act.actor_id)).collect();
+        let actions: Vec<_> = log.iter().map(|act| (&*act.action, act.position, act.actor_id)).collect();
         let actor = moderator.map(Uuid::from);
         assert_eq!(actions, [("thread.locked", 1, actor), ("post.hidden", 2, actor), ("thread.pinned", 3, actor)]);
         assert_eq!((log[1].thread_id, log[1].post_id), (Some(thread.0), Some(post.0)));

@@ -222,7 +222,9 @@ impl Running<'_> {
         }
         let mut items = Item::of_read(slice, &mut heads);
         let mut found: HashMap<Shard, u32> = HashMap::new();
-        items.iter().for_each(|item| *found.entry(item.shard).or_default() += 1);
+        for item in &items {
+            *found.entry(item.shard).or_default() += 1;
+        }
         if !cut {
             let exhausted = starts.iter().filter(|(shard, _)| found.get(shard).is_none_or(|number| *number < limit));
             for (shard, _) in exhausted {
@@ -275,8 +277,8 @@ impl Running<'_> {
                 (index, target.apply(batch, moves).await)
             }
         });
-        let (mut outcomes, moved) = join(join_all(busy), self.pass_by(&batch, idle)).await;
-        outcomes.extend(moved);
+        let (mut outcomes, passed) = join(join_all(busy), self.pass_by(&batch, idle)).await;
+        outcomes.extend(passed);
         let mut trouble = None;
         for (index, outcome) in outcomes {
             match outcome {
@@ -304,8 +306,8 @@ impl Running<'_> {
         let Pipeline { projections, read, .. } = self.its;
         let named = idle.iter().flat_map(|(index, moves)| moves.iter().map(|its| (projections[*index].name(), its)));
         let named: Vec<_> = named.collect();
-        let moved = match checkpoint::advance(read, self.lanes.history, &named, batch).await {
-            Ok(moved) => moved,
+        let advanced = match checkpoint::advance(read, self.lanes.history, &named, batch).await {
+            Ok(advanced) => advanced,
             Err(error) => {
                 let error = |index| (index, Err(anyhow::anyhow!("the checkpoints do not move: {error}")));
                 return idle.into_iter().map(|(index, _)| error(index)).collect();
@@ -314,7 +316,7 @@ impl Running<'_> {
         let outcomes = idle.into_iter().map(|(index, moves)| {
             let name = projections[index].name();
             let (moves, stale): (Vec<Move>, Vec<Move>) =
-                moves.into_iter().partition(|its| moved.contains(&(name.to_owned(), its.shard)));
+                moves.into_iter().partition(|its| advanced.contains(&(name.to_owned(), its.shard)));
             let stale = stale.into_iter().map(|its| (its.shard, Outcome::Stale));
             (index, Ok(committed(moves, HashMap::new(), batch).chain(stale).collect()))
         });

@@ -22,6 +22,7 @@ const MOST_VOTES: i32 = i32::MAX / 2;
 /// Reddit's "hot": a tenfold score is worth 45,000 seconds. It changes on a vote only, never with time.
 pub(crate) fn hot(score: i32, created_at: DateTime<Utc>) -> f64 {
     let order = f64::from(score.unsigned_abs().max(1)).log10();
+    #[allow(clippy::cast_precision_loss, reason = "exact to a microsecond until the year 2255")]
     let seconds = created_at.timestamp_micros() as f64 / 1_000_000.0;
     f64::from(score.signum()) * order + seconds / 45_000.0
 }

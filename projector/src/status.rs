@@ -1,10 +1,12 @@
 //! What operators ask and decide: how far the projections are, and what becomes of a shard that stopped.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, Utc};
 use events::{EventId, HistoryId, Position, Shard};
 use serde::Serialize;
 use sqlx::PgPool;
-use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// How far everything is.
 #[derive(Clone, Debug, Serialize)]
@@ -71,17 +73,23 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
     )
     .fetch_one(store)
     .await?;
-    let positions: Vec<i64> = shards.iter().map(|row| if row.history == head.history { row.position } else { 0 }).collect();
-    let numbers: Vec<i16> = shards.iter().map(|row| row.shard).collect();
+    // Most projections stand at the same place: what is behind that is counted once.
+    let place = |shard: i16, of: Uuid, position| (shard, if of == head.history { position } else { 0 });
+    let places: BTreeSet<(i16, Position)> =
+        shards.iter().map(|row| place(row.shard, row.history, row.position)).collect();
+    let (numbers, positions): (Vec<i16>, Vec<Position>) = places.iter().copied().unzip();
     let behind = sqlx::query!(
-        r#"select coalesce(newest.position, 0) as "head!", coalesce(l.lag, 0) as "lag!", l.since
+        r#"select coalesce(newest.position, 0) as "head!", coalesce(l.lag, 0) as "lag!", first.recorded_at as "since?"
         from unnest($1::smallint[], $2::bigint[]) with ordinality c (shard, position, nth)
         left join lateral (
             select position from events where shard = c.shard order by position desc limit 1
         ) newest on true
         left join lateral (
-            select count(*) as lag, min(recorded_at) as since from events
-            where shard = c.shard and position > c.position and newest.position > c.position
+            select recorded_at from events where shard = c.shard and position > c.position order by position limit 1
+        ) first on true
+        left join lateral (
+            select count(*) as lag from events
+            where shard = c.shard and position > c.position and first.recorded_at is not null
         ) l on true
         order by c.nth"#,
         &numbers,
@@ -89,9 +97,11 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
     )
     .fetch_all(store)
     .await?;
+    let behind: BTreeMap<_, _> = places.into_iter().zip(behind).collect();
     let mut projections: BTreeMap<String, Vec<ShardStatus>> = BTreeMap::new();
-    for (row, behind) in shards.into_iter().zip(behind) {
-        let Ok(shard) = Shard::try_from(row.shard) else { continue };
+    for row in shards {
+        let behind = behind.get(&place(row.shard, row.history, row.position));
+        let (Ok(shard), Some(behind)) = (Shard::try_from(row.shard), behind) else { continue };
         let parked = row.event_id.zip(row.stopped_at).zip(row.reason).zip(row.parked_at);
         projections.entry(row.projection).or_default().push(ShardStatus {
             shard,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::projection::Fault;
 
-pub(crate) use cell::{Cell, Key, Path};
+pub(crate) use cell::{Cell, Key, Path, Word};
 
 mod cell;
 
@@ -232,6 +232,7 @@ macro_rules! read_table {
     )+) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::struct_field_names, reason = "columns are named as in the database")]
         pub(crate) struct $row {
             $(pub(crate) $key: $key_type,)+
             $($(#[$column_doc])* pub(crate) $column: $type,)*

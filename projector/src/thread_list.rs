@@ -166,14 +166,14 @@ impl Need {
                         need.whole.extend(id);
                     }
                 }
-                Event::Post(PostEvent::Written(Written { thread, .. })) => need.threads.push(thread.0),
-                Event::Post(event) => {
+                Event::Post(event) if !matches!(event, PostEvent::Written(_)) => {
                     let thread = thread_of(event);
                     need.threads.push(thread);
                     need.posts.extend(recorded.id().ok());
                     *need.newest.entry(thread).or_insert(1) += 1;
                 }
-                Event::Reaction(
+                Event::Post(PostEvent::Written(Written { thread, .. }))
+                | Event::Reaction(
                     ReactionEvent::Set(Set { thread, .. })
                     | ReactionEvent::Cleared(Cleared { thread, .. })
                     | ReactionEvent::ScoreImported(ScoreImported { thread, .. }),

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     projection::{Changed, Fault, Projection, Recorded},
     render, score,
-    table::{Path, Table, read_table},
+    table::{Path, Table, Word, read_table},
 };
 
 pub(crate) struct ThreadPage;
@@ -49,7 +49,7 @@ read_table! {
         key { post_id: Uuid, revision: i32 }
         body: String,
         body_html: String,
-        format: String,
+        format: Word,
         editor_id: Option<Uuid>,
         written_at: DateTime<Utc>,
         reason: Option<String>,
@@ -265,8 +265,8 @@ fn text(post_id: Uuid, revision: i32, body: &str, format: Format, recorded: &Rec
         body: body.to_owned(),
         body_html: render::html(body, format),
         format: match format {
-            Format::Markdown => "markdown".to_owned(),
-            Format::Html => "html".to_owned(),
+            Format::Markdown => "markdown".into(),
+            Format::Html => "html".into(),
         },
         editor_id: recorded.actor(),
         written_at: recorded.at(),

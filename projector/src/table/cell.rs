@@ -1,6 +1,6 @@
 //! What stands in a column, and what identifies a row.
 
-use std::{fmt, hash::Hash};
+use std::{borrow::Cow, fmt, hash::Hash, ops::Deref};
 
 use chrono::{DateTime, Utc};
 use sqlx::{
@@ -35,7 +35,6 @@ cells! {
     i64 = "bigint",
     f64 = "double precision",
     String = "text",
-    &'static str = "text",
     Uuid = "uuid",
     DateTime<Utc> = "timestamptz",
 }
@@ -114,5 +113,55 @@ impl Encode<'_, Postgres> for Path {
 impl Decode<'_, Postgres> for Path {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         <Vec<i32> as Decode<Postgres>>::decode(value).map(Self)
+    }
+}
+
+/// A text that is one of a few words of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word(Cow<'static, str>);
+
+impl From<&'static str> for Word {
+    fn from(word: &'static str) -> Self {
+        Self(Cow::Borrowed(word))
+    }
+}
+
+impl Deref for Word {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Cell for Word {
+    const SENT_AS: &'static str = "text";
+}
+
+impl Type<Postgres> for Word {
+    fn type_info() -> PgTypeInfo {
+        <str as Type<Postgres>>::type_info()
+    }
+
+    fn compatible(found: &PgTypeInfo) -> bool {
+        <str as Type<Postgres>>::compatible(found)
+    }
+}
+
+impl PgHasArrayType for Word {
+    fn array_type_info() -> PgTypeInfo {
+        <&str as PgHasArrayType>::array_type_info()
+    }
+}
+
+impl Encode<'_, Postgres> for Word {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <&str as Encode<Postgres>>::encode(&**self, buffer)
+    }
+}
+
+impl Decode<'_, Postgres> for Word {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        <String as Decode<Postgres>>::decode(value).map(|word| Self(Cow::Owned(word)))
     }
 }
