@@ -159,7 +159,11 @@ impl Client {
             match status {
                 StatusCode::UNAUTHORIZED if !renewed && self.token.renew(&token).await => renewed = true,
                 StatusCode::UNAUTHORIZED => {
-                    bail!("{} does not accept the token: {}", self.server, refusal.detail);
+                    bail!(
+                        "{} does not accept the token: {} With a fresh one, the same command goes on where it was",
+                        self.server,
+                        refusal.detail
+                    );
                 }
                 StatusCode::INTERNAL_SERVER_ERROR if failures < FAILURES => {
                     failures += 1;

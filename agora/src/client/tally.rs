@@ -13,9 +13,14 @@ use super::{Outcome, command::Kind};
 use crate::terminal::count;
 
 /// Counts commands as they are answered.
-pub struct Tally {
-    counts: Mutex<BTreeMap<Kind, Count>>,
-    started: Instant,
+#[derive(Default)]
+pub struct Tally(Mutex<Counted>);
+
+#[derive(Default)]
+struct Counted {
+    kinds: BTreeMap<Kind, Count>,
+    /// When the first answer came, and the last.
+    times: Option<(Instant, Instant)>,
 }
 
 /// What became of the commands of one kind.
@@ -36,21 +41,17 @@ pub struct Sent {
     pub kinds: BTreeMap<Kind, Count>,
     /// All kinds together.
     pub total: Count,
-    /// From the first to the last.
+    /// From the first answer to the last.
     pub seconds: f64,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self { counts: Mutex::default(), started: Instant::now() }
-    }
 }
 
 impl Tally {
     /// One more.
     pub fn count(&self, kind: Kind, outcome: &Outcome) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(kind).or_default();
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        counted.times = Some((counted.times.map_or(now, |(first, _)| first), now));
+        let count = counted.kinds.entry(kind).or_default();
         match outcome {
             Outcome::Written => count.written += 1,
             Outcome::AlreadyThere => count.already_there += 1,
@@ -60,14 +61,16 @@ impl Tally {
 
     /// How it stands.
     pub fn sent(&self) -> Sent {
-        let kinds = self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kinds = counted.kinds.clone();
         let mut total = Count::default();
         for count in kinds.values() {
             total.written += count.written;
             total.already_there += count.already_there;
             total.refused += count.refused;
         }
-        Sent { kinds, total, seconds: self.started.elapsed().as_secs_f64() }
+        let seconds = counted.times.map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+        Sent { kinds, total, seconds }
     }
 }
 

@@ -1,0 +1,166 @@
+//! The binary as a person meets it: help, messages, exit codes. What it does is tested elsewhere.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// In a directory of its own, without settings of the person who runs the tests.
+struct Agora {
+    dir: tempfile::TempDir,
+}
+
+impl Agora {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agora"));
+        let settings = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGORA"));
+        for (name, _) in settings {
+            command.env_remove(name);
+        }
+        command.args(arguments).current_dir(self.path());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("it runs")
+    }
+
+    /// What it prints where it succeeds.
+    fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The one line that it says where it fails.
+    fn refuses(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/stackexchange").join(name)
+}
+
+#[test]
+fn help_names_every_command_and_shows_examples() {
+    let agora = Agora::new();
+    let help = agora.prints(&["--help"]);
+    let commands = [
+        "up", "command-service", "projector", "query-service", "migrate", "import", "demo", "events", "projections",
+        "operators", "config", "openapi", "completions",
+    ];
+    for command in commands {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is not in:\n{help}");
+        assert!(agora.prints(&[command, "--help"]).contains("Usage: agora"), "{command}");
+    }
+    assert!(help.contains("Examples:"));
+    assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+}
+
+#[test]
+fn settings_are_merged_printed_and_checked() {
+    let agora = Agora::new();
+    std::fs::write(agora.path().join("agora.toml"), "[http]\nlisten = \"127.0.0.1:1\"\n").expect("written");
+    let check = ["config", "check", "--config", "agora.toml", "--database-url", "postgres://ada:hunter2@db/forum"];
+    let printed = agora.prints(&check);
+    assert!(printed.contains("listen = \"127.0.0.1:1\"") && printed.contains("url = \"***\""), "{printed}");
+    assert!(!printed.contains("hunter2"));
+
+    let mut with_variable = agora.command(&check);
+    let output = with_variable.env("AGORA__HTTP__LISTEN", "127.0.0.1:2").output().expect("it runs");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("listen = \"127.0.0.1:2\""));
+
+    std::fs::write(agora.path().join("agora.toml"), "[http]\nlisten = \"127.0.0.1:1\"\nlisen = 1\n").expect("written");
+    let said = agora.refuses(&check);
+    assert!(said.contains("lisen") && said.contains("agora.toml"), "{said}");
+    let said = agora.refuses(&["config", "check", "--config", "nowhere.toml"]);
+    assert!(said.contains("cannot read the configuration file nowhere.toml"), "{said}");
+}
+
+#[test]
+fn what_is_generated_is_whole() {
+    let agora = Agora::new();
+    let api: serde_json::Value = serde_json::from_str(&agora.prints(&["openapi"])).expect("JSON");
+    assert!(api["paths"]["/v2/threads/{id}/posts"].is_object());
+    let catalogue: serde_json::Value = serde_json::from_str(&agora.prints(&["events", "catalogue"])).expect("JSON");
+    let names: Vec<_> = catalogue.as_array().expect("a list").iter().map(|entry| entry["name"].as_str()).collect();
+    assert!(names.contains(&Some("post.written")), "{names:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(agora.prints(&["completions", shell]).contains("stackexchange"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let agora = Agora::new();
+    let mut child = agora.command(&["openapi"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn without_an_up_here_local_commands_say_what_to_do() {
+    let agora = Agora::new();
+    let dump = fixture("tiny");
+    let local = [
+        &["operators", "list"][..],
+        &["events", "tail"],
+        &["projections", "status"],
+        &["migrate"],
+        &["demo"],
+        &["import", "stackexchange", dump.to_str().expect("a plain path")],
+    ];
+    for command in local {
+        let said = agora.refuses(command);
+        assert!(said.contains("no `agora up` runs in .agora"), "{command:?}: {said}");
+    }
+    assert!(!agora.path().join(".agora").exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_port_in_use_is_named_and_nothing_is_started() {
+    let agora = Agora::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let said = agora.refuses(&["up", "--listen", &address]);
+    assert!(said.contains(&address) && said.contains("the port is in use"), "{said}");
+    assert!(!agora.path().join(".agora").exists(), "no database was made");
+}
+
+#[test]
+fn what_is_no_server_or_token_is_said() {
+    let agora = Agora::new();
+    let said = agora.refuses(&["demo", "--server", "http://127.0.0.1:1"]);
+    assert!(said.contains("--server takes an operator's token"), "{said}");
+    let said = agora.refuses(&["demo", "--server", "127.0.0.1", "--token", "x"]);
+    assert!(said.contains("is not the address of a server"), "{said}");
+    let said = agora.refuses(&["up", "--database-url", "mysql://x", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    assert!(said.contains("postgres://"), "{said}");
+}
+
+#[test]
+fn what_is_no_dump_is_said() {
+    let agora = Agora::new();
+    let server = ["--server", "http://127.0.0.1:1", "--token", "x"];
+    let said = agora.refuses(&[&["import", "stackexchange", "nowhere"][..], &server].concat());
+    assert!(said.contains("cannot open nowhere"), "{said}");
+    let said = agora.refuses(&[&["import", "stackexchange", "."][..], &server].concat());
+    assert!(said.contains("is not a Stack Exchange dump: it has no Users.xml"), "{said}");
+}
