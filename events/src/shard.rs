@@ -56,7 +56,8 @@ impl Shard {
             .as_bytes()
             .iter()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-        Self((hash % u64::from(Self::COUNT)) as u8)
+        // Mod 64 is the lowest six bits: all of them are in the lowest byte.
+        Self(hash.to_le_bytes()[0] % Self::COUNT)
     }
 }
 

@@ -126,6 +126,7 @@ mod tests {
         },
     };
 
+    #[allow(clippy::needless_pass_by_value, reason = "a step owns what it reads")]
     fn split(payload: Value) -> Result<Vec<Versioned>, String> {
         let drinker = payload.get("drunk_by").cloned().ok_or("nobody drank it")?;
         Ok(vec![
@@ -134,6 +135,7 @@ mod tests {
         ])
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "other steps refuse")]
     fn add_temperature(mut payload: Value) -> Result<Vec<Versioned>, String> {
         payload["celsius"] = json!(95);
         Ok(vec![Versioned { name: "tea.made", version: 3, payload }])
