@@ -15,6 +15,13 @@ language sql stable as $$
     )
 $$;
 
+-- Whether a community is in sight of a reader who sees the private ones among `private`, or with `everything` all of
+-- them. One it does not know the visibility of counts as private. Inlined.
+create function in_sight(community uuid, visibility text, everything boolean, private uuid[]) returns boolean
+language sql immutable as $$
+    select visibility in ('public', 'restricted') or everything or community = any (private)
+$$;
+
 create index community_new on community (created_at desc, community_id desc);
 create index community_by_name on community (lower(name), community_id);
 

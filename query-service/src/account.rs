@@ -127,7 +127,7 @@ impl View for AccountPage {
                 from account_count n
                 join community c on c.community_id = n.community_id
                 where n.account_id = a.account_id
-                    and (c.visibility in ('public', 'restricted') or $5 or c.community_id = any($6))
+                    and in_sight(c.community_id, c.visibility, $5, $6)
             ) n
             where a.account_id = $4"#,
             at.joins,

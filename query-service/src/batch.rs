@@ -7,7 +7,7 @@
 use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
 
 use platform::problem::Problem;
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::failure::Failure;
@@ -16,8 +16,6 @@ use crate::failure::Failure;
 const WAITING: usize = 8_192;
 /// Questions in one statement at most: enough for any burst, small enough to be answered in milliseconds.
 const TOGETHER: usize = 256;
-/// Statements under way at once: while one is answered the next gathers.
-const LANES: usize = 2;
 /// When who was refused may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -51,13 +49,14 @@ impl<A: Ask> Clone for Batch<A> {
 }
 
 impl<A: Ask> Batch<A> {
-    /// Starts answering.
-    pub(crate) fn start(ask: A, db: &PgPool) -> Self {
+    /// Starts answering, in so many statements at once, each on a connection of its own: what decides who may see does
+    /// not wait for what is shown.
+    pub(crate) fn start(ask: A, db: &PgPool, lanes: usize) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
         let ask = Arc::new(ask);
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..LANES {
-            let lane = Lane { ask: Arc::clone(&ask), db: db.clone(), connection: None };
+        for _ in 0..lanes {
+            let lane = Lane { ask: Arc::clone(&ask), options: db.connect_options(), connection: None };
             tokio::spawn(lane.run(Arc::clone(&waiting)));
         }
         Self { queue }
@@ -81,9 +80,8 @@ fn too_many() -> Problem {
 
 struct Lane<A> {
     ask: Arc<A>,
-    db: PgPool,
-    /// Kept from one statement to the next: giving it back would cost the pool a round trip.
-    connection: Option<PoolConnection<Postgres>>,
+    options: Arc<PgConnectOptions>,
+    connection: Option<PgConnection>,
 }
 
 impl<A: Ask> Lane<A> {
@@ -114,7 +112,7 @@ impl<A: Ask> Lane<A> {
             self.connection = Some(kept);
             return Ok(answers);
         }
-        let mut fresh = self.db.acquire().await?;
+        let mut fresh = PgConnection::connect_with(&self.options).await?;
         let answers = self.ask.ask(questions, &mut fresh).await?;
         self.connection = Some(fresh);
         Ok(answers)

@@ -135,7 +135,7 @@ impl Reflects for Row {
 /// The categories of community $4 that `$which` tells, siblings in order. The tree's version is the greatest of its
 /// rows.
 macro_rules! categories {
-    ($which:literal, $snapshot:expr, $community:expr $(, $more:expr)*) => {
+    ($at:expr, $which:literal; $community:expr $(, $more:expr)*) => {
         sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", k.category_id, k.community_id, k.parent_id, k.slug, k.name,
@@ -158,9 +158,9 @@ macro_rules! categories {
             left join account a on a.account_id = t.last_author_id
             where k.community_id = $4 "# + $which + r#"
             order by k.place, k.category_id"#,
-            $snapshot.joins, $snapshot.shards, $snapshot.line, $community.0 $(, $more)*
+            $at.joins, $at.shards, $at.line, $community.0 $(, $more)*
         )
-        .fetch_all(&mut *$snapshot.connection)
+        .fetch_all(&mut *$at.connection)
         .await
     };
 }
@@ -175,7 +175,7 @@ impl View for Tree {
     type Row = Row;
 
     async fn fetch(&self, _: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
-        Ok(categories!("", at, self.community)?)
+        Ok(categories!(at, ""; self.community)?)
     }
 
     fn page(&self, _: &Audience, rows: Vec<Row>) -> Result<Page, Problem> {
@@ -196,7 +196,7 @@ impl View for CategoryPage {
     type Row = Row;
 
     async fn fetch(&self, _: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
-        Ok(categories!("and k.category_id = $5", at, self.community, self.category.0)?)
+        Ok(categories!(at, "and k.category_id = $5"; self.community, self.category.0)?)
     }
 
     fn page(&self, _: &Audience, rows: Vec<Row>) -> Result<Page, Problem> {

@@ -174,7 +174,7 @@ impl Reflects for Row {
 /// Communities with their counts: those that `$from` picks as `picked`, in the order that `$order` gives. Of owners,
 /// names are looked up where `$owners` says so.
 macro_rules! communities {
-    ($from:literal, $owners:literal, $order:literal, $snapshot:expr $(, $more:expr)*) => {
+    ($at:expr, $from:literal, $order:literal, $owners:literal; $($more:expr),*) => {
         sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", c.community_id, c.slug, c.name, lower(c.name) as "folded_name!",
@@ -196,9 +196,9 @@ macro_rules! communities {
                 where "# + $owners + r#"
             ) o on true
             "# + $order,
-            $snapshot.joins, $snapshot.shards, $snapshot.line $(, $more)*
+            $at.joins, $at.shards, $at.line, $($more),*
         )
-        .fetch_all(&mut *$snapshot.connection)
+        .fetch_all(&mut *$at.connection)
         .await
     };
 }
@@ -218,69 +218,50 @@ impl View for CommunityList {
         };
         let fetched = match (self.sort, self.listing.direction()) {
             (Sort::New, Direction::Forward) => communities!(
-                r#"select c.community_id from community c
-                where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
+                at,
+                "select c.community_id from community c
+                where in_sight(c.community_id, c.visibility, $4, $5)
                     and (c.created_at, c.community_id)
                         < (coalesce($6, 'infinity'::timestamptz), coalesce($7, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-                order by c.created_at desc, c.community_id desc limit $8"#,
-                "false",
-                "order by c.created_at desc, c.community_id desc",
-                at,
-                all,
-                private,
-                time,
-                id,
-                rows
+                order by c.created_at desc, c.community_id desc limit $8",
+                "order by c.created_at desc, c.community_id desc", "false";
+                all, private, time, id, rows
             ),
             (Sort::New, Direction::Backward) => communities!(
-                r#"select c.community_id from community c
-                where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
-                    and (c.created_at, c.community_id) > ($6, $7)
-                order by c.created_at, c.community_id limit $8"#,
-                "false",
-                "order by c.created_at, c.community_id",
                 at,
-                all,
-                private,
-                time,
-                id,
-                rows
+                "select c.community_id from community c
+                where in_sight(c.community_id, c.visibility, $4, $5)
+                    and (c.created_at, c.community_id) > ($6, $7)
+                order by c.created_at, c.community_id limit $8",
+                "order by c.created_at, c.community_id", "false";
+                all, private, time, id, rows
             ),
             (Sort::Name, Direction::Forward) => communities!(
-                r#"select c.community_id from community c
-                where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
+                at,
+                "select c.community_id from community c
+                where in_sight(c.community_id, c.visibility, $4, $5)
                     and (lower(c.name), c.community_id)
                         > (coalesce($6, ''), coalesce($7, '00000000-0000-0000-0000-000000000000'::uuid))
-                order by lower(c.name), c.community_id limit $8"#,
-                "false",
-                "order by lower(c.name), c.community_id",
-                at,
-                all,
-                private,
-                name,
-                id,
-                rows
+                order by lower(c.name), c.community_id limit $8",
+                "order by lower(c.name), c.community_id", "false";
+                all, private, name, id, rows
             ),
             (Sort::Name, Direction::Backward) => communities!(
-                r#"select c.community_id from community c
-                where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
-                    and (lower(c.name), c.community_id) < ($6, $7)
-                order by lower(c.name) desc, c.community_id desc limit $8"#,
-                "false",
-                "order by lower(c.name) desc, c.community_id desc",
                 at,
-                all,
-                private,
-                name,
-                id,
-                rows
+                "select c.community_id from community c
+                where in_sight(c.community_id, c.visibility, $4, $5)
+                    and (lower(c.name), c.community_id) < ($6, $7)
+                order by lower(c.name) desc, c.community_id desc limit $8",
+                "order by lower(c.name) desc, c.community_id desc", "false";
+                all, private, name, id, rows
             ),
             // First those with activity, by their index; then the silent ones, by id.
             (Sort::Activity, Direction::Forward) => {
                 let silent = id.is_some() && time.is_none();
                 communities!(
-                    r#"(select n.community_id from community_count n join community c on c.community_id = n.community_id
-                    where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
+                    at,
+                    "(select n.community_id from community_count n join community c on c.community_id = n.community_id
+                    where in_sight(c.community_id, c.visibility, $4, $5)
                         and not $9 and n.last_activity_at is not null
                         and (n.last_activity_at, n.community_id)
                             < (coalesce($6, 'infinity'::timestamptz), coalesce($7, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
@@ -288,45 +269,32 @@ impl View for CommunityList {
                     union all
                     (select c.community_id from community c
                         left join community_count n on n.community_id = c.community_id
-                    where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
+                    where in_sight(c.community_id, c.visibility, $4, $5)
                         and n.last_activity_at is null and (not $9 or c.community_id < $7)
                     order by c.community_id desc limit $8)
-                    limit $8"#,
-                    "false",
-                    "order by n.last_activity_at desc nulls last, c.community_id desc",
-                    at,
-                    all,
-                    private,
-                    time,
-                    id,
-                    rows,
-                    silent
+                    limit $8",
+                    "order by n.last_activity_at desc nulls last, c.community_id desc", "false";
+                    all, private, time, id, rows, silent
                 )
             }
             (Sort::Activity, Direction::Backward) => {
                 let silent = time.is_none();
                 communities!(
-                    r#"(select c.community_id from community c
+                    at,
+                    "(select c.community_id from community c
                         left join community_count n on n.community_id = c.community_id
-                    where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
+                    where in_sight(c.community_id, c.visibility, $4, $5)
                         and n.last_activity_at is null and $9 and c.community_id > $7
                     order by c.community_id limit $8)
                     union all
                     (select n.community_id from community_count n join community c on c.community_id = n.community_id
-                    where (c.visibility in ('public', 'restricted') or $4 or c.community_id = any($5))
+                    where in_sight(c.community_id, c.visibility, $4, $5)
                         and n.last_activity_at is not null
                         and ($9 or (n.last_activity_at, n.community_id) > ($6, $7))
                     order by n.last_activity_at, n.community_id limit $8)
-                    limit $8"#,
-                    "false",
-                    "order by n.last_activity_at nulls first, c.community_id",
-                    at,
-                    all,
-                    private,
-                    time,
-                    id,
-                    rows,
-                    silent
+                    limit $8",
+                    "order by n.last_activity_at nulls first, c.community_id", "false";
+                    all, private, time, id, rows, silent
                 )
             }
         };
@@ -368,7 +336,7 @@ impl View for CommunityPage {
     type Row = Row;
 
     async fn fetch(&self, _: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
-        Ok(communities!("select $4::uuid as community_id", "true", "", at, self.community.0)?)
+        Ok(communities!(at, "select $4::uuid as community_id", "", "true"; self.community.0)?)
     }
 
     fn page(&self, _: &Audience, rows: Vec<Row>) -> Result<Page, Problem> {

@@ -66,6 +66,9 @@ const SCHEMA: &str = "read";
 /// The schema of the event store, where tokens' keys are.
 const STORE_SCHEMA: &str = "store";
 
+/// Statements under way at once that decide who may see: while one is answered, the questions of the next gather.
+const DECIDING_LANES: usize = 2;
+
 /// How a query-service runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -108,9 +111,9 @@ pub async fn start(
     tasks.spawn(changes::follow(Arc::clone(&changes), broker, db.clone(), shutdown));
     let side = ReadSide::new(Parts {
         cache: Cache::new(&config.cache),
-        freshness: Freshness::new(Arc::clone(&changes), Batch::start(OfShard, &db)),
-        facts: Batch::start(AskFacts, &db),
-        private: Batch::start(AskPrivate, &db),
+        freshness: Freshness::new(Arc::clone(&changes), Batch::start(OfShard, &db, 1)),
+        facts: Batch::start(AskFacts, &db, DECIDING_LANES),
+        private: Batch::start(AskPrivate, &db, 1),
         changes,
         db,
     });

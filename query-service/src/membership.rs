@@ -170,7 +170,7 @@ impl Reflects for Row {
 
 /// The members of community $4 that `$which` tells, in its order.
 macro_rules! members {
-    ($which:literal, $snapshot:expr, $community:expr $(, $more:expr)*) => {
+    ($at:expr, $which:literal; $community:expr $(, $more:expr)*) => {
         sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", m.account_id, a.username as "username?",
@@ -180,9 +180,9 @@ macro_rules! members {
             cross join member m
             left join account a on a.account_id = m.account_id
             where m.community_id = $4 "# + $which,
-            $snapshot.joins, $snapshot.shards, $snapshot.line, $community.0 $(, $more)*
+            $at.joins, $at.shards, $at.line, $community.0 $(, $more)*
         )
-        .fetch_all(&mut *$snapshot.connection)
+        .fetch_all(&mut *$at.connection)
         .await
     };
 }
@@ -199,24 +199,18 @@ impl View for MembersByRole {
         let (rank, id) = self.listing.from().copied().unzip();
         let fetched = match self.listing.direction() {
             Direction::Forward => members!(
-                r#"and m.status = 'member'
+                at,
+                "and m.status = 'member'
                     and (m.rank, m.account_id)
                         < (coalesce($5, 32767::smallint), coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-                order by m.rank desc, m.account_id desc limit $7"#,
-                at,
-                self.community,
-                rank,
-                id,
-                self.listing.rows()
+                order by m.rank desc, m.account_id desc limit $7";
+                self.community, rank, id, self.listing.rows()
             ),
             Direction::Backward => members!(
-                r#"and m.status = 'member' and (m.rank, m.account_id) > ($5, $6)
-                order by m.rank, m.account_id limit $7"#,
                 at,
-                self.community,
-                rank,
-                id,
-                self.listing.rows()
+                "and m.status = 'member' and (m.rank, m.account_id) > ($5, $6)
+                order by m.rank, m.account_id limit $7";
+                self.community, rank, id, self.listing.rows()
             ),
         };
         Ok(fetched?)
@@ -240,25 +234,19 @@ impl View for MembersByName {
         let (name, id) = self.listing.from().map(|(name, id)| (name.as_str(), *id)).unzip();
         let fetched = match self.listing.direction() {
             Direction::Forward => members!(
-                r#"and m.status = 'member' and lower(a.username) >= coalesce($5, '')
+                at,
+                "and m.status = 'member' and lower(a.username) >= coalesce($5, '')
                     and (lower(a.username), m.account_id)
                         > (coalesce($5, ''), coalesce($6, '00000000-0000-0000-0000-000000000000'::uuid))
-                order by lower(a.username), m.account_id limit $7"#,
-                at,
-                self.community,
-                name,
-                id,
-                self.listing.rows()
+                order by lower(a.username), m.account_id limit $7";
+                self.community, name, id, self.listing.rows()
             ),
             Direction::Backward => members!(
-                r#"and m.status = 'member' and lower(a.username) <= $5
-                    and (lower(a.username), m.account_id) < ($5, $6)
-                order by lower(a.username) desc, m.account_id desc limit $7"#,
                 at,
-                self.community,
-                name,
-                id,
-                self.listing.rows()
+                "and m.status = 'member' and lower(a.username) <= $5
+                    and (lower(a.username), m.account_id) < ($5, $6)
+                order by lower(a.username) desc, m.account_id desc limit $7";
+                self.community, name, id, self.listing.rows()
             ),
         };
         Ok(fetched?)
@@ -281,11 +269,9 @@ impl View for Membership {
 
     async fn fetch(&self, audience: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
         let fetched = members!(
-            "and m.account_id = $5 and (m.status = 'member' or $6)",
             at,
-            self.community,
-            self.account.0,
-            audience.sees_withheld()
+            "and m.account_id = $5 and (m.status = 'member' or $6)";
+            self.community, self.account.0, audience.sees_withheld()
         );
         Ok(fetched?)
     }

@@ -115,7 +115,7 @@ impl Reflects for Row {
 
 /// The log of community $4 from $5 on, $6 entries, in the direction given.
 macro_rules! log {
-    ($which:literal, $snapshot:expr $(, $more:expr)*) => {
+    ($at:expr, $which:literal; $($more:expr),*) => {
         sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", l.position, l.action, l.at, l.actor_id,
@@ -129,9 +129,9 @@ macro_rules! log {
             left join account b on b.account_id = l.account_id
             left join thread t on t.thread_id = l.thread_id
             where l.community_id = $4 "# + $which,
-            $snapshot.joins, $snapshot.shards, $snapshot.line $(, $more)*
+            $at.joins, $at.shards, $at.line, $($more),*
         )
-        .fetch_all(&mut *$snapshot.connection)
+        .fetch_all(&mut *$at.connection)
         .await
     };
 }
@@ -146,14 +146,12 @@ impl View for ModerationLog {
         let (community, from, rows) = (self.community.0, self.listing.from().copied(), self.listing.rows());
         let fetched = match self.listing.direction() {
             Direction::Forward => log!(
-                "and l.position < coalesce($5, 9223372036854775807) order by l.position desc limit $6",
                 at,
-                community,
-                from,
-                rows
+                "and l.position < coalesce($5, 9223372036854775807) order by l.position desc limit $6";
+                community, from, rows
             ),
             Direction::Backward => {
-                log!("and l.position > $5 order by l.position limit $6", at, community, from, rows)
+                log!(at, "and l.position > $5 order by l.position limit $6"; community, from, rows)
             }
         };
         Ok(fetched?)

@@ -53,23 +53,21 @@ impl View for AccountPosts {
         let (time, id) = self.listing.from().copied().unzip();
         let fetched = match self.listing.direction() {
             Direction::Forward => select_posts!(
-                "", r#"c.slug as "community_slug?", c.name as "community_name?""#,
-                "join community c on c.community_id = p.community_id
-                where p.author_id = $5 and not p.deleted and not p.hidden and not t.deleted
-                    and (c.visibility in ('public', 'restricted') or $6 or c.community_id = any($7))
+                at, false, in_community,
+                "where p.author_id = $5 and not p.deleted and not p.hidden and not t.deleted
+                    and in_sight(c.community_id, c.visibility, $6, $7)
                     and (p.created_at, p.post_id)
                         < (coalesce($8, 'infinity'::timestamptz), coalesce($9, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-                order by p.created_at desc, p.post_id desc limit $10",
-                at, false, account, all, private, time, id, self.listing.rows()
+                order by p.created_at desc, p.post_id desc limit $10";
+                account, all, private, time, id, self.listing.rows()
             ),
             Direction::Backward => select_posts!(
-                "", r#"c.slug as "community_slug?", c.name as "community_name?""#,
-                "join community c on c.community_id = p.community_id
-                where p.author_id = $5 and not p.deleted and not p.hidden and not t.deleted
-                    and (c.visibility in ('public', 'restricted') or $6 or c.community_id = any($7))
+                at, false, in_community,
+                "where p.author_id = $5 and not p.deleted and not p.hidden and not t.deleted
+                    and in_sight(c.community_id, c.visibility, $6, $7)
                     and (p.created_at, p.post_id) > ($8, $9)
-                order by p.created_at, p.post_id limit $10",
-                at, false, account, all, private, time, id, self.listing.rows()
+                order by p.created_at, p.post_id limit $10";
+                account, all, private, time, id, self.listing.rows()
             ),
         };
         Ok(fetched?)

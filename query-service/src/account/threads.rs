@@ -55,8 +55,8 @@ impl View for AccountThreads {
         let mut sql = thread_list::select(at);
         sql.push("(select t.* from thread t join community c on c.community_id = t.community_id where not t.deleted");
         sql.push(" and t.author_id = ").push_bind(self.account.0);
-        sql.push(" and (c.visibility in ('public', 'restricted') or ").push_bind(horizon.unbounded());
-        sql.push(" or c.community_id = any(").push_bind(horizon.private()).push("))");
+        sql.push(" and in_sight(c.community_id, c.visibility, ").push_bind(horizon.unbounded());
+        sql.push(", ").push_bind(horizon.private()).push(")");
         if let Some((time, id)) = self.listing.from() {
             sql.push(format_args!(" and (t.created_at, t.thread_id) {beyond} (")).push_bind(*time);
             sql.push(", ").push_bind(*id).push(")");

@@ -80,7 +80,7 @@ impl Reflects for Row {
 
 /// The tags of community $4 that `$which` tells, in its order.
 macro_rules! tags {
-    ($which:literal, $snapshot:expr $(, $more:expr)*) => {
+    ($at:expr, $which:literal; $($more:expr),*) => {
         sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", g.tag as "tag!", g.threads as "threads!"
@@ -93,9 +93,9 @@ macro_rules! tags {
                 group by e.tag
             ) g
             where "# + $which,
-            $snapshot.joins, $snapshot.shards, $snapshot.line $(, $more)*
+            $at.joins, $at.shards, $at.line, $($more),*
         )
-        .fetch_all(&mut *$snapshot.connection)
+        .fetch_all(&mut *$at.connection)
         .await
     };
 }
@@ -111,21 +111,15 @@ impl View for TagList {
         let (threads, tag) = self.listing.from().map(|(threads, tag)| (*threads, tag.as_str())).unzip();
         let fetched = match self.listing.direction() {
             Direction::Forward => tags!(
-                "$5::bigint is null or g.threads < $5 or (g.threads = $5 and g.tag > $6)
-                order by g.threads desc, g.tag limit $7",
                 at,
-                community,
-                threads,
-                tag,
-                rows
+                "$5::bigint is null or g.threads < $5 or (g.threads = $5 and g.tag > $6)
+                order by g.threads desc, g.tag limit $7";
+                community, threads, tag, rows
             ),
             Direction::Backward => tags!(
-                "g.threads > $5 or (g.threads = $5 and g.tag < $6) order by g.threads, g.tag desc limit $7",
                 at,
-                community,
-                threads,
-                tag,
-                rows
+                "g.threads > $5 or (g.threads = $5 and g.tag < $6) order by g.threads, g.tag desc limit $7";
+                community, threads, tag, rows
             ),
         };
         Ok(fetched?)

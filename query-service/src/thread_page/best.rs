@@ -109,9 +109,12 @@ impl View for BestFirst {
 
     async fn fetch(&self, audience: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<PostRow>, Failure> {
         let (score, number, _) = self.from();
-        // Breadth first, and read no further than the limit: `tree` stops with who reads it.
+        // Breadth first, and read no further than the limit: `tree` stops with who reads it. Below the first post, those of
+        // the same score as the one to go on from, then those of a lower one; `between` keeps the planner on the index
+        // that has them in order.
         let fetched = select_posts!(
-            "with recursive top as (
+            at, audience.sees_withheld(),
+            with "with recursive top as (
                 select p.post_id from post p
                 where p.thread_id = $5
                     and p.post_id
@@ -119,8 +122,8 @@ impl View for BestFirst {
             ), first as (
                 select c.post_id from top cross join lateral (
                     (select p.post_id from post p
-                     where p.parent_id = top.post_id and p.score = $7 and p.number > $8
-                     order by p.number limit $9)
+                     where p.parent_id = top.post_id and p.score between $7 and $7 and p.number > $8
+                     order by p.score desc, p.number limit $9)
                     union all
                     (select p.post_id from post p
                      where p.parent_id = top.post_id and p.score < $7
@@ -142,18 +145,8 @@ impl View for BestFirst {
                 union all
                 (select tree.post_id from tree limit $12)
             )",
-            r#"null::text as "community_slug?", null::text as "community_name?""#,
-            "join picked on picked.post_id = p.post_id",
-            at,
-            audience.sees_withheld(),
-            self.thread.0,
-            self.parent,
-            score,
-            number,
-            i64::from(self.listing.limit()),
-            i64::from(self.shape.children),
-            self.shape.levels.cast_signed(),
-            MOST_POSTS,
+            "join picked on picked.post_id = p.post_id";
+            self.thread.0, self.parent, score, number, i64::from(self.listing.limit()), i64::from(self.shape.children), self.shape.levels.cast_signed(), MOST_POSTS
         );
         Ok(fetched?)
     }

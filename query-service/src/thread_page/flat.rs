@@ -46,24 +46,14 @@ impl View for Flat {
         let (from, rows) = (self.listing.from().copied(), self.listing.rows());
         let fetched = match self.listing.direction() {
             Direction::Forward => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
-                "where p.thread_id = $5 and p.number > coalesce($6, 0) order by p.number limit $7",
-                at,
-                withheld,
-                thread,
-                from,
-                rows
+                at, withheld,
+                "where p.thread_id = $5 and p.number > coalesce($6, 0) order by p.number limit $7";
+                thread, from, rows
             ),
             Direction::Backward => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
-                "where p.thread_id = $5 and p.number < $6 order by p.number desc limit $7",
-                at,
-                withheld,
-                thread,
-                from,
-                rows
+                at, withheld,
+                "where p.thread_id = $5 and p.number < $6 order by p.number desc limit $7";
+                thread, from, rows
             ),
         };
         Ok(fetched?)

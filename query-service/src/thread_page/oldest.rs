@@ -77,30 +77,16 @@ impl View for OldestFirst {
         let (path, number) = self.listing.from().map(|(path, number)| (path.as_slice(), *number)).unzip();
         let fetched = match self.listing.direction() {
             Direction::Forward => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
+                at, withheld,
                 "where p.thread_id = $5 and p.path < $6 and (p.path, p.number) > ($7, $8)
-                order by p.path limit $9",
-                at,
-                withheld,
-                thread,
-                &end,
-                path.unwrap_or(&first_path),
-                number.unwrap_or(first_number),
-                rows
+                order by p.path limit $9";
+                thread, &end, path.unwrap_or(&first_path), number.unwrap_or(first_number), rows
             ),
             Direction::Backward => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
+                at, withheld,
                 "where p.thread_id = $5 and (p.path, p.number) > ($6, $7) and p.path < $8
-                order by p.path desc limit $9",
-                at,
-                withheld,
-                thread,
-                &first_path,
-                first_number,
-                path.unwrap_or(&end),
-                rows
+                order by p.path desc limit $9";
+                thread, &first_path, first_number, path.unwrap_or(&end), rows
             ),
         };
         Ok(fetched?)

@@ -132,11 +132,24 @@ pub(crate) struct Row {
     pub(crate) version: i64,
 }
 
-/// Posts `p` of threads `t`, each with the text that it shows `v` and its author `a`. The text of a hidden one is read
-/// where $4 says so, that of a deleted one never. `$with` goes before, `$card` names the columns of the community's
-/// card, `$which` picks and sorts.
+/// Posts `p` of threads `t`, each with the text that it shows `v` and its author `a`: those that the last literal picks,
+/// in its order. The text of a hidden one is read where $4 says so, that of a deleted one never.
+///
+/// `select_posts!(snapshot, $4, [with "…",] [in_community,] "…"; $5, …)`: after `with`, what the statement begins with;
+/// with `in_community`, each has its community `c`.
 macro_rules! select_posts {
-    ($with:literal, $card:literal, $which:literal, $snapshot:expr, $withheld:expr $(, $more:expr)* $(,)?) => {
+    ($at:expr, $withheld:expr, with $with:literal, $which:literal; $($more:expr),*) => {
+        select_posts!(@ $at, $withheld, $with,
+            r#"null::text as "community_slug?", null::text as "community_name?""#, "", $which; $($more),*)
+    };
+    ($at:expr, $withheld:expr, in_community, $which:literal; $($more:expr),*) => {
+        select_posts!(@ $at, $withheld, "", r#"c.slug as "community_slug?", c.name as "community_name?""#,
+            "join community c on c.community_id = p.community_id ", $which; $($more),*)
+    };
+    ($at:expr, $withheld:expr, $which:literal; $($more:expr),*) => {
+        select_posts!($at, $withheld, with "", $which; $($more),*)
+    };
+    (@ $at:expr, $withheld:expr, $with:literal, $card:literal, $join:literal, $which:literal; $($more:expr),*) => {
         sqlx::query_as!(
             crate::thread_page::PostRow,
             $with + r#" select r.positions as "positions!", p.post_id, p.thread_id, t.title as thread_title,
@@ -152,10 +165,10 @@ macro_rules! select_posts {
             cross join post p
             join thread t on t.thread_id = p.thread_id
             join post_revision v on v.post_id = p.post_id and v.revision = p.revision
-            left join account a on a.account_id = p.author_id "# + $which,
-            $snapshot.joins, $snapshot.shards, $snapshot.line, $withheld $(, $more)*
+            left join account a on a.account_id = p.author_id "# + $join + $which,
+            $at.joins, $at.shards, $at.line, $withheld, $($more),*
         )
-        .fetch_all(&mut *$snapshot.connection)
+        .fetch_all(&mut *$at.connection)
         .await
     };
 }
@@ -177,15 +190,7 @@ impl View for PostPage {
     type Row = Row;
 
     async fn fetch(&self, audience: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
-        let withheld = audience.sees_withheld();
-        let fetched = select_posts!(
-            "",
-            r#"null::text as "community_slug?", null::text as "community_name?""#,
-            "where p.post_id = $5",
-            at,
-            withheld,
-            self.post.0
-        );
+        let fetched = select_posts!(at, audience.sees_withheld(), "where p.post_id = $5"; self.post.0);
         Ok(fetched?)
     }
 

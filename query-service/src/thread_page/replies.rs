@@ -84,63 +84,42 @@ impl View for Replies {
         let (score, number) = self.listing.from().copied().unzip();
         let fetched = match (self.sort, self.listing.direction()) {
             (Sort::Oldest, Direction::Forward) => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
-                "where p.parent_id = $5 and p.number > coalesce($6, 0) order by p.number limit $7",
-                at,
-                withheld,
-                post,
-                number,
-                rows
+                at, withheld,
+                "where p.parent_id = $5 and p.number > coalesce($6, 0) order by p.number limit $7";
+                post, number, rows
             ),
             (Sort::Oldest, Direction::Backward) => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
-                "where p.parent_id = $5 and p.number < $6 order by p.number desc limit $7",
-                at,
-                withheld,
-                post,
-                number,
-                rows
+                at, withheld,
+                "where p.parent_id = $5 and p.number < $6 order by p.number desc limit $7";
+                post, number, rows
             ),
-            // The score falls while the number rises: those of the same score, then those of a lower one.
+            // The score falls while the number rises: those of the same score, then those of a lower one. `between` keeps
+            // the planner on the index that has them in order.
             (Sort::Best, Direction::Forward) => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
+                at, withheld,
                 "join (
-                    (select post_id from post where parent_id = $5 and score = $6 and number > $7
-                     order by number limit $8)
+                    (select post_id from post where parent_id = $5 and score between $6 and $6 and number > $7
+                     order by score desc, number limit $8)
                     union all
                     (select post_id from post where parent_id = $5 and score < coalesce($6, 2147483647)
                      order by score desc, number limit $8)
                     limit $8
                 ) picked on picked.post_id = p.post_id
-                order by p.score desc, p.number",
-                at,
-                withheld,
-                post,
-                score,
-                number,
-                rows
+                order by p.score desc, p.number";
+                post, score, number, rows
             ),
             (Sort::Best, Direction::Backward) => select_posts!(
-                "",
-                r#"null::text as "community_slug?", null::text as "community_name?""#,
+                at, withheld,
                 "join (
-                    (select post_id from post where parent_id = $5 and score = $6 and number < $7
-                     order by number desc limit $8)
+                    (select post_id from post where parent_id = $5 and score between $6 and $6 and number < $7
+                     order by score, number desc limit $8)
                     union all
                     (select post_id from post where parent_id = $5 and score > $6
                      order by score, number desc limit $8)
                     limit $8
                 ) picked on picked.post_id = p.post_id
-                order by p.score, p.number desc",
-                at,
-                withheld,
-                post,
-                score,
-                number,
-                rows
+                order by p.score, p.number desc";
+                post, score, number, rows
             ),
         };
         Ok(fetched?)

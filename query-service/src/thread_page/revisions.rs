@@ -104,7 +104,7 @@ impl Reflects for Row {
 /// The texts of post $4 that `$which` tells, in its order: of a deleted one where $5 says so, of a hidden one where $6
 /// does.
 macro_rules! revisions {
-    ($which:literal, $snapshot:expr $(, $more:expr)*) => {
+    ($at:expr, $which:literal; $($more:expr),*) => {
         sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", p.version as post_version, v.revision, v.format,
@@ -117,9 +117,9 @@ macro_rules! revisions {
             join post_revision v on v.post_id = p.post_id
             left join account a on a.account_id = v.editor_id
             where p.post_id = $4 "# + $which,
-            $snapshot.joins, $snapshot.shards, $snapshot.line $(, $more)*
+            $at.joins, $at.shards, $at.line, $($more),*
         )
-        .fetch_all(&mut *$snapshot.connection)
+        .fetch_all(&mut *$at.connection)
         .await
     };
 }
@@ -135,16 +135,16 @@ impl View for RevisionList {
         let (post, from, rows) = (self.post.0, self.listing.from().copied(), self.listing.rows());
         let fetched = match self.listing.direction() {
             Direction::Forward => revisions!(
-                "and v.revision < coalesce($7, 2147483647) order by v.revision desc limit $8",
                 at,
-                post,
-                deleted,
-                hidden,
-                from,
-                rows
+                "and v.revision < coalesce($7, 2147483647) order by v.revision desc limit $8";
+                post, deleted, hidden, from, rows
             ),
             Direction::Backward => {
-                revisions!("and v.revision > $7 order by v.revision limit $8", at, post, deleted, hidden, from, rows)
+                revisions!(
+                    at,
+                    "and v.revision > $7 order by v.revision limit $8";
+                    post, deleted, hidden, from, rows
+                )
             }
         };
         Ok(fetched?)

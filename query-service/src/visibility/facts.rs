@@ -145,7 +145,7 @@ impl Ask for AskPrivate {
     ) -> sqlx::Result<Vec<Vec<CommunityId>>> {
         let ids: Vec<Uuid> = questions.iter().flat_map(|communities| communities.iter().map(|id| id.0)).collect();
         let private = sqlx::query_scalar!(
-            "select community_id from community where community_id = any($1) and visibility not in ('public', 'restricted')",
+            "select community_id from community where community_id = any($1) and not in_sight(community_id, visibility, false, '{}')",
             &ids
         );
         let private = private.fetch_all(connection).await?;

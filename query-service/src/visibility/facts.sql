@@ -19,7 +19,7 @@ select
     case when q.kind in ('everywhere', 'account', 'username') then array(
         select m.community_id
         from member m
-        join community c on c.community_id = m.community_id and c.visibility not in ('public', 'restricted')
+        join community c on c.community_id = m.community_id and not in_sight(c.community_id, c.visibility, false, '{}')
         where m.account_id = q.reader
             and (c.owners ? q.reader::text or m.status = 'member')
             and not (m.banned and (m.banned_until is null or m.banned_until > now()))
