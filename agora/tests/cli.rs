@@ -61,8 +61,19 @@ fn help_names_every_command_and_shows_examples() {
     let agora = Agora::new();
     let help = agora.prints(&["--help"]);
     let commands = [
-        "up", "command-service", "projector", "query-service", "migrate", "import", "demo", "events", "projections",
-        "operators", "config", "openapi", "completions",
+        "up",
+        "command-service",
+        "projector",
+        "query-service",
+        "migrate",
+        "import",
+        "demo",
+        "events",
+        "projections",
+        "operators",
+        "config",
+        "openapi",
+        "completions",
     ];
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in:\n{help}");
@@ -151,7 +162,15 @@ fn what_is_no_server_or_token_is_said() {
     assert!(said.contains("--server takes an operator's token"), "{said}");
     let said = agora.refuses(&["demo", "--server", "127.0.0.1", "--token", "x"]);
     assert!(said.contains("is not the address of a server"), "{said}");
-    let said = agora.refuses(&["up", "--database-url", "mysql://x", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    let said = agora.refuses(&[
+        "up",
+        "--database-url",
+        "mysql://x",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
     assert!(said.contains("postgres://"), "{said}");
 }
 

@@ -59,12 +59,7 @@ impl Source {
 
     /// Hands events on until the process ends. What is not ours is passed by, with an alarm: were an event lost with
     /// it, the one behind it in its shard would show the gap.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        to: mpsc::Sender<Fetched>,
-        metrics: Metrics,
-        shutdown: CancellationToken,
-    ) {
+    pub(crate) async fn run(self: Arc<Self>, to: mpsc::Sender<Fetched>, metrics: Metrics, shutdown: CancellationToken) {
         let mut patience = Patience::new("the projector's consumer");
         while let Err(error) = self.begin().await {
             patience.failed(error, &shutdown).await;

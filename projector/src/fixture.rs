@@ -1,10 +1,7 @@
 //! Histories for the tests of folds.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{
-    AccountId, CommunityId, Envelope, Event, EventId, HistoryId, Metadata, Position, Shard, Stream,
-    kafka,
-};
+use events::{AccountId, CommunityId, Envelope, Event, EventId, HistoryId, Metadata, Position, Shard, Stream, kafka};
 use uuid::Uuid;
 
 use crate::{

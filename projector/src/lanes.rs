@@ -166,10 +166,13 @@ impl Lanes {
             let skipped = skipped.contains(&item.event_id);
             match &item.content {
                 _ if item.previous < at => {
-                    its.park = Some(Park::at(item, format!(
-                        "it claims to follow position {}, but position {at} was applied: it is of another history",
-                        item.previous
-                    )));
+                    its.park = Some(Park::at(
+                        item,
+                        format!(
+                            "it claims to follow position {}, but position {at} was applied: it is of another history",
+                            item.previous
+                        ),
+                    ));
                 }
                 Err(reason) if !skipped => its.park = Some(Park::at(item, reason.clone())),
                 Ok(content) if !skipped && content.events.iter().any(&concerns) => {

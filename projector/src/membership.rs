@@ -4,9 +4,7 @@ use chrono::{DateTime, Utc};
 use events::{
     AccountId, CommunityEvent, Event, MembershipEvent,
     community::{Created, OwnerAdded, OwnerRemoved},
-    membership::{
-        BanLifted, Banned, Invited, Joined, Left, Role, RoleAssigned, RoleRevoked, SilenceLifted, Silenced,
-    },
+    membership::{BanLifted, Banned, Invited, Joined, Left, Role, RoleAssigned, RoleRevoked, SilenceLifted, Silenced},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;

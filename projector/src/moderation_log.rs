@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use events::{
-    CategoryEvent, CommunityEvent, Event, MembershipEvent, PostEvent, ThreadEvent, category, community, membership, post,
-    thread,
+    CategoryEvent, CommunityEvent, Event, MembershipEvent, PostEvent, ThreadEvent, category, community, membership,
+    post, thread,
 };
 use serde_json::{Value, json};
 use sqlx::{PgConnection, types::Json};
@@ -110,11 +110,12 @@ impl Subject {
             T::Retitled(thread::Retitled { title, moderated: by }) => {
                 moderated(*by, Self::detail(json!({ "title": title })))
             }
-            T::Moved(thread::Moved { from, to }) => Some(Self {
-                category: Some(to.0),
-                ..Self::detail(json!({ "from": from, "to": to }))
-            }),
-            T::TagsSet(thread::TagsSet { tags, moderated: by }) => moderated(*by, Self::detail(json!({ "tags": tags }))),
+            T::Moved(thread::Moved { from, to }) => {
+                Some(Self { category: Some(to.0), ..Self::detail(json!({ "from": from, "to": to })) })
+            }
+            T::TagsSet(thread::TagsSet { tags, moderated: by }) => {
+                moderated(*by, Self::detail(json!({ "tags": tags })))
+            }
             T::Locked(thread::Locked { reason }) => Some(Self::detail(json!({ "reason": reason }))),
             T::Pinned(thread::Pinned { until }) => Some(Self::detail(json!({ "until": until }))),
             T::Unlocked(_) | T::Unpinned(_) => Some(Self::detail(json!({}))),
@@ -136,7 +137,9 @@ impl Subject {
             P::Edited(post::Edited { thread, revision, reason, moderated, .. }) => {
                 (*moderated, thread, json!({ "revision": revision, "reason": reason }))
             }
-            P::Deleted(post::Deleted { thread, reason, moderated }) => (*moderated, thread, json!({ "reason": reason })),
+            P::Deleted(post::Deleted { thread, reason, moderated }) => {
+                (*moderated, thread, json!({ "reason": reason }))
+            }
             P::Restored(post::Restored { thread, moderated }) => (*moderated, thread, json!({})),
             P::Hidden(post::Hidden { thread, reason }) => (true, thread, json!({ "reason": reason })),
             P::Unhidden(post::Unhidden { thread }) => (true, thread, json!({})),
@@ -192,8 +195,7 @@ impl Subject {
                 "visibility": settings.visibility,
                 "reactions": settings.reactions,
             }))),
-            C::OwnerAdded(community::OwnerAdded { account })
-            | C::OwnerRemoved(community::OwnerRemoved { account }) => {
+            C::OwnerAdded(community::OwnerAdded { account }) | C::OwnerRemoved(community::OwnerRemoved { account }) => {
                 Some(Self { account: Some(account.0), ..Self::detail(json!({})) })
             }
             C::Suspended(community::Suspended { reason }) => Some(Self::detail(json!({ "reason": reason }))),

@@ -98,7 +98,11 @@ impl Pipeline {
 
 impl Running<'_> {
     /// One check, or one batch.
-    async fn step(&mut self, messages: &mut mpsc::Receiver<Fetched>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    async fn step(
+        &mut self,
+        messages: &mut mpsc::Receiver<Fetched>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
         if self.check_at <= Instant::now() {
             return self.check().await;
         }
@@ -362,9 +366,8 @@ fn alarm(projection: &str, shard: Shard, park: &Park) {
 
 /// Spans that continue the traces in which events of the batch began, as far as these are sampled. They end with it.
 fn spans(batch: &Batch, plans: &[(usize, Vec<Move>)]) -> Vec<Span> {
-    let passed = |index: usize| {
-        plans.iter().flat_map(|(_, moves)| moves).any(|its| its.passes.binary_search(&index).is_ok())
-    };
+    let passed =
+        |index: usize| plans.iter().flat_map(|(_, moves)| moves).any(|its| its.passes.binary_search(&index).is_ok());
     let sampled = batch.iter().enumerate().filter_map(|(index, item)| {
         let envelope = &item.content.as_ref().ok()?.envelope;
         let traceparent = envelope.metadata.traceparent.as_deref().filter(|it| is_sampled(it))?;

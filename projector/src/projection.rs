@@ -20,10 +20,7 @@ pub(crate) trait Projection: 'static {
     fn concerns(event: &Event) -> bool;
 
     /// The rows that these events, all of which [concern](Self::concerns) it, will need.
-    fn load(
-        events: &[Recorded<'_>],
-        from: &mut PgConnection,
-    ) -> impl Future<Output = sqlx::Result<Self::Rows>> + Send;
+    fn load(events: &[Recorded<'_>], from: &mut PgConnection) -> impl Future<Output = sqlx::Result<Self::Rows>> + Send;
 
     /// What one event changes. Pure: events in order of position, each on what the ones before it left. After a fault
     /// the rows are thrown away.

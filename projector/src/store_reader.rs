@@ -206,7 +206,8 @@ async fn collect(rows: impl futures::Stream<Item = sqlx::Result<Row>>, limit: us
         bytes += row.payload.get().len() + row.metadata.len();
         read.history = Some(HistoryId(row.history));
         let shard = Shard::try_from(row.shard);
-        let shard = shard.map_err(|error| sqlx::Error::ColumnDecode { index: "shard".to_owned(), source: error.into() })?;
+        let shard =
+            shard.map_err(|error| sqlx::Error::ColumnDecode { index: "shard".to_owned(), source: error.into() })?;
         read.events.push(row.into_envelope(shard));
         if bytes > READ_BYTES {
             read.more = true;

@@ -93,7 +93,9 @@ impl Statements {
             format!("do update set {}", rest.iter().map(set).collect::<Vec<_>>().join(", "))
         };
         Self {
-            select: format!("select {names} from unnest({key_arrays}) k ({key_names}) join {table} using ({key_names})"),
+            select: format!(
+                "select {names} from unnest({key_arrays}) k ({key_names}) join {table} using ({key_names})"
+            ),
             upsert: format!(
                 "insert into {table} as o ({names}) select {values} from unnest({}) n ({names}) \
                  on conflict ({key_names}) {on_conflict}",

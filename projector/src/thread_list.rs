@@ -465,13 +465,8 @@ mod tests {
         let (thread, opening, category) = (ThreadId::new(), PostId::new(), CategoryId::new());
         let (ada, bob) = (AccountId::new(), AccountId::new());
         let mut given = Given { history: History::new(), thread, opening, category, ada, bob };
-        let started = Started {
-            category,
-            title: "Hello".to_owned(),
-            tags: Vec::new(),
-            author: Some(ada),
-            opening_post: opening,
-        };
+        let started =
+            Started { category, title: "Hello".to_owned(), tags: Vec::new(), author: Some(ada), opening_post: opening };
         given.history.then(&Stream::thread(thread), ThreadEvent::Started(started));
         given.written(opening, None, ada);
         given
@@ -646,10 +641,9 @@ mod tests {
         let changed = given.history.fold::<ThreadList>(&mut Rows::default()).expect("it folds");
         let told: Vec<String> = changed.iter().map(ToString::to_string).collect();
         let community = given.history.community;
-        assert_eq!(told, [
-            format!("account:{}", given.ada),
-            format!("community:{community}"),
-            format!("thread:{}", given.thread),
-        ]);
+        assert_eq!(
+            told,
+            [format!("account:{}", given.ada), format!("community:{community}"), format!("thread:{}", given.thread),]
+        );
     }
 }

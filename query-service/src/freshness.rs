@@ -134,6 +134,10 @@ impl Freshness {
         loop {
             let woken = self.changes.next_notice(token.shard);
             let checkpoints = self.checkpoints.ask(token.shard).await?;
+            if self.changes.history().0.is_nil() {
+                // Whoever keeps the changes up to date has not had its first look yet: this is it.
+                self.changes.see(&checkpoints);
+            }
             match Progress::of(token, &checkpoints, projections) {
                 Progress::Reached => {
                     record("reached");

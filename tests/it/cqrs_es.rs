@@ -105,7 +105,9 @@ async fn the_framework_commits_through_our_store_and_applies_each_event_once() {
     let events = EventStore::<Account>::load_events(&store, &id).await.expect("loads");
     assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2]);
     let mut once = Account::default();
-    events.into_iter().for_each(|event| once.apply(event.payload));
+    for event in events {
+        once.apply(event.payload);
+    }
     let mut context = EventStore::<Account>::load_aggregate(&store, &id).await.expect("loads");
     assert_eq!(*context.aggregate(), once);
     let refused = framework.execute(&id, register()).await.expect_err("it is there already");

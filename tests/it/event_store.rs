@@ -318,7 +318,8 @@ async fn history_is_not_edited_by_anybody() {
         "insert into events select * from events on conflict (position) do update set payload = '{}'",
     ] {
         let refused = sqlx::query(edit).execute(&pool).await.expect_err(edit);
-        assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("23001"), "{edit}");
+        let code = refused.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        assert_eq!(code.as_deref(), Some("23001"), "{edit}");
     }
     assert_eq!(count(&pool).await, 1);
 }

@@ -184,7 +184,7 @@ async fn an_ended_session_is_over_here_at_once_and_elsewhere_within_a_second() {
     assert_eq!(here.check(&tokens.access_token).await, Err(TokenError::SessionEnded));
     let learned = async {
         while elsewhere.check(&tokens.access_token).await.is_ok() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(1), learned).await.expect("within a second");

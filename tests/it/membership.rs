@@ -30,6 +30,7 @@ async fn people_join_and_leave_for_themselves() {
     let forum = TestForum::start().await;
     let (ada, bob, eve) = (forum.person("ada").await, forum.person("bob").await, forum.person("eve").await);
     forum.community(&ada, "tea").await;
+    bob.catch_up(&ada);
     bob.refused(Method::GET, &member("me"), Value::Null, (404, "member-not-found")).await;
     let joined = bob.put(&member("me"), &json!({})).await.expect(200);
     assert_eq!((&joined["role"], &joined["version"]), (&json!("member"), &json!(1)));
@@ -49,7 +50,7 @@ async fn people_join_and_leave_for_themselves() {
     eve.refused(Method::GET, &member("bob"), Value::Null, (404, "member-not-found")).await;
     join(&[&bob]).await;
     ada.delete(&member("bob")).await.expect(200);
-    assert_eq!(each(&walk(&ada, &member("").trim_end_matches('/').to_owned(), 5).await, "/account/username"), ["ada"]);
+    assert_eq!(each(&walk(&ada, member("").trim_end_matches('/'), 5).await, "/account/username"), ["ada"]);
     assert_counts_hold(&forum).await;
     forum.stop().await;
 }

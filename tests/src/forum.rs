@@ -172,6 +172,7 @@ pub struct Person<'a> {
 
 impl<'a> Person<'a> {
     /// The same person with another client, who has seen nothing yet.
+    #[must_use]
     pub fn elsewhere(&self) -> Person<'a> {
         Person { forum: self.forum, id: self.id.clone(), token: self.token.clone(), positions: Mutex::default() }
     }
@@ -201,7 +202,9 @@ impl<'a> Person<'a> {
     pub fn catch_up(&self, other: &Person<'_>) {
         let theirs = other.positions.lock().expect("a lock").clone();
         let mut mine = self.positions.lock().expect("a lock");
-        theirs.into_iter().for_each(|position| remember(&mut mine, position));
+        for position in theirs {
+            remember(&mut mine, position);
+        }
     }
 
     /// `POST` of a JSON body.
@@ -255,6 +258,7 @@ impl<'a> Person<'a> {
     }
 
     /// The same person with another access token.
+    #[must_use]
     pub fn with_token(&self, token: &str) -> Person<'a> {
         Person { token: Some(token.to_owned()), ..self.elsewhere() }
     }

@@ -32,7 +32,8 @@ pub(crate) fn start() {
 pub async fn exported(trace: &str) -> Vec<Span> {
     let flush = || drop(telemetry::init(&TelemetryConfig::default(), "agora-tests").expect("telemetry"));
     tokio::task::spawn_blocking(flush).await.expect("flushes");
-    let of_trace = |span: &&Span| hex(&span.trace_id) == trace;
+    let trace = u128::from_str_radix(trace, 16).expect("a trace id").to_be_bytes();
+    let of_trace = |span: &&Span| span.trace_id == trace;
     SPANS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(of_trace).cloned().collect()
 }
 
@@ -57,8 +58,4 @@ async fn collect(body: Bytes) -> StatusCode {
     let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     SPANS.lock().unwrap_or_else(PoisonError::into_inner).extend(scopes.flat_map(|scope| scope.spans));
     StatusCode::OK
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

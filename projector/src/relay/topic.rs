@@ -43,7 +43,10 @@ fn read_last(consumer: &BaseConsumer<Quiet>, topic: &str) -> anyhow::Result<Vec<
         let Some(message) = consumer.poll(patience) else { continue };
         let message = message?;
         // More may have been produced meanwhile; the first of each partition is the one that was last.
-        if assignment.find_partition(topic, message.partition()).is_some_and(|it| it.offset() == Offset::Offset(message.offset())) {
+        if assignment
+            .find_partition(topic, message.partition())
+            .is_some_and(|it| it.offset() == Offset::Offset(message.offset()))
+        {
             wanted -= 1;
             last.extend(consumer::decode(&message).ok().map(|item| (item.history, (item.position, item.event_id))));
         }
