@@ -9,14 +9,14 @@ use crate::{command, config::Config};
 /// Community forums, API first: one deployment serves many communities, and everything a client can do, it does
 /// through the API.
 #[derive(Debug, Parser)]
-#[command(name = "agora", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "agora", version, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
-  agora up                                       start everything on this machine
-  agora demo                                     make up a lively forum
-  agora import stackexchange ~/dumps/french-meta  bring a Stack Exchange dump over
-  agora events tail --follow                     watch what happens
-  agora config check                             print all settings as they are merged
+  agora up                                  start everything on this machine
+  agora demo                                make up a lively forum
+  agora import stackexchange ~/french-meta  bring a Stack Exchange dump over
+  agora events tail --follow                watch what happens
+  agora config check                        print all settings as they are merged
 
 Settings come from --config FILE, then AGORA__… variables (AGORA__HTTP__LISTEN sets http.listen), then flags.")]
 pub struct Cli {

@@ -155,12 +155,13 @@ impl Demo {
         }
         let (account, came) = (self.world.account(person), self.world.came(person));
         for (nth, blueprint) in BLUEPRINTS.iter().enumerate() {
-            if !self.world.is_member(nth, person) {
+            let (community, owner) = (self.world.community_id(nth), World::owner(nth));
+            // Whoever makes a community is a member of it.
+            if person == owner || !self.world.is_member(nth, person) {
                 continue;
             }
-            let (community, owner) = (self.world.community_id(nth), World::owner(nth));
             let name = format!("{nth}/{person}");
-            if blueprint.visibility == Visibility::Private && person != owner {
+            if blueprint.visibility == Visibility::Private {
                 let context = self.world.context("invited", &name, owner, came);
                 self.send(Command::invite(community, account, context)).await?;
             }

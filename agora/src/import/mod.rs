@@ -78,7 +78,7 @@ pub async fn run(options: Options, client: Arc<Client>) -> anyhow::Result<Summar
 
     let scanned = scan(&dump, &origin, &work, &report).await?;
     let place = Place { community: origin.community(scanned.since), category: origin.category(scanned.since), origin };
-    let progress = Progress::start("posting", scanned.commands + 2, Unit::Things("commands"));
+    let progress = Progress::start("posting", scanned.commands + 1, Unit::Things("commands"));
     let (owner, since) = (scanned.first.1.id, scanned.since);
     let owner_account = place.origin.account(owner, since);
     let import = Arc::new(Import { client, place, owner, owner_account, report, progress });
@@ -187,11 +187,11 @@ impl Import {
         fed(lanes::run(LANES, queue, send).await, feeding).await
     }
 
-    /// The account, and its membership.
+    /// The account, and its membership. The owner was sent with the community, and is a member by making it.
     async fn send_member(&self, account: Account) -> anyhow::Result<()> {
         let origin = &self.place.origin;
         let (at, id, created) = (account.at, account.user.id, account.user.created);
-        if id != self.owner && !self.send_account(account).await? {
+        if id == self.owner || !self.send_account(account).await? {
             return Ok(());
         }
         let account = origin.account(id, created);

@@ -88,7 +88,7 @@ async fn everything_is_sent_once_and_the_second_time_nothing_is_written() -> any
     let expected = [
         (Kind::Place, 2),
         (Kind::Account, 10),
-        (Kind::Member, 10),
+        (Kind::Member, 9),
         (Kind::Thread, 4),
         (Kind::Answer, 6),
         (Kind::Comment, 6),
