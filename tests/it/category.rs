@@ -44,8 +44,7 @@ async fn a_tree_grows_changes_and_is_put_in_order() {
     let version = ada.post("/v2/communities/tea/categories/order", &below).await.expect(200)["version"].clone();
     assert_eq!(shape(&ada).await, "news(world local(leaf)) general");
     let changed = json!({"slug": "earth", "name": "The Earth", "description": "All of it.", "parent_id": null});
-    let if_match = format!("{version}");
-    let headers = [("if-match", &*format!("\"{if_match}\""))];
+    let headers = [("if-match", &*format!("\"{version}\""))];
     let path = format!("/v2/categories/{world}");
     ada.send(Method::PATCH, &path, Some(&changed), &headers).await.expect(200);
     ada.send(Method::PATCH, &path, Some(&changed), &headers).await.expect_problem(412, "version-mismatch");

@@ -20,7 +20,6 @@ async fn join(people: &[&Person<'_>]) {
     }
 }
 
-/// A forum where `ada` owns the public community `tea`.
 async fn give_role(by: &Person<'_>, to: &Person<'_>, role: &str) {
     by.put(&format!("{}/role", member(to.id())), &json!({"role": role})).await.expect(200);
 }
