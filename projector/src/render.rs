@@ -26,8 +26,8 @@ const MOST_DEPTH: usize = 500;
 
 /// Elements that hold nothing, or that end where the next one of their kind begins: no end tag is missed.
 const ENDED_WITHOUT_A_TAG: [&str; 29] = [
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "colgroup", "dd",
-    "dt", "li", "optgroup", "option", "p", "rp", "rt", "tbody", "td", "tfoot", "th", "thead", "tr", "caption",
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "colgroup",
+    "dd", "dt", "li", "optgroup", "option", "p", "rp", "rt", "tbody", "td", "tfoot", "th", "thead", "tr", "caption",
 ];
 
 /// Whether more elements are left open than [`MOST_DEPTH`]. An end tag closes only what has its name.
@@ -210,7 +210,9 @@ mod tests {
 
     #[test]
     fn a_long_body_that_nests_little_is_shown() {
-        for (body, shown) in [("<p>a".repeat(5_000), "<p>a</p>"), ("<ul><li>a</ul>".repeat(5_000), "<ul><li>a</li></ul>")] {
+        for (body, shown) in
+            [("<p>a".repeat(5_000), "<p>a</p>"), ("<ul><li>a</ul>".repeat(5_000), "<ul><li>a</li></ul>")]
+        {
             assert_eq!(html(&body, Format::Html), shown.repeat(5_000));
         }
         assert_eq!(markdown(&"> a\n\n".repeat(2_000)).matches("<blockquote>").count(), 2_000);
