@@ -14,6 +14,8 @@ mod membership;
 mod moderation_log;
 mod pipeline;
 mod post;
+mod projector;
+mod query_service;
 mod reaction;
 mod session;
 mod support;

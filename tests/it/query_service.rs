@@ -1,0 +1,114 @@
+//! The read side's cache: shared, never older than asked for, and right without a single notice.
+
+use std::{sync::Arc, time::Duration};
+
+use agora_tests::{forum::TestForum, pages::each};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::Request,
+};
+use futures::{FutureExt, future::BoxFuture};
+use platform::{
+    config::Secret,
+    db::DatabaseConfig,
+    health::Health,
+    identity::{Authenticator, Identity, TokenError},
+    kafka::{Broker, KafkaConfig},
+};
+use query_service::CacheConfig;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+#[tokio::test]
+async fn a_fresh_answer_is_everybodys_and_says_to_each_what_is_its_own() {
+    let forum = TestForum::start().await;
+    let (ada, bob, eve) = (forum.person("ada").await, forum.person("bob").await, forum.person("eve").await);
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Talk").await;
+    let path = format!("/v2/threads/{thread}/posts");
+    let guest = forum.guest();
+    guest.get_after(&ada, &path).await.expect(200);
+    let stranger = forum.guest();
+    bob.put(&format!("/v2/posts/{opening}/reaction"), &json!({"kind": "like"})).await.expect(200);
+    bob.reply(&thread, "more").await;
+    // Whoever asks for what it wrote makes the answer that all others are given, whatever they ask for.
+    let of_bob = bob.get(&path).await.expect(200);
+    let of_stranger = stranger.get(&path).await;
+    assert!(of_stranger.header("agora-position").is_some());
+    let of_stranger = of_stranger.expect(200);
+    assert_eq!(of_bob["items"], of_stranger["items"]);
+    assert_eq!(each(of_stranger["items"].as_array().expect("posts"), "/body"), ["Talk, says I.", "more"]);
+    assert_eq!(of_bob["mine"], json!({"reactions": {&opening: "like"}}));
+    assert_eq!(eve.elsewhere().get(&path).await.expect(200)["mine"], json!({"reactions": {}}));
+    assert_eq!(of_stranger.get("mine"), None);
+
+    // What differs has an ETag of its own.
+    let etag = async |reader: &agora_tests::forum::Person<'_>| {
+        reader.get(&path).await.header("etag").expect("an ETag").to_owned()
+    };
+    let (of_bob, of_eve, of_guest) = (etag(&bob).await, etag(&eve).await, etag(&stranger).await);
+    assert!(of_bob != of_eve && of_eve != of_guest && of_guest != of_bob);
+    let known = bob.send(Method::GET, &path, None, &[("if-none-match", &of_guest)]).await;
+    assert_eq!(known.status, 200, "a guest's answer is not bob's");
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_single_notice_a_read_is_as_fresh_as_it_asks_for() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Talk").await;
+    let path = format!("/v2/threads/{thread}/posts");
+    ada.get(&path).await.expect(200);
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let deaf = deaf(&forum.database_url, &shutdown, &tasks).await;
+    assert_eq!(read(&deaf, &path, None).await["items"].as_array().expect("posts").len(), 1);
+    for written in 2..=20 {
+        let reply = ada.post(&path, &json!({"body": "more"})).await;
+        let position = reply.header("agora-position").expect("a position").to_owned();
+        reply.expect(201);
+        let page = read(&deaf, &path, Some(&position)).await;
+        assert_eq!(page["items"].as_array().expect("posts").len(), written, "the kept answer was too old");
+    }
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    forum.stop().await;
+}
+
+/// A query-service that hears no notices, and would keep an answer for an hour.
+async fn deaf(database_url: &str, shutdown: &CancellationToken, tasks: &TaskTracker) -> Router {
+    let config = query_service::Config {
+        database: DatabaseConfig { url: Secret::from(database_url.to_owned()), ..DatabaseConfig::default() },
+        cache: CacheConfig { time_to_live: Duration::from_secs(3600), ..CacheConfig::default() },
+        ..query_service::Config::default()
+    };
+    let silent = Broker::start(&KafkaConfig::default()).expect("a broker of its own");
+    let started =
+        query_service::start(&config, silent, Arc::new(Guests), &Health::new(), shutdown.clone(), tasks).await;
+    started.expect("it starts").into()
+}
+
+async fn read(router: &Router, path: &str, position: Option<&str>) -> Value {
+    let mut request = Request::get(path);
+    if let Some(position) = position {
+        request = request.header("agora-position", position).header("prefer", "wait=20");
+    }
+    let answer = router.clone().oneshot(request.body(Body::empty()).expect("a request")).await.expect("an answer");
+    assert_eq!(answer.status(), 200, "{path}");
+    let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the body is whole");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+/// Knows nobody.
+struct Guests;
+
+impl Authenticator for Guests {
+    fn authenticate<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Identity, TokenError>> {
+        async { Err(TokenError::Expired) }.boxed()
+    }
+}
