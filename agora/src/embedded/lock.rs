@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 /// Held until dropped.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
-    _file: File,
+    file: File,
 }
 
 impl DirectoryLock {
@@ -44,7 +44,14 @@ impl DirectoryLock {
         };
         // Who holds it is for the message only: a full disk must be reported by what needs the space.
         write_holder(&mut file).ok();
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for DirectoryLock {
+    /// Said, not left to closing: a child between its fork and its exec has the file open for a moment too.
+    fn drop(&mut self) {
+        self.file.unlock().ok();
     }
 }
 
