@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn example() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../agora.example.toml")
+        PathBuf::from("../agora.example.toml")
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Agora {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/stackexchange").join(name)
+    Path::new("../tests/fixtures/stackexchange").join(name)
 }
 
 #[test]

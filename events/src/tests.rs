@@ -1,6 +1,6 @@
 //! What holds for every event: samples decode for good, and nothing is lost on the way through Kafka.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
 
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
@@ -13,8 +13,7 @@ use crate::{
 
 /// `samples/<name>.<version>.json`: one of every version ever written. A file there is never changed.
 fn samples() -> BTreeMap<(String, u32), Box<RawValue>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
-    let files = fs::read_dir(folder).expect("samples/");
+    let files = fs::read_dir("samples").expect("samples/");
     files
         .map(|file| {
             let path = file.expect("a sample").path();

@@ -132,7 +132,7 @@ impl From<sqlx::Error> for Failure {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is committed.
-    Moved { from: Position, to: Position, changed: Changed },
+    Moved { from: Position, to: Position, events: usize, changed: Changed },
     /// The lane stopped, with everything before that event applied.
     Parked(Park),
     /// The lane is not where it was believed to be.
@@ -248,7 +248,8 @@ pub(crate) fn committed(
     moves.into_iter().flat_map(move |its| {
         let (to, _) = its.to(batch);
         let changed = changed.remove(&its.shard).unwrap_or_default();
-        let gone = (to > its.from).then_some(Outcome::Moved { from: its.from, to, changed });
+        let (from, events) = (its.from, its.passes.len());
+        let gone = (to > from).then_some(Outcome::Moved { from, to, events, changed });
         let parked = its.park.map(Outcome::Parked);
         gone.into_iter().chain(parked).map(move |outcome| (its.shard, outcome))
     })

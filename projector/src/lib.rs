@@ -32,6 +32,7 @@ pub mod store_reader;
 mod table;
 mod thread_list;
 mod thread_page;
+mod trace;
 
 use std::marker::PhantomData;
 

@@ -68,15 +68,10 @@ impl Relay {
     async fn lead_again_and_again(&self, wake: &Wake, shutdown: &CancellationToken) {
         let mut patience = Patience::new("the relay");
         let mut standby = None;
-        let mut alarmed = 0;
         while !shutdown.is_cancelled() {
-            let Err(error) = self.lead(&mut standby, wake, &mut patience, shutdown).await else { continue };
-            if let Some(unreadable) = error.downcast_ref::<Unreadable>().filter(|it| it.position != alarmed) {
-                alarmed = unreadable.position;
-                self.metrics.alarm("unreadable");
-                tracing::error!("the relay has stopped: {unreadable}. Run the release that wrote it, or a newer one");
+            if let Err(error) = self.lead(&mut standby, wake, &mut patience, shutdown).await {
+                patience.failed(error, shutdown).await;
             }
-            patience.failed(error, shutdown).await;
         }
     }
 
@@ -97,25 +92,27 @@ impl Relay {
         let Some(mut outbox) = standby.take() else { return Ok(()) };
         lease.during(outbox.connect()).await??;
         let mut progress = self.begin(history).await?;
-        patience.worked();
         tracing::info!(position = progress.sent, "this process relays the events to Kafka");
+        let mut alarmed = None;
         while !shutdown.is_cancelled() {
             lease.renew_if_due().await?;
             if let Some(error) = outbox.failure() {
-                patience.failed(error, shutdown).await;
+                lease.during(patience.failed(error, shutdown)).await?;
                 outbox = lease.during(outbox.replaced(&self.broker)).await??;
                 progress.heads = self.store.heads_at(progress.acknowledged).await?;
                 progress.sent = progress.acknowledged;
             }
             let room = outbox.has_room();
             let sent = if room { self.send_next(&mut outbox, &mut progress, &mut lease).await? } else { Sent::All };
-            if sent == Sent::OtherHistory {
-                return Ok(());
+            match sent {
+                Sent::OtherHistory => return Ok(()),
+                Sent::Stuck(ref unreadable) => self.alarm(unreadable, &mut alarmed),
+                Sent::All | Sent::More => {}
             }
-            if self.note(&outbox, &mut progress, SAVE_EVERY).await? {
+            if self.note(&outbox, &mut progress, SAVE_EVERY).await? || progress.acknowledged == progress.sent {
                 patience.worked();
             }
-            if sent == Sent::All {
+            if !matches!(sent, Sent::More) {
                 let woken = async { if room { wake.woken().await } else { outbox.acknowledgement().await } };
                 let _ = tokio::time::timeout(POLL, shutdown.run_until_cancelled(woken)).await;
             }
@@ -160,7 +157,10 @@ impl Relay {
         }
         lease.assure().await?;
         for envelope in read.events {
-            let envelope = envelope?;
+            let envelope = match envelope {
+                Ok(envelope) => envelope,
+                Err(unreadable) => return Ok(Sent::Stuck(unreadable)),
+            };
             let (shard, position) = (envelope.shard, envelope.position);
             let previous = progress.heads.go_on(shard, position);
             if !outbox.send(&Delivered { envelope, previous, history: progress.history }) {
@@ -170,6 +170,17 @@ impl Relay {
             progress.sent = position;
         }
         Ok(if read.more { Sent::More } else { Sent::All })
+    }
+
+    /// Once for an event, as often as it is met.
+    fn alarm(&self, unreadable: &Unreadable, alarmed: &mut Option<Position>) {
+        if alarmed.replace(unreadable.position) != Some(unreadable.position) {
+            self.metrics.alarm("unreadable");
+            tracing::error!(
+                "the relay stands before an event: {unreadable}. Run the release that wrote it or a newer one \
+                 (`agora projector`); readers of Kafka wait"
+            );
+        }
     }
 
     /// Notes what was acknowledged; writes it down now and then. Answers whether there was anything new.
@@ -197,11 +208,12 @@ impl Relay {
 }
 
 /// How far sending came.
-#[derive(PartialEq)]
 enum Sent {
     /// Nothing more for now.
     All,
     More,
+    /// Before an event that cannot be read: none is passed by.
+    Stuck(Unreadable),
     /// The store has a new history.
     OtherHistory,
 }

@@ -59,7 +59,7 @@ async fn server() -> anyhow::Result<(Server, String)> {
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/stackexchange").join(name)
+    Path::new("../tests/fixtures/stackexchange").join(name)
 }
 
 async fn import(dump: &str, address: &str) -> anyhow::Result<Summary> {

@@ -1,0 +1,90 @@
+//! The tail check and the history check: what no message would tell.
+
+use std::{collections::HashMap, time::Duration};
+
+use events::{Position, Shard};
+use tokio::time::Instant;
+
+use super::{Pipeline, Running};
+use crate::{
+    checkpoint::{self, Checkpoint},
+    history,
+    lanes::Standing,
+    store_reader::Heads,
+};
+
+/// How often the checkpoints are compared with the store's heads: a lost tail shows no gap.
+const TAIL_CHECK: Duration = Duration::from_secs(2);
+/// How often what the checkpoints have seen is looked up in the store.
+const HISTORY_CHECK: Duration = Duration::from_secs(60);
+
+/// What a tail check saw.
+pub(super) struct Check {
+    pub(super) at: Instant,
+    heads: Heads,
+    /// The lanes that stood behind those heads, and where.
+    behind: HashMap<(usize, Shard), Position>,
+}
+
+impl Running<'_> {
+    /// Compares the checkpoints with the store's heads, and now and then with its history.
+    pub(super) async fn check(&mut self) -> anyhow::Result<()> {
+        let Pipeline { store, read, metrics, projections, .. } = self.its;
+        let now = Instant::now();
+        let mut history = store.history().await?;
+        let mut checkpoints = checkpoint::all(read).await?;
+        if self.verified_at.is_none_or(|at| now >= at + HISTORY_CHECK) {
+            history = history::verify(store, history, history::seen_by(&checkpoints, history)).await?;
+            self.verified_at = Some(now);
+        }
+        let complete = checkpoints.len() >= projections.len() * usize::from(Shard::COUNT);
+        if !complete || checkpoints.iter().any(|checkpoint| checkpoint.history != history) {
+            let tables: Vec<&str> = projections.iter().flat_map(|it| it.tables()).copied().collect();
+            checkpoint::ensure(read, &self.its.names(), history).await?;
+            history::start_over(read, &tables, history).await?;
+            checkpoints = checkpoint::all(read).await?;
+            self.last = None;
+        }
+        self.skipped = checkpoint::skipped(read).await?;
+        let heads = store.heads().await?;
+        self.lanes.history = history;
+        let behind = self.take_over(&checkpoints, &heads);
+        for (index, projection) in projections.iter().enumerate() {
+            let lag = |((of, shard), at): (&(usize, Shard), &Position)| (*of == index).then(|| heads.of(*shard) - at);
+            metrics.lag(projection.name(), behind.iter().filter_map(lag).max().unwrap_or(0));
+            let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);
+            metrics.parked(projection.name(), parked.count());
+        }
+        self.last = Some(Check { at: now, heads, behind });
+        self.check_at = now + TAIL_CHECK;
+        Ok(())
+    }
+
+    /// Takes the database's word for every lane, and aims those at the head that are to be filled: all that are behind
+    /// at the first check, and later those that have stood still behind the head of the check before.
+    fn take_over(&mut self, checkpoints: &[Checkpoint], heads: &Heads) -> HashMap<(usize, Shard), Position> {
+        let mut behind = HashMap::new();
+        let indices = self.its.indices();
+        for checkpoint in checkpoints {
+            let Checkpoint { shard, position, .. } = *checkpoint;
+            let Some(&projection) = indices.get(checkpoint.projection.as_str()) else { continue };
+            let was_parked = self.lanes.standing(projection, shard) == Standing::Parked;
+            self.lanes.set(projection, shard, checkpoint.into());
+            if checkpoint.parked && self.last.is_none() {
+                let name = &checkpoint.projection;
+                tracing::warn!("projection {name} still stands in shard {shard}: `agora projections status` says why");
+            }
+            if checkpoint.parked || position >= heads.of(shard) {
+                continue;
+            }
+            behind.insert((projection, shard), position);
+            let stood_still = self.last.as_ref().is_none_or(|last| {
+                last.heads.of(shard) > position && last.behind.get(&(projection, shard)) == Some(&position)
+            });
+            if stood_still || was_parked {
+                self.lanes.aim(projection, shard, heads.of(shard));
+            }
+        }
+        behind
+    }
+}
