@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 use events::{
     Event, PostEvent, ReactionEvent, ThreadEvent,
-    post::{self, Written},
+    post::Written,
     reaction::{Cleared, ScoreImported, Set},
     thread::{AnswerAccepted, Moved, Pinned, Retitled, Started, TagsSet},
 };
@@ -19,8 +19,15 @@ use uuid::Uuid;
 use crate::{
     projection::{Changed, Fault, Projection, Recorded},
     score,
-    table::{self, Table, read_table},
+    table::{Table, read_table},
 };
+
+use need::{Need, add_newest};
+
+mod count;
+mod need;
+#[cfg(test)]
+mod tests;
 
 pub(crate) struct ThreadList;
 
@@ -142,69 +149,6 @@ impl Projection for ThreadList {
     }
 }
 
-/// The rows that a batch needs.
-#[derive(Default)]
-struct Need {
-    threads: Vec<Uuid>,
-    posts: Vec<Uuid>,
-    /// Threads of which every post counts: they move, go or come back as a whole.
-    whole: Vec<Uuid>,
-    /// Threads whose last post may be another one afterwards, with how many posts go or come back: the newest that can
-    /// be seen then is among that many and one of those that can be seen now, or in the batch.
-    newest: HashMap<Uuid, i32>,
-}
-
-impl Need {
-    fn of(events: &[Recorded<'_>]) -> Self {
-        let mut need = Self::default();
-        for recorded in events {
-            match recorded.event {
-                Event::Thread(event) => {
-                    let id = recorded.id().ok();
-                    need.threads.extend(id);
-                    if matches!(event, ThreadEvent::Moved(_) | ThreadEvent::Deleted(_) | ThreadEvent::Restored(_)) {
-                        need.whole.extend(id);
-                    }
-                }
-                Event::Post(event) if !matches!(event, PostEvent::Written(_)) => {
-                    let thread = thread_of(event);
-                    need.threads.push(thread);
-                    need.posts.extend(recorded.id().ok());
-                    *need.newest.entry(thread).or_insert(1) += 1;
-                }
-                Event::Post(PostEvent::Written(Written { thread, .. }))
-                | Event::Reaction(
-                    ReactionEvent::Set(Set { thread, .. })
-                    | ReactionEvent::Cleared(Cleared { thread, .. })
-                    | ReactionEvent::ScoreImported(ScoreImported { thread, .. }),
-                ) => need.threads.push(thread.0),
-                _ => {}
-            }
-        }
-        need
-    }
-}
-
-/// The newest posts that can be seen, as many of each thread as it says.
-async fn add_newest(
-    posts: &mut Table<ThreadPost>,
-    newest: HashMap<Uuid, i32>,
-    from: &mut PgConnection,
-) -> sqlx::Result<()> {
-    if newest.is_empty() {
-        return Ok(());
-    }
-    let (threads, numbers): (Vec<Uuid>, Vec<i32>) = newest.into_iter().unzip();
-    let sql = format!(
-        "select p.* from unnest($1::uuid[], $2::integer[]) t (id, number) cross join lateral (
-             select {} from thread_post where thread_id = t.id and not deleted and not hidden
-             order by written_position desc limit t.number
-         ) p",
-        table::columns::<ThreadPost>()
-    );
-    posts.add(sqlx::query(&sql).bind(threads).bind(numbers), from).await
-}
-
 impl Rows {
     fn thread(&mut self, event: &ThreadEvent, recorded: &Recorded<'_>, changed: &mut Changed) -> Result<(), Fault> {
         let id = recorded.id()?;
@@ -317,63 +261,6 @@ impl Rows {
         Ok(())
     }
 
-    /// Counts a thread in or out, with all of its posts that can be seen.
-    fn count_thread(&mut self, id: Uuid, sign: i64, changed: &mut Changed) -> Result<(), Fault> {
-        let thread = self.threads.change(id)?.clone();
-        if thread.deleted {
-            return Ok(());
-        }
-        self.category(&thread).threads += sign;
-        self.community(&thread).threads += sign;
-        if let Some(author) = thread.author_id {
-            self.account(author, &thread).threads += sign;
-            changed.account(author);
-        }
-        let posts: Vec<ThreadPost> = self.posts_of(id).filter(|post| can_be_seen(post)).cloned().collect();
-        for post in posts {
-            self.count_in(&thread, &post, sign, changed);
-        }
-        Ok(())
-    }
-
-    /// Counts a post in (1), out (-1) or not at all (0), where its thread is not deleted.
-    fn count_post(&mut self, post: &ThreadPost, difference: i32, changed: &mut Changed) -> Result<(), Fault> {
-        let thread = self.threads.change(post.thread_id)?.clone();
-        if !thread.deleted {
-            self.count_in(&thread, post, difference.into(), changed);
-        }
-        Ok(())
-    }
-
-    fn count_in(&mut self, thread: &Thread, post: &ThreadPost, difference: i64, changed: &mut Changed) {
-        self.category(thread).posts += difference;
-        let community = self.community(thread);
-        community.posts += difference;
-        community.last_activity_at = community.last_activity_at.max(Some(post.written_at));
-        if let Some(author) = post.author_id {
-            self.account(author, thread).posts += difference;
-            changed.account(author);
-        }
-    }
-
-    fn category(&mut self, thread: &Thread) -> &mut CategoryCount {
-        let (category_id, community_id) = (thread.category_id, thread.community_id);
-        let none = || CategoryCount { category_id, community_id, threads: 0, posts: 0 };
-        self.categories.change_or(category_id, none)
-    }
-
-    fn community(&mut self, thread: &Thread) -> &mut CommunityCount {
-        let community_id = thread.community_id;
-        let none = || CommunityCount { community_id, threads: 0, posts: 0, last_activity_at: None };
-        self.communities.change_or(community_id, none)
-    }
-
-    fn account(&mut self, account_id: Uuid, thread: &Thread) -> &mut AccountCount {
-        let community_id = thread.community_id;
-        let none = || AccountCount { account_id, community_id, threads: 0, posts: 0 };
-        self.accounts.change_or((account_id, community_id), none)
-    }
-
     /// The posts of a thread that are in memory, oldest first.
     fn posts_of(&self, thread: Uuid) -> impl DoubleEndedIterator<Item = &ThreadPost> {
         let order = self.order.get(&thread).into_iter().flat_map(BTreeMap::values);
@@ -431,219 +318,4 @@ fn ends_with_its_opening(thread: &mut Thread) {
 
 fn can_be_seen(post: &ThreadPost) -> bool {
     !post.deleted && !post.hidden
-}
-
-fn thread_of(event: &PostEvent) -> Uuid {
-    match event {
-        PostEvent::Written(Written { thread, .. })
-        | PostEvent::Edited(post::Edited { thread, .. })
-        | PostEvent::Deleted(post::Deleted { thread, .. })
-        | PostEvent::Restored(post::Restored { thread, .. })
-        | PostEvent::Hidden(post::Hidden { thread, .. })
-        | PostEvent::Unhidden(post::Unhidden { thread, .. }) => thread.0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use events::{AccountId, CategoryId, CommunityId, PostId, Stream, ThreadId, thread};
-
-    use super::*;
-    use crate::fixture::{History, at};
-
-    struct Given {
-        history: History,
-        thread: ThreadId,
-        opening: PostId,
-        category: CategoryId,
-        ada: AccountId,
-        bob: AccountId,
-    }
-
-    /// A thread that ada started: positions 1 and 2.
-    fn given() -> Given {
-        let (thread, opening, category) = (ThreadId::new(), PostId::new(), CategoryId::new());
-        let (ada, bob) = (AccountId::new(), AccountId::new());
-        let mut given = Given { history: History::new(), thread, opening, category, ada, bob };
-        let started =
-            Started { category, title: "Hello".to_owned(), tags: Vec::new(), author: Some(ada), opening_post: opening };
-        given.history.then(&Stream::thread(thread), ThreadEvent::Started(started));
-        given.written(opening, None, ada);
-        given
-    }
-
-    impl Given {
-        fn written(&mut self, post: PostId, parent: Option<PostId>, author: AccountId) {
-            let written = Written {
-                thread: self.thread,
-                parent,
-                depth: 0,
-                author: Some(author),
-                body: String::new(),
-                format: post::Format::Markdown,
-            };
-            self.history.then(&Stream::post(post), PostEvent::Written(written));
-        }
-
-        fn reply(&mut self, author: AccountId) -> PostId {
-            let post = PostId::new();
-            self.written(post, Some(self.opening), author);
-            post
-        }
-
-        fn post(&mut self, post: PostId, event: PostEvent) {
-            self.history.then(&Stream::post(post), event);
-        }
-
-        fn delete(&mut self, post: PostId) {
-            self.post(post, PostEvent::Deleted(post::Deleted { thread: self.thread, reason: None, moderated: false }));
-        }
-
-        fn hide(&mut self, post: PostId) {
-            self.post(post, PostEvent::Hidden(post::Hidden { thread: self.thread, reason: None }));
-        }
-
-        fn thread(&mut self, event: ThreadEvent) {
-            self.history.then(&Stream::thread(self.thread), event);
-        }
-
-        fn react(&mut self, post: PostId, kind: &str, replaced: Option<&str>) {
-            let set = Set {
-                thread: self.thread,
-                post,
-                account: self.bob,
-                kind: kind.to_owned(),
-                replaced: replaced.map(str::to_owned),
-            };
-            self.history.then(&Stream::reaction(post, self.bob), ReactionEvent::Set(set));
-        }
-
-        fn rows(&self) -> Rows {
-            let mut rows = Rows::default();
-            self.history.fold::<ThreadList>(&mut rows).expect("it folds");
-            rows
-        }
-
-        fn row(&self) -> Thread {
-            self.rows().threads.get(self.thread.0).expect("the thread").clone()
-        }
-
-        /// Threads and posts, of the category, the community, ada and bob.
-        fn counts(&self) -> [(i64, i64); 4] {
-            let (rows, CommunityId(community)) = (self.rows(), self.history.community);
-            let account = |id: AccountId| {
-                let count = rows.accounts.get((id.0, community));
-                count.map_or((0, 0), |count| (count.threads, count.posts))
-            };
-            let category = rows.categories.get(self.category.0).expect("a count");
-            let whole = rows.communities.get(community).expect("a count");
-            let (ada, bob) = (account(self.ada), account(self.bob));
-            [(category.threads, category.posts), (whole.threads, whole.posts), ada, bob]
-        }
-    }
-
-    #[test]
-    fn a_thread_ends_with_its_newest_reply() {
-        let mut given = given();
-        let reply = given.reply(given.bob);
-        let row = given.row();
-        assert_eq!((row.replies, row.last_post_id, row.last_author_id), (1, reply.0, Some(given.bob.0)));
-        assert_eq!((row.created_at, row.last_post_at, row.version, row.position), (at(1), at(3), 1, 3));
-        assert_eq!(given.counts(), [(1, 2), (1, 2), (1, 1), (0, 1)]);
-    }
-
-    #[test]
-    fn what_cannot_be_seen_does_not_count_and_the_one_before_is_last() {
-        let mut given = given();
-        let (first, second) = (given.reply(given.bob), given.reply(given.ada));
-        given.delete(second);
-        assert_eq!((given.row().replies, given.row().last_post_id), (1, first.0));
-        given.hide(first);
-        assert_eq!((given.row().replies, given.row().last_post_id), (0, given.opening.0));
-        assert_eq!(given.counts(), [(1, 1), (1, 1), (1, 1), (0, 0)]);
-        given.post(second, PostEvent::Restored(post::Restored { thread: given.thread, moderated: false }));
-        assert_eq!((given.row().replies, given.row().last_post_id), (1, second.0));
-    }
-
-    #[test]
-    fn a_post_deleted_and_hidden_counts_out_once() {
-        let mut given = given();
-        let reply = given.reply(given.bob);
-        given.delete(reply);
-        given.hide(reply);
-        assert_eq!((given.row().replies, given.counts()[1]), (0, (1, 1)));
-        given.post(reply, PostEvent::Unhidden(post::Unhidden { thread: given.thread }));
-        assert_eq!((given.row().replies, given.counts()[1]), (0, (1, 1)));
-    }
-
-    #[test]
-    fn a_hidden_opening_post_is_still_where_a_thread_without_replies_ends() {
-        let mut given = given();
-        given.hide(given.opening);
-        assert_eq!((given.row().replies, given.row().last_post_id), (0, given.opening.0));
-        assert_eq!(given.counts(), [(1, 0), (1, 0), (1, 0), (0, 0)]);
-    }
-
-    #[test]
-    fn a_deleted_thread_takes_everybodys_posts_with_it_and_brings_them_back() {
-        let mut given = given();
-        let reply = given.reply(given.bob);
-        given.thread(ThreadEvent::Deleted(thread::Deleted { reason: None, moderated: true }));
-        assert_eq!(given.counts(), [(0, 0), (0, 0), (0, 0), (0, 0)]);
-        // What happens in it meanwhile counts when it is back.
-        given.hide(reply);
-        assert_eq!(given.counts(), [(0, 0), (0, 0), (0, 0), (0, 0)]);
-        given.thread(ThreadEvent::Restored(thread::Restored { moderated: true }));
-        assert_eq!(given.counts(), [(1, 1), (1, 1), (1, 1), (0, 0)]);
-    }
-
-    #[test]
-    fn a_moved_thread_counts_where_it_is() {
-        let mut given = given();
-        given.reply(given.bob);
-        let to = CategoryId::new();
-        given.thread(ThreadEvent::Moved(Moved { from: given.category, to }));
-        assert_eq!(given.counts(), [(0, 0), (1, 2), (1, 1), (0, 1)]);
-        let rows = given.rows();
-        let there = rows.categories.get(to.0).expect("a count");
-        assert_eq!((there.threads, there.posts), (1, 2));
-    }
-
-    #[test]
-    fn the_opening_posts_score_is_the_threads() {
-        let mut given = given();
-        let reply = given.reply(given.ada);
-        given.react(reply, "up", None);
-        assert_eq!(given.row().score, 0);
-        given.react(given.opening, "up", None);
-        given.react(given.opening, "down", Some("up"));
-        assert_eq!((given.row().score, given.row().hot), (-1, score::hot(-1, at(1))));
-        for (up, down) in [(10, 3), (12, 3)] {
-            let imported = ScoreImported { thread: given.thread, post: given.opening, up, down };
-            given.history.then(&Stream::imported_score(given.opening), ReactionEvent::ScoreImported(imported));
-        }
-        assert_eq!((given.row().score, given.row().version), (8, 1));
-    }
-
-    #[test]
-    fn an_event_of_a_thread_that_is_not_there_is_a_fault() {
-        let mut given = given();
-        given.reply(given.bob);
-        given.history.recorded.drain(..2);
-        let fault = given.history.fold::<ThreadList>(&mut Rows::default()).expect_err("no thread");
-        assert!(matches!(fault, Fault::NoRow { table: "thread", .. }));
-    }
-
-    #[test]
-    fn who_reads_what_is_told() {
-        let mut given = given();
-        given.history.recorded.truncate(2);
-        let changed = given.history.fold::<ThreadList>(&mut Rows::default()).expect("it folds");
-        let told: Vec<String> = changed.iter().map(ToString::to_string).collect();
-        let community = given.history.community;
-        assert_eq!(
-            told,
-            [format!("account:{}", given.ada), format!("community:{community}"), format!("thread:{}", given.thread),]
-        );
-    }
 }
