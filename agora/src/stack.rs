@@ -8,7 +8,6 @@ use platform::{
     db,
     health::{self, Health},
     http,
-    identity::Verifier,
     kafka::Broker,
     openapi as docs,
 };
@@ -55,7 +54,7 @@ pub async fn start(
 ) -> anyhow::Result<Router> {
     let settings = config.command_service();
     let commands = command_service::start(&settings, health, shutdown.clone(), tasks);
-    let commands = commands.await.context("cannot start the command-service")?;
+    let (commands, verifier) = commands.await.context("cannot start the command-service")?;
     let parts = Parts {
         event_store: config.database.clone(),
         read_tables: config.read_tables().clone(),
@@ -63,10 +62,8 @@ pub async fn start(
     };
     let projecting = projector::start(config.projector(), parts, shutdown.clone(), tasks);
     projecting.await.context("cannot start the projector")?;
-    let keys = db::connect(&config.database, command_service::SCHEMA, "agora query-service").await?;
-    let verifier = Arc::new(Verifier::start(keys, &config.identity, shutdown.clone(), tasks).await?);
     let settings = config.query_service();
-    let reads = query_service::start(&settings, broker.clone(), verifier, health, shutdown.clone(), tasks);
+    let reads = query_service::start(&settings, broker.clone(), Arc::new(verifier), health, shutdown.clone(), tasks);
     let reads = reads.await.context("cannot start the query-service")?;
 
     let router = Router::from(commands).merge(Router::from(reads)).merge(Router::from(health::routes(health.clone())));

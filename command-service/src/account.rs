@@ -73,8 +73,8 @@ pub enum AccountRefusal {
     /// No such account.
     #[error("There is no such account.")]
     NotFound,
-    /// The account that an operator acts for is not there.
-    #[error("There is no account of the id in Agora-On-Behalf-Of.")]
+    /// The account that an operator acts for, or as, is not there.
+    #[error("There is no account of the id that acts: the one in Agora-On-Behalf-Of, or else the token's own.")]
     NobodyToActFor,
     /// The id is in use.
     #[error("An account of this id is there already.")]

@@ -35,7 +35,7 @@ use platform::{
     db::{self, DatabaseConfig},
     health::{self, Health},
     http::{HttpConfig, admin_router, bind, layers, serve},
-    identity::{self, Identities, IdentityConfig},
+    identity::{self, Identities, IdentityConfig, Verifier},
     openapi,
 };
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ pub struct App {
 }
 
 /// Starts the parts on a database that is migrated, and answers the endpoints; with their documentation, so that they
-/// can be served beside those of others.
+/// can be served beside those of others, who check tokens by the verifier: it knows of a log-out at once.
 ///
 /// # Errors
 /// Where the database is away, or the configuration has values that the parts do not take.
@@ -87,7 +87,7 @@ pub async fn start(
     health: &Health,
     shutdown: CancellationToken,
     tasks: &TaskTracker,
-) -> anyhow::Result<OpenApiRouter> {
+) -> anyhow::Result<(OpenApiRouter, Verifier)> {
     let probe = health.register("event store");
     let pool = db::connect(&config.database, SCHEMA, "agora command-service").await?;
     db::migrate(&pool, SCHEMA, &MIGRATIONS).await?;
@@ -95,11 +95,11 @@ pub async fn start(
     let store = Store::start(pool, &config.appender, tasks);
     let authenticator = identities.authenticator();
     let app = App { store, identities, attempts: Attempts::new() };
-    let jwks = app.identities.verifier().routes();
-    let (router, api) = http::routes().with_state(app).merge(jwks).split_for_parts();
+    let verifier = app.identities.verifier();
+    let (router, api) = http::routes().with_state(app).merge(verifier.routes()).split_for_parts();
     probe.set_ready();
     let router = OpenApiRouter::from(identity::layer(router, authenticator));
-    Ok(OpenApiRouter::with_openapi(api).merge(router))
+    Ok((OpenApiRouter::with_openapi(api).merge(router), verifier))
 }
 
 /// The documentation of all endpoints, without starting anything.
@@ -116,7 +116,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let health = Health::new();
     let listener = bind(config.http.listen, "http.listen").await?;
     let admin = bind(config.http.admin_listen, "http.admin_listen").await?;
-    let started =
+    let (started, _) =
         start(&config, &health, shutdown.clone(), &tasks).await.context("cannot start the command-service")?;
     let (router, api) = started.merge(health::routes(health.clone())).split_for_parts();
     let router = layers(router.merge(openapi::routes(api)), &config.http);

@@ -131,12 +131,17 @@ pub(crate) async fn log_in(State(app): State<App>, Json(body): Json<LogIn>) -> R
         Some(account) => app.store.private(account, PASSWORD).await?,
         None => None,
     };
-    let proved = app.identities.passwords().verify(body.password.0, hash).await?;
+    let proved = app.identities.passwords().verify(body.password.0, hash.clone()).await?;
     let Some(account) = account.filter(|_| proved) else {
         return Err(refused());
     };
     app.attempts.forgive(&key);
     let tokens = app.identities.issue(account.0).await?;
+    // A password that changed meanwhile ended the sessions that were there: this one may have come just too late.
+    if app.store.private(account, PASSWORD).await? != hash {
+        app.identities.end(tokens.session).await?;
+        return Err(refused());
+    }
     Ok((StatusCode::CREATED, [NO_STORE, (header::LOCATION, "/v2/sessions/current")], Answered(tokens)))
 }
 

@@ -202,3 +202,43 @@ async fn hmac(forum: &TestForum, claims: &Value, kid: &str) -> String {
     let header = Header { typ: Some("at+jwt".to_owned()), kid: Some(kid.to_owned()), ..Header::new(Algorithm::HS256) };
     encode(&header, claims, &EncodingKey::from_secret(&public)).expect("signs")
 }
+
+#[tokio::test]
+async fn who_logs_in_while_the_password_changes_is_out() {
+    let forum = TestForum::start().await;
+    let (_ada, guest) = (forum.person("ada").await, forum.guest());
+    // A session can be begun only when the change is committed; the old password was found right before.
+    let mut change = forum.pool.begin().await.expect("begins");
+    sqlx::query("lock table sessions in exclusive mode").execute(&mut *change).await.expect("locked");
+    let log_in = guest.refused(
+        Method::POST,
+        "/v2/sessions",
+        json!({"login": "ada", "password": "correct horse"}),
+        (401, "credentials-refused"),
+    );
+    let change = async {
+        let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+            and query like '%insert into sessions%')";
+        while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&forum.pool).await.expect("an answer") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let changed = sqlx::query("update private_data set value = value || 'x' where kind = 'password'");
+        changed.execute(&mut *change).await.expect("changed");
+        change.commit().await.expect("commits");
+    };
+    tokio::join!(log_in, change);
+    let left = "select count(*) from sessions where ended_at is null";
+    assert_eq!(sqlx::query_scalar::<_, i64>(left).fetch_one(&forum.pool).await.expect("a count"), 0);
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_out_stops_reads_at_once_too() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let me = format!("/v2/accounts/{}", ada.id());
+    ada.get(&me).await.expect(200);
+    ada.delete("/v2/sessions/current").await.expect(200);
+    ada.get(&me).await.expect_problem(401, "session-ended");
+    forum.stop().await;
+}

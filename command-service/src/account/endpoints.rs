@@ -207,7 +207,7 @@ pub(crate) async fn change_password(
     let response = app.store.execute(request, &operation).await;
     if response.status().is_success() {
         app.attempts.forgive(&account.to_string());
-        app.identities.end_all(account).await?;
+        app.identities.learn_of_endings().await?;
     }
     Ok(response)
 }

@@ -115,14 +115,18 @@ impl Store {
         Self { loader: load::Loader::new(pool.clone()), pool, appender, lasting }
     }
 
-    /// Private data of an account: a password's hash, an e-mail address.
+    /// Private data of an account: a password's hash, an e-mail address. A change that is being committed is waited for.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn private(&self, owner: AccountId, kind: &str) -> Result<Option<String>, StoreError> {
-        Ok(sqlx::query_scalar!("select value from private_data where owner = $1 and kind = $2", owner.0, kind)
-            .fetch_optional(&self.pool)
-            .await?)
+        Ok(sqlx::query_scalar!(
+            "select value from private_data where owner = $1 and kind = $2 for share",
+            owner.0,
+            kind
+        )
+        .fetch_optional(&self.pool)
+        .await?)
     }
 
     /// As [`Self::claimed_by`], for kinds of values that are never given up: asked once.

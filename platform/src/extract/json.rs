@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Segment, Track};
 
-use super::{code, malformed, pointer, validation};
+use super::{code, malformed, pointer, push, validation};
 use crate::{
     http::body,
     problem::{FieldError, Problem},
@@ -126,13 +126,22 @@ fn refusal<'a>(error: &serde_json::Error, path: impl IntoIterator<Item = &'a Seg
     let words = error.to_string();
     let words = words.split(" at line ").next().unwrap_or_default();
     if error.is_data() {
-        let pointer = pointer(path);
+        let mut pointer = pointer(path);
+        if let Some(field) = named_field(words) {
+            push(&mut pointer, field);
+        }
         let detail = format!("The body does not fit at {pointer} ({place}): {words}.");
         malformed(detail, FieldError::new(pointer, code(words), words))
     } else {
         let detail = format!("The body is not valid JSON ({place}): {words}.");
         malformed(detail, FieldError::new("#", "invalid_json", words))
     }
+}
+
+/// The field that is missing or doubled: serde says it of the object that it should be in.
+fn named_field(words: &str) -> Option<&str> {
+    let words = words.strip_prefix("missing field `").or_else(|| words.strip_prefix("duplicate field `"))?;
+    words.strip_suffix('`')
 }
 
 fn ignored_pointer(path: &serde_ignored::Path<'_>) -> String {

@@ -224,21 +224,13 @@ impl Identities {
         Ok(())
     }
 
-    /// Ends every session of `account`, and answers how many.
+    /// Learns now which sessions the database ended (a changed password ends all of its account's), not at the next poll.
     ///
     /// # Errors
     /// Where the database is away.
-    pub async fn end_all(&self, account: Uuid) -> anyhow::Result<usize> {
-        let ended = sqlx::query_scalar!(
-            "update sessions set ended_at = clock_timestamp() where account = $1 and ended_at is null returning session",
-            account
-        )
-        .fetch_all(&self.0.pool)
-        .await
-        .context("cannot end the sessions of an account")?;
-        let count = ended.len();
-        self.0.verifier.ended(ended);
-        Ok(count)
+    pub async fn learn_of_endings(&self) -> anyhow::Result<()> {
+        self.0.verifier.learn_of_endings(chrono::Utc::now()).await?;
+        Ok(())
     }
 
     /// Locks the token and its session: two who show it at once are judged one after the other.

@@ -170,7 +170,7 @@ impl Verifier {
     }
 
     /// Learns of the sessions that ended after `since` or shortly before, and answers when the last one did.
-    async fn learn_of_endings(&self, since: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
+    pub(super) async fn learn_of_endings(&self, since: DateTime<Utc>) -> anyhow::Result<DateTime<Utc>> {
         let ended = sqlx::query!(
             r#"select session, ended_at as "at!" from sessions where ended_at > $1"#,
             since - COMMIT_DELAY

@@ -70,7 +70,7 @@ async fn what_does_not_fit_is_refused_with_its_place() {
         (r#"{"title": "x", "place": {"latitude": 1, "longitude": 2}}"#, "#/place/longitude", "unknown_field"),
         (r#"{"title": 1}"#, "#/title", "wrong_type"),
         (r#"{"title": "x", "tags": ["a", 7]}"#, "#/tags/1", "wrong_type"),
-        (r#"{"tags": []}"#, "#", "missing_field"),
+        (r#"{"tags": []}"#, "#/title", "missing_field"),
         (r#"{"title": "a\u0000b"}"#, "#/title", "nul_character"),
         (r#"{"title": "x", "tags": ["a", "\u0000"]}"#, "#/tags/1", "nul_character"),
         (r#"["x"]"#, "#", "wrong_type"),
