@@ -34,19 +34,19 @@ struct Settings {
     /// Read settings from this TOML file; agora.example.toml explains them
     #[arg(long, global = true, value_name = "FILE", env = "AGORA_CONFIG")]
     config: Option<PathBuf>,
-    /// Use this Postgres instead of an embedded one [database.url]
+    /// Use this Postgres instead of an embedded one (database.url)
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
-    /// Use this Kafka instead of a broker inside the process [kafka.brokers]
+    /// Use this Kafka instead of a broker inside the process (kafka.brokers)
     #[arg(long, global = true, value_name = "HOST:PORT,…")]
     kafka_brokers: Option<String>,
-    /// The public address [http.listen]
+    /// The public address (http.listen)
     #[arg(long, global = true, value_name = "HOST:PORT")]
     listen: Option<SocketAddr>,
-    /// The address of metrics and health [http.admin_listen]
+    /// The address of metrics and health (http.admin_listen)
     #[arg(long, global = true, value_name = "HOST:PORT")]
     admin_listen: Option<SocketAddr>,
-    /// Where this machine's own things are kept [data_dir]
+    /// Where this machine's own things are kept (data_dir)
     #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

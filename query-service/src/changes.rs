@@ -127,7 +127,9 @@ impl Changes {
 
     /// Another history begins: nothing that was known of the one before holds.
     fn begin(&self, history: HistoryId) {
-        tracing::info!(%history, "the read tables show another history");
+        if !self.history().0.is_nil() {
+            tracing::info!(%history, "the read tables show another history");
+        }
         for (projection, shard) in everywhere() {
             self.noted.at(projection, shard).store(0, Ordering::SeqCst);
             self.seen.at(projection, shard).store(0, Ordering::SeqCst);

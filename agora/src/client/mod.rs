@@ -125,7 +125,7 @@ impl Client {
     /// Sends a command until it is answered, and counts the answer.
     ///
     /// # Errors
-    /// Where it makes no sense to go on: nobody answered for [`PATIENCE`], or the token is not accepted.
+    /// Where it makes no sense to go on: nobody answered for two minutes, or the token is not accepted.
     pub async fn send(&self, command: &Command) -> anyhow::Result<Outcome> {
         let outcome = self.send_uncounted(command).await?;
         self.tally.count(command.kind, &outcome);
@@ -223,7 +223,7 @@ impl Client {
     /// Waits until each of these reads shows all that was written, and says how long that took.
     ///
     /// # Errors
-    /// Where the read tables do not catch up within [`PATIENCE`].
+    /// Where the read tables do not catch up within two minutes.
     pub async fn wait_for_reads(&self, paths: &[String]) -> anyhow::Result<Duration> {
         let started = Instant::now();
         for path in paths {
@@ -235,7 +235,7 @@ impl Client {
     /// Reads, as fresh as what was written; the body. Nothing where there is no such thing.
     ///
     /// # Errors
-    /// Where the read tables do not catch up within [`PATIENCE`], or the server refuses.
+    /// Where the read tables do not catch up within two minutes, or the server refuses.
     pub async fn read(&self, path: &str) -> anyhow::Result<Option<serde_json::Value>> {
         let positions = {
             let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);

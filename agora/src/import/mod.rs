@@ -1,7 +1,7 @@
 //! Bringing over what another forum wrote: a Stack Exchange dump, posted through the command endpoints as any client
 //! would, with the original times.
 //!
-//! A dump may be far larger than memory. The first pass ([`scan`]) reads each table once and brings together on disk
+//! A dump may be far larger than memory. The first pass ([`mod@scan`]) reads each table once and brings together on disk
 //! what belongs together; then accounts are sent, and threads, side by side, each thread in order of time. Ids, keys
 //! and names come from the dump alone: an import that was interrupted is simply run again.
 

@@ -135,7 +135,7 @@ enum Attempt {
 }
 
 impl Store {
-    /// Carries out a use case: attempts it until it stands on versions that are current, at most [`ATTEMPTS`] times.
+    /// Carries out a use case: attempts it until it stands on versions that are current, at most 10 times.
     ///
     /// A 2xx is on disk. A refusal was confirmed against the store, so that it is never one of a past that others
     /// have changed. Under an idempotency key, the first 2xx is answered again.
