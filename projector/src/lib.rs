@@ -1,7 +1,7 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables), change notices and
 //! scheduled jobs.
 //!
-//! [`start`] runs all of it; [`StoreReader`] reads the event store in order; [`status`], [`retry`] and [`skip`] are
+//! [`start`] runs all of it; [`StoreReader`] reads the event store in order; [`status()`], [`retry`] and [`skip`] are
 //! what operators ask and decide.
 
 mod account;

@@ -4,6 +4,8 @@
 //! this module make, and each holds the [`Audience`] or [`Horizon`] that was decided for this request. That is part of
 //! every cache key, so that what some may see is never shown to others. What a reader may not see is not found:
 //! nothing tells it from what does not exist.
+//!
+//! [`Reading`]: crate::reading::Reading
 
 mod extract;
 mod facts;
