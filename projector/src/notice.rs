@@ -6,11 +6,14 @@ use platform::kafka::Broker;
 use rdkafka::{
     ClientContext,
     message::DeliveryResult,
-    producer::{BaseRecord, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, ProducerContext},
 };
 use serde::Serialize;
 
-use crate::{client::Quiet, projection::Changed};
+use crate::{
+    client::{Producer, Quiet},
+    projection::Changed,
+};
 
 /// A notice that names more things than this is not sent: the break in the chain says "everything of this shard".
 const MOST_KEYS: usize = 500;
@@ -21,7 +24,7 @@ const WORTH_SENDING: &str = "5000";
 
 /// Tells what changed.
 pub(crate) struct Notices {
-    producer: ThreadedProducer<Hints>,
+    producer: Producer<Hints>,
     topic: String,
     /// Kept as long as it is sent to.
     _broker: Broker,
@@ -45,7 +48,7 @@ impl Notices {
         let mut config = broker.client();
         config.set("acks", "1").set("linger.ms", "0").set("queue.buffering.max.messages", MOST_WAITING);
         config.set("message.timeout.ms", WORTH_SENDING);
-        let producer = config.create_with_context(Hints(Quiet::new("the sender of change notices")))?;
+        let producer = Producer::new(&config, Hints(Quiet::new("the sender of change notices")))?;
         Ok(Self { producer, topic: broker.config().changes_topic.clone(), _broker: broker.clone() })
     }
 

@@ -13,11 +13,11 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, ProducerContext},
 };
 use tokio::sync::Notify;
 
-use crate::client::Quiet;
+use crate::client::{Producer, Quiet};
 
 /// Events that wait for their acknowledgement at most.
 const MOST_WAITING: usize = 5_000;
@@ -30,7 +30,7 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An idempotent producer: what it sends arrives in order and once, or not at all.
 pub(super) struct Outbox {
-    producer: Arc<ThreadedProducer<Deliveries>>,
+    producer: Arc<Producer<Deliveries>>,
     ledger: Arc<Ledger>,
     topic: String,
     partitions: i32,
@@ -65,7 +65,7 @@ impl Outbox {
         config.set("message.timeout.ms", "0");
         config.set("queue.buffering.max.messages", QUEUE_MESSAGES).set("queue.buffering.max.kbytes", QUEUE_KIB);
         let context = Deliveries { ledger: Arc::clone(&ledger), log: Quiet::new("the relay's producer") };
-        let producer = Arc::new(config.create_with_context(context)?);
+        let producer = Arc::new(Producer::new(&config, context)?);
         Ok(Self { producer, ledger, topic: broker.config().events_topic.clone(), partitions: 1 })
     }
 
@@ -108,7 +108,7 @@ impl Outbox {
             .key(&message.key)
             .payload(&message.value)
             .headers(headers);
-        let Err((error, _)) = self.producer.send(record) else { return true };
+        let Err(error) = self.producer.send(record) else { return true };
         self.ledger.take_back();
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
             self.ledger.fail(&error);
