@@ -121,8 +121,9 @@ impl Default for HttpConfig {
 pub fn layers(router: Router, config: &HttpConfig) -> Router {
     let compression = CompressionLayer::new()
         .compress_when(SizeAbove::new(COMPRESS_FROM_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::SSE));
-    let compression =
-        ServiceBuilder::new().map_response(|response: Response<_>| response.map(Body::new)).layer(compression);
+    let compression = ServiceBuilder::new()
+        .map_response(|response: Response<_>| weaken_tag(response.map(Body::new)))
+        .layer(compression);
     let stack = ServiceBuilder::new()
         .layer(option_layer(cors(&config.cors_origins).map(|cors| OnHeaderLayer::new(header::ORIGIN, cors))))
         .layer(chassis::ChassisLayer::new(config))
@@ -133,6 +134,19 @@ pub fn layers(router: Router, config: &HttpConfig) -> Router {
         // Without this, axum would build each handler and the layers before it anew for every request.
         .with_state(())
         .layer(stack)
+}
+
+/// A compressed answer has other bytes than the one that its tag was made for: they are the same in meaning only
+/// (RFC 9110, section 8.8.1).
+fn weaken_tag(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    if headers.contains_key(header::CONTENT_ENCODING)
+        && let Some(tag) = headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
+        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+    {
+        headers.insert(header::ETAG, weak);
+    }
+    response
 }
 
 /// What operators and their tools ask, on an address of its own: `/metrics` (Prometheus), `/health/live`,

@@ -5,6 +5,9 @@ use std::{ops::RangeInclusive, time::Duration};
 
 /// An answer below this many bytes is sent as it is: compressing it would cost more than it saves.
 pub const COMPRESS_FROM_BYTES: u64 = 1024;
+/// What is read and thrown away of a body over its limit, in bytes: many clients read no answer before they have sent
+/// all, and would see no more than a broken connection.
+pub const BODY_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 /// How long a browser may remember what CORS allows.
 pub const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 /// Requests at once on one HTTP/2 connection.

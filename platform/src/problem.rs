@@ -164,7 +164,9 @@ impl FieldError {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, [(header::CONTENT_TYPE, CONTENT_TYPE)], self.to_json()).into_response();
+        // Who asks again may be answered differently, and so may somebody else.
+        let headers = [(header::CONTENT_TYPE, CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
+        let mut response = (self.status, headers, self.to_json()).into_response();
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }

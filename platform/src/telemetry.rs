@@ -22,10 +22,15 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
-use tracing::{Span, level_filters::LevelFilter};
+use tracing::{Metadata, Span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+    Layer,
+    filter::{FilterFn, Targets, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 /// The media type of [`prometheus_text`].
@@ -38,7 +43,7 @@ static INIT: Mutex<()> = Mutex::new(());
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// Which events are logged: `info`, `warn,projector=debug`, … (the directives of tracing-subscriber's `EnvFilter`).
+    /// Which events are logged: a level, and others for what begins with a name: `info`, `warn,projector=debug`, ….
     /// `http=debug` logs every request.
     pub log: String,
     /// How a log line looks.
@@ -66,7 +71,7 @@ pub enum LogFormat {
 impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
-            log: "info,opentelemetry=warn".to_owned(),
+            log: "info,opentelemetry=warn,tokio_cron_scheduler=warn".to_owned(),
             log_format: LogFormat::Auto,
             otlp_endpoint: None,
             trace_ratio: 1.0,
@@ -125,7 +130,7 @@ fn start(
     if STATE.get().is_some() {
         return Ok(Telemetry(()));
     }
-    let filter = EnvFilter::try_new(&config.log).with_context(|| {
+    let logged: Targets = config.log.parse().with_context(|| {
         format!("`telemetry.log` is {:?}, which is no list of directives like \"info,http=debug\"", config.log)
     })?;
     let resource = Resource::builder().with_service_name(service.to_owned()).build();
@@ -138,12 +143,8 @@ fn start(
         .with_tracer(tracers.tracer("agora"))
         .with_location(false)
         .with_threads(false)
-        .with_tracked_inactivity(false)
-        // Traces hold whatever the log shows. Events are kept with them only where somebody will see them.
-        .with_filter(filter_fn(move |metadata| {
-            *metadata.level() <= LevelFilter::INFO && (metadata.is_span() || exporting)
-        }));
-    tracing_subscriber::registry().with(log(config.log_format).with_filter(filter)).with(spans).try_init()?;
+        .with_tracked_inactivity(false);
+    tracing_subscriber::registry().with(spans_and(logged)).with(log(config.log_format)).with(spans).try_init()?;
     opentelemetry::global::set_meter_provider(meters.clone());
     let _ = STATE.set(State { tracers, meters, registry, exporting });
     Ok(Telemetry(()))
@@ -209,6 +210,19 @@ fn parse(traceparent: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
+/// What is logged, and every span, so that traces go on whatever the log shows. One filter before all layers: with one
+/// for each, what somebody asked by `tracing::enabled!` (sqlx does after each statement) was taken for the answer about
+/// the next span, which was lost (tokio-rs/tracing#2519, in 0.3.23).
+fn spans_and(logged: Targets) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    let levels = logged.iter().map(|(_, level)| level).chain(logged.default_level());
+    let highest = levels.max().unwrap_or(LevelFilter::OFF).max(LevelFilter::INFO);
+    let wanted = move |metadata: &Metadata<'_>| {
+        (metadata.is_span() && *metadata.level() <= LevelFilter::INFO)
+            || logged.would_enable(metadata.target(), metadata.level())
+    };
+    filter_fn(wanted).with_max_level_hint(highest)
+}
+
 fn log<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
@@ -272,6 +286,8 @@ fn signal(endpoint: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -318,6 +334,26 @@ mod tests {
         assert!(!ours.contains("b7ad6b7169203331"), "a span of its own: {ours}");
 
         assert_eq!(current_traceparent(), None);
+    }
+
+    #[test]
+    fn a_question_about_the_log_costs_no_span() {
+        let logged = || "warn,asked=debug".parse().expect("directives");
+        let spans =
+            tracing_subscriber::registry().with(spans_and(logged())).with(fmt::layer().with_writer(std::io::sink));
+        let answers = tracing::subscriber::with_default(spans, || {
+            let asked = tracing::enabled!(target: "asked", Level::DEBUG);
+            let unasked = tracing::enabled!(target: "unasked", Level::DEBUG);
+            let info = tracing::enabled!(target: "unasked", Level::INFO);
+            [
+                asked,
+                unasked,
+                info,
+                tracing::info_span!("begun").is_disabled(),
+                tracing::debug_span!("detail").is_disabled(),
+            ]
+        });
+        assert_eq!(answers, [true, false, false, false, true]);
     }
 
     #[test]

@@ -9,16 +9,18 @@ use std::{
 
 use axum::{body::Body, http::StatusCode};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::problem::Problem;
+use crate::{limits::BODY_DISCARDED_BYTES, problem::Problem};
 
-/// A body that fails past a number of bytes or a point in time.
+/// A body that fails past a number of bytes or a point in time. What is over the number is read and thrown away, up to
+/// [`BODY_DISCARDED_BYTES`], so that the client hears the refusal.
 pub(super) struct Bounded {
     inner: Body,
     limit: usize,
-    left: usize,
+    read: usize,
     deadline: Instant,
     timeout: Duration,
     // Made only once there is something to wait for.
@@ -36,8 +38,18 @@ pub(super) enum BodyError {
 
 impl Bounded {
     pub(super) fn new(inner: Body, limit: usize, timeout: Duration) -> Self {
-        Self { inner, limit, left: limit, deadline: Instant::now() + timeout, timeout, alarm: None }
+        Self { inner, limit, read: 0, deadline: Instant::now() + timeout, timeout, alarm: None }
     }
+
+    /// Reads it to its end and keeps nothing.
+    pub(super) async fn discard(inner: Body, timeout: Duration) {
+        // All of it is over the limit: the first thing to come out is the end.
+        let _ = Body::new(Self::new(inner, 0, timeout)).into_data_stream().next().await;
+    }
+}
+
+fn failed(error: BodyError) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    Poll::Ready(Some(Err(axum::Error::new(error))))
 }
 
 impl HttpBody for Bounded {
@@ -46,18 +58,25 @@ impl HttpBody for Bounded {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
-            let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            let Some(left) = this.left.checked_sub(length) else {
-                return Poll::Ready(Some(Err(axum::Error::new(BodyError::TooLarge(this.limit)))));
-            };
-            this.left = left;
-            return Poll::Ready(Some(Ok(frame)));
+        while let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
+            let over = this.read > this.limit;
+            match frame {
+                Some(Ok(frame)) => {
+                    this.read += frame.data_ref().map_or(0, Bytes::len);
+                    if this.read <= this.limit {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                    if this.read - this.limit > BODY_DISCARDED_BYTES {
+                        return failed(BodyError::TooLarge(this.limit));
+                    }
+                }
+                _ if over => return failed(BodyError::TooLarge(this.limit)),
+                end => return Poll::Ready(end),
+            }
         }
         let deadline = this.deadline;
         ready!(this.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(context));
-        Poll::Ready(Some(Err(axum::Error::new(BodyError::TooSlow(this.timeout)))))
+        failed(if this.read > this.limit { BodyError::TooLarge(this.limit) } else { BodyError::TooSlow(this.timeout) })
     }
 
     fn is_end_stream(&self) -> bool {

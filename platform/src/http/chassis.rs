@@ -99,7 +99,10 @@ where
         async move {
             let response = match handled {
                 Ok(handled) => bounds.handle(handled).await,
-                Err(problem) => problem.into_response(),
+                Err(body) => {
+                    Bounded::discard(body, bounds.body_time).await;
+                    too_large(bounds.body_bytes).into_response()
+                }
             };
             let mut response = seen.answered(response);
             if cors {
@@ -122,13 +125,15 @@ impl<S> Chassis<S> {
 }
 
 impl Bounds {
-    /// The request with its body bounded, or 413 where it says itself that it is too large.
-    fn body(self, request: Request) -> Result<Request, Problem> {
+    /// The request with its body bounded; or what may be discarded of it, where it says itself that it is too large.
+    fn body(self, request: Request) -> Result<Request, Body> {
         if request.body().is_end_stream() {
             return Ok(request);
         }
         if request.body().size_hint().lower() > self.body_bytes as u64 {
-            return Err(too_large(self.body_bytes));
+            // Who asks first (RFC 9110, section 10.1.1) has not begun to send it.
+            let asks_first = request.headers().contains_key(header::EXPECT);
+            return Err(if asks_first { Body::empty() } else { request.into_body() });
         }
         Ok(request.map(|body| Body::new(Bounded::new(body, self.body_bytes, self.body_time))))
     }

@@ -11,7 +11,13 @@ use std::{
 };
 
 use anyhow::Context;
-use axum::{Router, body::Body, http::StatusCode};
+use axum::{
+    Router,
+    body::Body,
+    http::{StatusCode, Version, header},
+    response::IntoResponse as _,
+};
+use futures::{FutureExt as _, future::ready};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -142,8 +148,13 @@ async fn connection(
     let first = Arc::clone(&asked);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         first.store(true, Ordering::Relaxed);
+        if !says_whom_it_asks(&request) {
+            let detail = "A request of HTTP/1.1 names one host: send exactly one Host header.";
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "malformed-request", detail);
+            return ready(Ok(problem.into_response())).left_future();
+        }
         let mut router = router.clone();
-        Service::call(&mut router, request.map(Body::new))
+        Service::call(&mut router, request.map(Body::new)).right_future()
     });
     let connection = watcher.watch(builder.serve_connection(TokioIo::new(socket), service).into_owned());
     // hyper's own limit holds only once it knows HTTP/1 from HTTP/2, and it reads 24 bytes for that.
@@ -163,6 +174,11 @@ async fn connection(
     if late {
         say_goodbye(&remains);
     }
+}
+
+/// RFC 9112, section 3.2: who does not is answered 400.
+fn says_whom_it_asks(request: &hyper::Request<Incoming>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(header::HOST).iter().count() == 1
 }
 
 fn say_goodbye(remains: &Remains) {

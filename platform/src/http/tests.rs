@@ -20,11 +20,11 @@ fn small() -> HttpConfig {
 
 fn router(config: &HttpConfig) -> Router {
     let router = Router::new()
-        .route("/hello", get(|| async { "\"hello\"" }).post(|| async { "\"posted\"" }))
+        .route("/hello", get(|| async { ([(header::ETAG, "\"1\"")], "\"hello\"") }).post(|| async { "\"posted\"" }))
         .route("/id", get(|id: RequestId| async move { format!("\"{}\"", id.as_str()) }))
         .route("/echo", post(|extract::Json(body): extract::Json<AnyJson>| async { extract::Json(body.0) }))
         .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
-        .route("/large", get(|| async { "x".repeat(5_000) }))
+        .route("/large", get(|| async { ([(header::ETAG, "\"1\"")], "x".repeat(5_000)) }))
         .route("/stuck", get(std::future::pending::<()>))
         .route("/panic", get(|| async { assert_eq!(1, 2, "the secret") }));
     layers(router, config)
@@ -140,11 +140,12 @@ async fn a_panic_is_a_problem_that_shows_nothing() {
 }
 
 #[tokio::test]
-async fn only_large_answers_are_compressed() {
-    for (path, encoding) in [("/large", Some("gzip")), ("/hello", None)] {
+async fn only_large_answers_are_compressed_and_then_tagged_weakly() {
+    for (path, encoding, tag) in [("/large", Some("gzip"), "W/\"1\""), ("/hello", None, "\"1\"")] {
         let response = ask(empty(asking("GET", path).header("accept-encoding", "gzip"))).await;
         let found = response.headers().get("content-encoding").map(|value| value.to_str().expect("ASCII"));
         assert_eq!(found, encoding, "{path}");
+        assert_eq!(response.headers()["etag"], tag, "{path}");
     }
 }
 

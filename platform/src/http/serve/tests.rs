@@ -50,6 +50,27 @@ impl Served {
 }
 
 #[tokio::test]
+async fn a_request_names_one_host() {
+    let server = Served::start(hello(), HttpConfig::default()).await;
+    for head in ["", "host: x\r\nhost: y\r\n"] {
+        let answer = server.say(&format!("GET /hello HTTP/1.1\r\n{head}connection: close\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && answer.contains("Host"), "{answer}");
+    }
+    let answer = server.say("GET /hello HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_sends_too_much_before_reading_hears_the_refusal() {
+    let server = Served::start(hello(), HttpConfig::default()).await;
+    let much = 8 * 1024 * 1024;
+    let body = "x".repeat(much);
+    let head = "POST /hello HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    let answer = server.say(&format!("{head}content-length: {much}\r\n\r\n{body}")).await;
+    assert!(answer.starts_with("HTTP/1.1 413 Payload Too Large\r\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_slow_head_is_answered_408() {
     let server = Served::start(hello(), impatient()).await;
     for half in ["GET /hello HTTP/1.1\r\nhost: x\r\nx-sl", "PRI * HTT", "P"] {
