@@ -51,7 +51,7 @@ pub(crate) async fn schedule(config: &Config, store: PgPool) -> anyhow::Result<J
         Box::pin(async move { report("purge sessions", platform::identity::purge_expired(&store).await) })
     });
     let wrong = |key: &str, cron: &str| {
-        format!("`projector.jobs.{key}` is {cron:?}, which is no cron expression of six fields")
+        format!("`jobs.{key}` is {cron:?}, which is no cron expression of six fields")
     };
     scheduler.add(expire.with_context(|| wrong("expire_receipts", &config.expire_receipts))?).await?;
     scheduler.add(purge.with_context(|| wrong("purge_sessions", &config.purge_sessions))?).await?;

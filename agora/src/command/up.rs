@@ -108,9 +108,9 @@ async fn serve(
     };
     let served = match started {
         Some(Ok(router)) => {
-            let address = reachable(public.local_addr()?);
+            let (address, operators) = (reachable(public.local_addr()?), reachable(admin.local_addr()?));
             let _published = publish(config, dir, &address)?;
-            eprintln!("{}", greeting(config, postgres, &address, began.elapsed()));
+            eprintln!("{}", greeting(postgres, &address, &operators, began.elapsed()));
             let told = async {
                 stop.cancelled().await;
                 eprintln!("stopping");
@@ -145,7 +145,7 @@ fn publish(config: &Config, dir: &Path, address: &str) -> anyhow::Result<Publish
 }
 
 /// What a person needs to know now.
-fn greeting(config: &Config, postgres: Option<&EmbeddedPostgres>, address: &str, took: Duration) -> String {
+fn greeting(postgres: Option<&EmbeddedPostgres>, address: &str, operators: &str, took: Duration) -> String {
     let agora = std::env::var("AGORA_CALLED_AS").unwrap_or_else(|_| "agora".to_owned());
     let mut text = format!("\n  Agora {} is up, after {:.1} s\n\n", env!("CARGO_PKG_VERSION"), took.as_secs_f64());
     let mut line = |name: &str, what: &str| {
@@ -153,7 +153,7 @@ fn greeting(config: &Config, postgres: Option<&EmbeddedPostgres>, address: &str,
     };
     line("API", &format!("{address}/v2"));
     line("docs", &format!("{address}/docs"));
-    line("metrics", &format!("http://{}/metrics", config.http.admin_listen));
+    line("metrics", &format!("{operators}/metrics"));
     match postgres {
         Some(postgres) => line("data", &postgres.data_directory().display().to_string()),
         None => line("data", "the Postgres of --database-url"),

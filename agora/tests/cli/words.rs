@@ -1,60 +1,12 @@
-//! The binary as a person meets it: help, messages, exit codes. What it does is tested elsewhere.
+//! Help, messages and exit codes of commands for which nothing has to run.
 
 use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::Stdio,
 };
 
-/// In a directory of its own, without settings of the person who runs the tests.
-struct Agora {
-    dir: tempfile::TempDir,
-}
-
-impl Agora {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory") }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agora"));
-        let settings = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGORA"));
-        for (name, _) in settings {
-            command.env_remove(name);
-        }
-        command.args(arguments).current_dir(self.path());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("it runs")
-    }
-
-    /// What it prints where it succeeds.
-    fn prints(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// The one line that it says where it fails.
-    fn refuses(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        said
-    }
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/stackexchange").join(name)
-}
+use crate::agora::{Agora, fixture};
 
 #[test]
 fn help_names_every_command_and_shows_examples() {

@@ -1,0 +1,7 @@
+//! The binary as a person meets it, in processes of its own: what it says, what it does, and what outlives it.
+
+mod agora;
+mod client;
+mod reaper;
+mod up;
+mod words;
