@@ -56,6 +56,13 @@ impl Agora {
         command
     }
 
+    /// The same, with a Postgres that runs already.
+    pub(crate) fn up_on(&self, database_url: &str) -> Command {
+        let mut command = self.up();
+        command.args(["--database-url", database_url]);
+        command
+    }
+
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("it runs")
     }

@@ -2,6 +2,9 @@
 
 mod agora;
 mod client;
+mod import;
+mod postgres;
 mod reaper;
+mod tables;
 mod up;
 mod words;
