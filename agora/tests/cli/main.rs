@@ -2,9 +2,12 @@
 
 mod agora;
 mod client;
+mod demo;
 mod import;
+mod machine;
 mod postgres;
 mod reaper;
 mod tables;
+mod tour;
 mod up;
 mod words;
