@@ -50,9 +50,7 @@ pub(crate) async fn schedule(config: &Config, store: PgPool) -> anyhow::Result<J
         let store = store.clone();
         Box::pin(async move { report("purge sessions", platform::identity::purge_expired(&store).await) })
     });
-    let wrong = |key: &str, cron: &str| {
-        format!("`jobs.{key}` is {cron:?}, which is no cron expression of six fields")
-    };
+    let wrong = |key: &str, cron: &str| format!("`jobs.{key}` is {cron:?}, which is no cron expression of six fields");
     scheduler.add(expire.with_context(|| wrong("expire_receipts", &config.expire_receipts))?).await?;
     scheduler.add(purge.with_context(|| wrong("purge_sessions", &config.purge_sessions))?).await?;
     Ok(scheduler)
