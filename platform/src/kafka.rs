@@ -4,7 +4,8 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, mpsc},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -13,6 +14,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
+    metadata::MetadataTopic,
     mocking::MockCluster,
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,9 @@ use crate::config::Secret;
 
 /// How long a broker may take to answer what is asked at start.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often Kafka is asked whether a topic that it just made can be used.
+const USABLE_POLL: Duration = Duration::from_millis(20);
 
 /// Which Kafka, and what is kept there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,7 +125,7 @@ impl Broker {
         &self.config
     }
 
-    /// Creates the topics that are missing.
+    /// Creates the topics that are missing, and waits until they can be used.
     ///
     /// # Errors
     /// Where Kafka is away, or refuses.
@@ -129,7 +134,8 @@ impl Broker {
             return Ok(());
         }
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
-        let topics = [&self.config.events_topic, &self.config.changes_topic].map(|topic| {
+        let names = [&self.config.events_topic, &self.config.changes_topic];
+        let topics = names.map(|topic| {
             NewTopic::new(topic, self.config.partitions, TopicReplication::Fixed(self.config.replication))
         });
         let options =
@@ -147,7 +153,22 @@ impl Broker {
                 }
             }
         }
-        Ok(())
+        let names = names.map(Clone::clone);
+        tokio::task::spawn_blocking(move || names.iter().try_for_each(|topic| wait_until_usable(&admin, topic))).await?
+    }
+}
+
+/// Kafka answers that a topic is made before its brokers know it.
+fn wait_until_usable(admin: &AdminClient<DefaultClientContext>, topic: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + STARTUP_TIMEOUT;
+    loop {
+        let metadata = admin.inner().fetch_metadata(Some(topic), STARTUP_TIMEOUT)?;
+        let partitions = metadata.topics().first().map_or(&[][..], MetadataTopic::partitions);
+        if !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0) {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "Kafka made topic {topic}, and does not show it");
+        thread::sleep(USABLE_POLL);
     }
 }
 
@@ -164,7 +185,7 @@ fn start_in_process(config: &KafkaConfig) -> anyhow::Result<(String, InProcess)>
     };
     let (started, outcome) = mpsc::sync_channel(1);
     let (alive, gone) = mpsc::sync_channel::<()>(0);
-    std::thread::Builder::new().name("kafka-broker".to_owned()).spawn(move || match start() {
+    thread::Builder::new().name("kafka-broker".to_owned()).spawn(move || match start() {
         Ok(cluster) => {
             let _ = started.send(Ok(cluster.bootstrap_servers()));
             // Nothing is ever sent: this ends when the last sender is dropped.

@@ -72,7 +72,9 @@ fn close(schema: &mut RefOr<Schema>, named: &mut Vec<String>) {
         // Closed one by one, parts would refuse one another's fields: a body that is put together says so itself.
         RefOr::T(_) => vec![],
     };
-    parts.into_iter().for_each(|part| close(part, named));
+    for part in parts {
+        close(part, named);
+    }
 }
 
 #[cfg(test)]
