@@ -113,7 +113,7 @@ async fn a_full_disk_is_said_at_a_start_and_leaves_nothing_half_made() {
     let first = Up::start(machine.inside(&agora.up()));
     let ada = Client::of(&first).register("ada").await;
     ada.post("/v2/communities", &json!({"slug": "tea", "name": "Tea", "description": ""})).await;
-    assert!(first.end_by("INT").success());
+    assert!(first.end_by("INT").0.success());
 
     machine.run(&format!("! cat /dev/zero >{disk}/filler 2>/dev/null"));
     let said = refuses(machine.inside(&agora.up()));
@@ -121,7 +121,7 @@ async fn a_full_disk_is_said_at_a_start_and_leaves_nothing_half_made() {
     machine.run(&format!("rm {disk}/filler"));
     let second = Up::start(machine.inside(&agora.up()));
     assert_eq!(Client::of(&second).get("/v2/communities/tea").await["name"], "Tea");
-    assert!(second.end_by("INT").success());
+    assert!(second.end_by("INT").0.success());
 }
 
 #[test]
@@ -164,8 +164,8 @@ fn where_the_database_cannot_be_beside_the_clone_it_is_elsewhere_and_that_is_sai
     assert!(data.starts_with("/var/lib/agora/"), "{data}");
     let said = up.said.join("\n");
     assert!(said.contains("the system user that runs it cannot get into"), "{said}");
-    assert!(up.end_by("INT").success());
+    assert!(up.end_by("INT").0.success());
     let again = Up::start(machine.inside(&agora.up()));
     assert_eq!(again.named("data"), Some(data));
-    assert!(again.end_by("INT").success());
+    assert!(again.end_by("INT").0.success());
 }

@@ -38,13 +38,21 @@ async fn ctrl_c_and_sigterm_end_it_in_order_and_everything_is_there_at_the_next_
     let agora = Agora::new();
     let first = Up::start(agora.up());
     write_something(&first).await;
-    assert!(first.end_by("INT").success());
+    ends_in_order(first, "INT");
     nothing_runs_any_more(&agora);
     let second = Up::start(agora.up());
     it_is_still_there(&second).await;
-    assert!(second.end_by("TERM").success());
+    ends_in_order(second, "TERM");
     nothing_runs_any_more(&agora);
     it_is_still_there(&Up::start(agora.up())).await;
+}
+
+fn ends_in_order(up: Up, signal: &str) {
+    let (status, said) = up.end_by(signal);
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(said.last().map(String::as_str), Some("stopping"), "{said:#?}");
+    let logged: Vec<_> = said.iter().filter(|line| line.starts_with('{')).collect();
+    assert!(logged.is_empty(), "nothing was wrong: {logged:#?}");
 }
 
 fn nothing_runs_any_more(agora: &Agora) {
@@ -121,7 +129,7 @@ async fn one_that_was_killed_leaves_a_server_that_the_next_adopts_and_nobody_els
     let first = Up::start(agora.up());
     write_something(&first).await;
     let server = postmaster(&agora).expect("Postgres runs");
-    assert!(!first.end_by("KILL").success());
+    first.end_by("KILL");
     let said = agora.refuses(&["projections", "status"]);
     assert!(said.contains("is gone: start it again"), "{said}");
 
@@ -133,7 +141,7 @@ async fn one_that_was_killed_leaves_a_server_that_the_next_adopts_and_nobody_els
     let holder = format!(".agora is in use by another agora (process {}): stop that one first", second.pid());
     assert!(said.contains(&holder), "{said}");
     it_is_still_there(&second).await;
-    assert!(second.end_by("INT").success());
+    ends_in_order(second, "INT");
 }
 
 #[test]
@@ -144,6 +152,7 @@ fn a_setting_that_is_none_is_refused_by_its_name_and_nothing_is_made() {
         ("AGORA__LISTEN", "127.0.0.1:0", "unknown key `listen`"),
         ("AGORA__HTTP__HEADER_TIMEOUT", "soon", "`http.header_timeout`"),
         ("AGORA__APPENDER__QUEUE", "-1", "`appender.queue`"),
+        ("AGORA__JOBS__EXPIRE_RECEIPTS", "hourly", "is no cron expression of six fields"),
     ];
     for (name, value, reason) in wrong {
         let mut up = agora.up();
