@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Signals;
 use crate::{
     config::Config,
-    embedded::EmbeddedPostgres,
+    embedded::{self, EmbeddedPostgres},
     local::{self, Published},
     stack,
 };
@@ -67,7 +67,12 @@ async fn up(config: Config, began: Instant) -> anyhow::Result<()> {
     let public = http::bind(config.http.listen, "http.listen").await?;
     let admin = http::bind(config.http.admin_listen, "http.admin_listen").await?;
     let dir = std::path::absolute(&config.data_dir)?;
-    let postgres = if config.has_database() { None } else { Some(start_postgres(dir.clone()).await?) };
+    // Without a Postgres here, the directory is claimed without it.
+    let (postgres, _claim) = if config.has_database() {
+        (None, Some(embedded::claim(&dir)?))
+    } else {
+        (Some(start_postgres(dir.clone()).await?), None)
+    };
     let config = match &postgres {
         Some(postgres) => config.with_database(postgres.url()),
         None => config,

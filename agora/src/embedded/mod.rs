@@ -51,8 +51,7 @@ impl EmbeddedPostgres {
 
     /// As [`EmbeddedPostgres::start`], with further server settings (`postgresql.conf` names and values).
     pub fn start_with(dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let dir = create_directory(dir)?;
-        let lock = DirectoryLock::acquire(&dir)?;
+        let (dir, lock) = claim(dir)?;
         let user = ServerUser::choose(&dir)?;
         let home = Home::choose(&dir, &user)?;
         let binaries = Binaries::find(home.data_version()?)?;
@@ -109,6 +108,14 @@ impl Drop for EmbeddedPostgres {
             tracing::warn!("the embedded Postgres was not stopped, the next start adopts it: {error:#}");
         }
     }
+}
+
+/// Makes the directory this process's own, and first creates it where it is missing. Also for an `up` whose database is
+/// elsewhere: other commands find one `up` in a directory.
+pub(crate) fn claim(dir: &Path) -> anyhow::Result<(PathBuf, DirectoryLock)> {
+    let dir = create_directory(dir)?;
+    let lock = DirectoryLock::acquire(&dir)?;
+    Ok((dir, lock))
 }
 
 /// Creates `dir` so that nobody else can list it. As root it stays passable: the server, another user, lives below it.

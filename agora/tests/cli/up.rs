@@ -4,6 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::Path,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     agora::{Agora, Up, refuses},
     client::Client,
+    postgres,
 };
 
 /// Ada's community, with what it takes to see that it is there.
@@ -142,6 +144,33 @@ async fn one_that_was_killed_leaves_a_server_that_the_next_adopts_and_nobody_els
     assert!(said.contains(&holder), "{said}");
     it_is_still_there(&second).await;
     ends_in_order(second, "INT");
+}
+
+#[tokio::test]
+async fn a_second_one_in_a_directory_is_refused_wherever_its_database_is() {
+    let (agora, database) = (Agora::new(), postgres::fresh_database().await);
+    let first = Up::start(agora.up_on(&database));
+    let said = refuses(agora.up_on(&database));
+    assert!(said.contains(&format!(".agora is in use by another agora (process {})", first.pid())), "{said}");
+    assert_eq!(agora.published()["pid"], first.pid(), "other commands find the first");
+    ends_in_order(first, "TERM");
+}
+
+#[test]
+fn one_that_is_told_to_stop_while_it_starts_leaves_nothing_behind() {
+    let agora = Agora::new();
+    let mut starting = agora.up().stderr(Stdio::piped()).spawn().expect("it runs");
+    // From here on it makes a database, which takes a second.
+    while !agora.path().join(".agora/postgres").exists() {
+        std::thread::yield_now();
+    }
+    Command::new("kill").args(["-s", "INT", &starting.id().to_string()]).status().expect("kill");
+    let status = starting.wait().expect("ours");
+    let mut said = String::new();
+    starting.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+    nothing_runs_any_more(&agora);
+    Up::start(agora.up());
 }
 
 #[test]
