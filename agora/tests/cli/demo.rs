@@ -17,7 +17,7 @@ struct Demo {
     said: String,
 }
 
-const SEED: [&str; 5] = ["demo", "--size", "300", "--seed", "7"];
+const SEED: [&str; 5] = ["demo", "--size", "200", "--seed", "7"];
 
 impl Demo {
     async fn made() -> Self {
@@ -39,7 +39,7 @@ async fn the_same_seed_makes_the_same_forum_on_two_servers() {
         }
     };
     let (rows, others) = (tables::all_rows(&one.database).await, tables::all_rows(&other.database).await);
-    assert!(rows["post"].len() == 300 && rows["reaction"].len() > 50 && rows["moderation_log"].len() > 5);
+    assert!(rows["post"].len() == 200 && rows["reaction"].len() > 50 && rows["moderation_log"].len() > 5);
     tables::assert_same_rows(&rows, &others);
 
     let again = one.agora.prints(&SEED);
