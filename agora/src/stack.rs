@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::{Json, Router, routing::get};
 use platform::{
-    db,
+    db::{self, DatabaseConfig},
     health::{self, Health},
     http,
     kafka::Broker,
@@ -23,16 +23,33 @@ use crate::config::Config;
 const READ: &str = "read";
 static READ_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/read");
 
+/// Both schemas: where they are, and what makes them.
+fn schemas(config: &Config) -> [(&DatabaseConfig, &'static str, &'static Migrator); 2] {
+    [
+        (&config.database, command_service::SCHEMA, &command_service::MIGRATIONS),
+        (config.read_tables(), READ, &READ_MIGRATIONS),
+    ]
+}
+
+/// Refuses schemas that this release does not know: what a service asks before it starts beside others.
+///
+/// # Errors
+/// Where a database is away, or has to be migrated, or was by a newer release.
+pub async fn require(config: &Config) -> anyhow::Result<()> {
+    for (database, schema, migrator) in schemas(config) {
+        let pool = db::connect(database, schema, "agora").await?;
+        db::require(&pool, schema, migrator).await?;
+        pool.close().await;
+    }
+    Ok(())
+}
+
 /// Brings both schemas up to date.
 ///
 /// # Errors
 /// Where a database is away, or was migrated by a newer release.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let schemas = [
-        (&config.database, command_service::SCHEMA, &command_service::MIGRATIONS),
-        (config.read_tables(), READ, &READ_MIGRATIONS),
-    ];
-    for (database, schema, migrator) in schemas {
+    for (database, schema, migrator) in schemas(config) {
         let pool = db::connect(database, schema, "agora migrate").await?;
         db::migrate(&pool, schema, migrator).await?;
         pool.close().await;
@@ -127,5 +144,61 @@ mod tests {
                 assert!(names.insert(name.clone()), "{method} {path} is the second operation called {name}");
             }
         }
+    }
+
+    #[test]
+    fn every_operation_has_a_name_a_summary_and_says_how_it_refuses() {
+        let api: Value = serde_json::from_str(&openapi().to_json().expect("JSON")).expect("JSON");
+        let mut operations = 0;
+        for (path, item) in api["paths"].as_object().expect("paths") {
+            for (method, operation) in item.as_object().expect("operations") {
+                let words = |field: &str| operation[field].as_str().is_some_and(|text| !text.trim().is_empty());
+                assert!(words("operationId") && words("summary"), "{method} {path}");
+                operations += 1;
+                // Health is asked by programs that read the status only.
+                if path.starts_with("/health/") {
+                    continue;
+                }
+                let answers = operation["responses"].as_object().expect("answers");
+                let refusals: Vec<_> = answers.iter().filter(|(status, _)| status.starts_with('4')).collect();
+                assert!(!refusals.is_empty(), "{method} {path} is never refused");
+                for (status, answer) in refusals {
+                    let schema = &answer["content"]["application/problem+json"]["schema"]["$ref"];
+                    assert_eq!(schema, "#/components/schemas/Problem", "{method} {path}: {status}");
+                }
+            }
+        }
+        assert!(operations > 60, "{operations} operations");
+    }
+
+    #[test]
+    fn every_request_body_refuses_fields_that_it_does_not_name() {
+        /// The objects of a schema, whatever it refers to.
+        fn objects<'a>(api: &'a Value, schema: &'a Value, found: &mut Vec<&'a Value>) {
+            if let Some(name) = schema["$ref"].as_str() {
+                return objects(api, api.pointer(&name[1..]).expect("it is described"), found);
+            }
+            if schema["type"] == "object" {
+                found.push(schema);
+            }
+            let properties = schema["properties"].as_object().into_iter().flat_map(|fields| fields.values());
+            let choices =
+                ["oneOf", "anyOf", "allOf"].into_iter().flat_map(|of| schema[of].as_array().into_iter().flatten());
+            properties.chain(choices).chain(schema.get("items")).for_each(|part| objects(api, part, found));
+        }
+        let api: Value = serde_json::from_str(&openapi().to_json().expect("JSON")).expect("JSON");
+        let operations =
+            api["paths"].as_object().expect("paths").values().flat_map(|item| item.as_object().expect("operations"));
+        let mut bodies = 0;
+        for (_, operation) in operations.filter(|(_, operation)| operation["requestBody"].is_object()) {
+            let mut found = vec![];
+            objects(&api, &operation["requestBody"]["content"]["application/json"]["schema"], &mut found);
+            assert!(!found.is_empty(), "{} has a body without fields", operation["operationId"]);
+            for object in found {
+                assert_eq!(object["additionalProperties"], false, "{}: {object}", operation["operationId"]);
+            }
+            bodies += 1;
+        }
+        assert!(bodies > 20, "{bodies} bodies");
     }
 }

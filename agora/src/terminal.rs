@@ -1,7 +1,7 @@
 //! What long work shows: a bar with rate and time left where there is a terminal, else a plain line now and then.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::IsTerminal as _,
     sync::{
         Mutex, PoisonError,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// How often a plain line is printed.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -116,11 +116,15 @@ impl Drop for Progress {
 
 fn style(unit: Unit) -> ProgressStyle {
     let counted = match unit {
-        Unit::Things(_) => "{human_pos}/{human_len}  {per_sec:.0}",
+        Unit::Things(_) => "{human_pos}/{human_len}  {rate}",
         Unit::Bytes => "{binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}",
     };
     let template = format!("{{msg:9}} {{wide_bar:.green/dim}} {counted}  {{eta}} left");
-    ProgressStyle::with_template(&template).expect("a template of ours").progress_chars("━━─")
+    let style = ProgressStyle::with_template(&template).expect("a template of ours").progress_chars("━━─");
+    // indicatif takes what follows a colon for colours, not for a format.
+    style.with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+        let _ = write!(text, "{:.0}/s", state.per_sec());
+    })
 }
 
 /// A number as people write it: `1,703`.

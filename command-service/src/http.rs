@@ -1,7 +1,7 @@
 //! All routes of the command-service, and what all of them have in common in the API's documentation.
 
 use platform::{
-    openapi::{BEARER, describe_bearer},
+    openapi::{BEARER, close_request_bodies, describe_bearer},
     problem::Problem,
 };
 use utoipa::{
@@ -46,6 +46,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     let api = routes.get_openapi_mut();
     describe_bearer(api);
     api.paths.paths.values_mut().for_each(document);
+    close_request_bodies(api);
     routes
 }
 

@@ -90,14 +90,14 @@ pub async fn start(
 ) -> anyhow::Result<(OpenApiRouter, Verifier)> {
     let probe = health.register("event store");
     let pool = db::connect(&config.database, SCHEMA, "agora command-service").await?;
-    db::migrate(&pool, SCHEMA, &MIGRATIONS).await?;
-    let identities = Identities::start(pool.clone(), &config.identity, shutdown, tasks).await?;
+    let identities = Identities::start(pool.clone(), &config.identity, shutdown.clone(), tasks).await?;
+    probe.set_ready();
+    tasks.spawn(db::watch(pool.clone(), probe, shutdown));
     let store = Store::start(pool, &config.appender, tasks);
     let authenticator = identities.authenticator();
     let app = App { store, identities, attempts: Attempts::new() };
     let verifier = app.identities.verifier();
     let (router, api) = http::routes().with_state(app).merge(verifier.routes()).split_for_parts();
-    probe.set_ready();
     let router = OpenApiRouter::from(identity::layer(router, authenticator));
     Ok((OpenApiRouter::with_openapi(api).merge(router), verifier))
 }

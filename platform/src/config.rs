@@ -10,7 +10,10 @@ use std::{
 };
 
 use ::config::{Config, File, FileFormat, Map, Source, Value, ValueKind};
-use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_path_to_error::Segment;
 
 pub mod duration;
@@ -116,7 +119,29 @@ pub enum ConfigError {
     },
 }
 
-/// A value that never shows: `***` wherever it is printed or serialised.
+/// Reads a number that must be more than 0. For fields: `#[serde(deserialize_with = "config::positive")]`.
+///
+/// # Errors
+/// 0 and less, and what is no number.
+pub fn positive<'de, D, N>(deserializer: D) -> Result<N, D::Error>
+where
+    D: Deserializer<'de>,
+    N: Deserialize<'de> + Default + PartialOrd,
+{
+    let number = N::deserialize(deserializer)?;
+    if number > N::default() { Ok(number) } else { Err(D::Error::custom("must be more than 0")) }
+}
+
+/// Reads a share, from 0 to 1. For fields: `#[serde(deserialize_with = "config::share")]`.
+///
+/// # Errors
+/// What is below or above, and what is no number.
+pub fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let share = f64::deserialize(deserializer)?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(D::Error::custom("must be from 0 to 1")) }
+}
+
+/// A value that never shows: `***` wherever it is printed or serialised. Of a URL only the password is hidden.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -147,13 +172,27 @@ impl From<&str> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(&shown(&self.0))
     }
 }
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+/// What may be shown of a secret.
+fn shown(secret: &str) -> String {
+    let Some((scheme, rest)) = secret.split_once("://") else {
+        return if secret.is_empty() { String::new() } else { "***".to_owned() };
+    };
+    // Options may hold a password too.
+    let (rest, options) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?***"));
+    match rest.rsplit_once('@').map(|(who, place)| (who.split_once(':'), who, place)) {
+        Some((Some((user, _)), _, place)) => format!("{scheme}://{user}:***@{place}{options}"),
+        Some((None, user, place)) => format!("{scheme}://{user}@{place}{options}"),
+        None => format!("{scheme}://{rest}{options}"),
     }
 }
 

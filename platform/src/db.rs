@@ -9,8 +9,13 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::{Secret, duration};
+use crate::{
+    config::{self, Secret, duration},
+    health::Probe,
+};
 
 /// The oldest Postgres we run on, as `server_version_num`.
 const OLDEST_POSTGRES: i32 = 150_000;
@@ -18,6 +23,11 @@ const OLDEST_POSTGRES: i32 = 150_000;
 const TRY_AFTER_IDLE: Duration = Duration::from_secs(1);
 /// The key of the advisory lock under which schemas are created and migrated: one at a time in a database.
 const MIGRATION_LOCK: i64 = 0x006d_6967_7261_7465;
+
+/// How often it is looked whether the database answers.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// SQLSTATE of a table that is not there.
+const UNDEFINED_TABLE: &str = "42P01";
 
 const URL_FORM: &str = "the database URL is not of the form postgres://user:password@host:port/database";
 
@@ -28,6 +38,7 @@ pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/database`, or `postgres:///database?host=/socket/directory`.
     pub url: Secret,
     /// Connections at most, in one process and schema.
+    #[serde(deserialize_with = "config::positive")]
     pub max_connections: u32,
     /// How long a request waits for a free connection before it is answered 503.
     #[serde(with = "duration")]
@@ -103,7 +114,9 @@ pub async fn connect_with(
 /// Where the URL is none.
 pub fn options(config: &DatabaseConfig, schema: &str, app_name: &str) -> anyhow::Result<PgConnectOptions> {
     if config.url.expose().is_empty() {
-        bail!("no database is configured: give its URL, postgres://user:password@host:port/database");
+        bail!(
+            "no database is configured: give --database-url (or database.url), postgres://user:password@host:port/database"
+        );
     }
     let url = config.url.expose();
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
@@ -151,16 +164,63 @@ async fn migrate_on(connection: &mut PgConnection, schema: &str, migrator: &Migr
         .with_context(|| format!("cannot create the schema `{schema}`"))?;
     let newest = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
     migrator.run(connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) if version > newest => anyhow::anyhow!(
-            "the database's schema `{schema}` is newer than this release: it has migration {version}, the newest known \
-             here is {newest}. Run the newer release, or restore a backup from before it"
-        ),
+        MigrateError::VersionMissing(version) if version > newest => anyhow::anyhow!(newer(schema, version, newest)),
         MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) => anyhow::anyhow!(
             "the database's schema `{schema}` was made by another build: its migration {version} is not the one known \
              here. Run the release that made it, or use another database"
         ),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) if is_disk_full(&error) => {
+            anyhow::anyhow!(
+                "the disk of the database is full: the schema `{schema}` was left as it was. Free some space, then start again"
+            )
+        }
         other => anyhow::Error::new(other).context(format!("cannot migrate the schema `{schema}`")),
     })
+}
+
+/// Refuses a schema that is not as `migrator` leaves it: what a service asks before it starts beside others.
+///
+/// # Errors
+/// Says what to run where the schema is older, newer, another build's or not there.
+pub async fn require(pool: &PgPool, schema: &str, migrator: &Migrator) -> anyhow::Result<()> {
+    let applied = sqlx::query_scalar("select version from _sqlx_migrations where success order by version");
+    let applied: Vec<i64> = match applied.fetch_all(pool).await {
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code == UNDEFINED_TABLE) => Vec::new(),
+        outcome => outcome.with_context(|| format!("cannot look at the schema `{schema}`"))?,
+    };
+    let known: Vec<i64> = migrator.iter().map(|migration| migration.version).collect();
+    let newest = known.iter().copied().max().unwrap_or_default();
+    match applied.iter().copied().find(|version| !known.contains(version)) {
+        Some(version) => bail!(newer(schema, version, newest)),
+        None if applied.len() < known.len() => bail!(
+            "the database's schema `{schema}` is older than this release: it has {} of {} migrations. Run `agora migrate`",
+            applied.len(),
+            known.len()
+        ),
+        None => Ok(()),
+    }
+}
+
+fn newer(schema: &str, version: i64, newest: i64) -> String {
+    format!(
+        "the database's schema `{schema}` is newer than this release: it has migration {version}, the newest known here \
+         is {newest}. Run the newer release, or restore a backup from before it"
+    )
+}
+
+/// Keeps `probe` true to whether the database answers, until `shutdown`.
+pub async fn watch(pool: PgPool, probe: Probe, shutdown: CancellationToken) {
+    let mut looks = tokio::time::interval(WATCH_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(looks.tick()).await.is_some() {
+        match sqlx::query("select").execute(&pool).await {
+            Ok(_) => probe.set_ready(),
+            // Others wait as long for a connection: the database is there.
+            Err(sqlx::Error::PoolTimedOut)
+                if pool.num_idle() == 0 && pool.size() == pool.options().get_max_connections() => {}
+            Err(_) => probe.set_unready("the database does not answer"),
+        }
+    }
 }
 
 /// Whether a database error may be gone at the next try: no connection, no room in the pool, a time-out, a restart.
@@ -175,6 +235,13 @@ pub fn is_passing(error: &sqlx::Error) -> bool {
         }),
         _ => false,
     }
+}
+
+/// A short write comes with the code of any I/O error, and is told by its words.
+fn is_disk_full(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    error
+        .is_some_and(|error| error.code().is_some_and(|code| code == "53100") || error.message().contains("wrote only"))
 }
 
 async fn wait_for(options: &PgConnectOptions, patience: Duration) -> anyhow::Result<()> {

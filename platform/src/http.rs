@@ -32,7 +32,7 @@ use tower_http::{
 
 use self::on_header::OnHeaderLayer;
 use crate::{
-    config::duration,
+    config::{self, duration},
     health::{self, Health},
     limits::{COMPRESS_FROM_BYTES, CORS_MAX_AGE},
     problem::Problem,
@@ -87,6 +87,7 @@ pub struct HttpConfig {
     #[serde(with = "duration")]
     pub handler_timeout: Duration,
     /// Open connections at most; more wait to be accepted.
+    #[serde(deserialize_with = "config::positive")]
     pub max_connections: usize,
     /// How long requests may go on after a shutdown began, before their connections are cut.
     #[serde(with = "duration")]

@@ -51,16 +51,16 @@ pub struct IdentityConfig {
     /// For whom: their claim `aud`.
     pub audience: String,
     /// How long an access token is good.
-    #[serde(with = "duration")]
+    #[serde(with = "duration::positive")]
     pub access_ttl: Duration,
     /// How long a refresh token is good: a session that is not renewed for so long is over.
-    #[serde(with = "duration")]
+    #[serde(with = "duration::positive")]
     pub refresh_ttl: Duration,
     /// How long a used refresh token may be used again, as the answer to its first use may have been lost.
     #[serde(with = "duration")]
     pub refresh_reuse: Duration,
     /// How long a key signs before a new one does.
-    #[serde(with = "duration")]
+    #[serde(with = "duration::positive")]
     pub rotate_every: Duration,
     /// How long a key that signs no more still verifies; at least `access_ttl`.
     #[serde(with = "duration")]

@@ -4,23 +4,33 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, mpsc},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
+pub use quiet::Quiet;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     error::RDKafkaErrorCode,
+    metadata::MetadataTopic,
     mocking::MockCluster,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::Secret;
+use crate::config::{self, Secret};
 
+mod quiet;
+
+/// Partitions of a topic in the in-process broker: it keeps up to 5 MiB of each in memory, and one process gains nothing
+/// by more.
+const IN_PROCESS_PARTITIONS: i32 = 2;
 /// How long a broker may take to answer what is asked at start.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often Kafka is asked whether a topic that it just made can be used.
+const USABLE_POLL: Duration = Duration::from_millis(20);
 
 /// Which Kafka, and what is kept there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,7 +43,8 @@ pub struct KafkaConfig {
     pub events_topic: String,
     /// The topic that tells which read rows changed.
     pub changes_topic: String,
-    /// Partitions of a topic that we create; one that exists keeps its own.
+    /// Partitions of a topic that we create in an outside Kafka; one that exists keeps its own.
+    #[serde(deserialize_with = "config::positive")]
     pub partitions: i32,
     /// Copies of a topic that we create; -1 for the broker's own default.
     pub replication: i32,
@@ -77,10 +88,10 @@ impl Broker {
     /// # Errors
     /// Where librdkafka cannot listen on loopback. An outside Kafka is not asked yet.
     pub fn start(config: &KafkaConfig) -> anyhow::Result<Self> {
-        let config = Arc::new(config.clone());
         if let Some(servers) = config.brokers.clone() {
-            return Ok(Self { config, servers, in_process: None });
+            return Ok(Self { config: Arc::new(config.clone()), servers, in_process: None });
         }
+        let config = Arc::new(KafkaConfig { partitions: IN_PROCESS_PARTITIONS, ..config.clone() });
         let (servers, in_process) = start_in_process(&config).context("cannot start the in-process Kafka broker")?;
         Ok(Self { config, servers, in_process: Some(Arc::new(in_process)) })
     }
@@ -116,12 +127,12 @@ impl Broker {
         self.in_process.is_some()
     }
 
-    /// What it was started with.
+    /// What it was started with; in process, with the partitions that it really has.
     pub fn config(&self) -> &KafkaConfig {
         &self.config
     }
 
-    /// Creates the topics that are missing.
+    /// Creates the topics that are missing, and waits until they can be used.
     ///
     /// # Errors
     /// Where Kafka is away, or refuses.
@@ -129,8 +140,9 @@ impl Broker {
         if self.in_process() {
             return Ok(());
         }
-        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
-        let topics = [&self.config.events_topic, &self.config.changes_topic].map(|topic| {
+        let admin: AdminClient<Quiet> = self.client().create_with_context(Quiet::new("who makes the topics"))?;
+        let names = [&self.config.events_topic, &self.config.changes_topic];
+        let topics = names.map(|topic| {
             NewTopic::new(topic, self.config.partitions, TopicReplication::Fixed(self.config.replication))
         });
         let options =
@@ -148,7 +160,22 @@ impl Broker {
                 }
             }
         }
-        Ok(())
+        let names = names.map(Clone::clone);
+        tokio::task::spawn_blocking(move || names.iter().try_for_each(|topic| wait_until_usable(&admin, topic))).await?
+    }
+}
+
+/// Kafka answers that a topic is made before its brokers know it.
+fn wait_until_usable(admin: &AdminClient<Quiet>, topic: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + STARTUP_TIMEOUT;
+    loop {
+        let metadata = admin.inner().fetch_metadata(Some(topic), STARTUP_TIMEOUT)?;
+        let partitions = metadata.topics().first().map_or(&[][..], MetadataTopic::partitions);
+        if !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0) {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "Kafka made topic {topic}, and does not show it");
+        thread::sleep(USABLE_POLL);
     }
 }
 
@@ -165,7 +192,7 @@ fn start_in_process(config: &KafkaConfig) -> anyhow::Result<(String, InProcess)>
     };
     let (started, outcome) = mpsc::sync_channel(1);
     let (alive, gone) = mpsc::sync_channel::<()>(0);
-    std::thread::Builder::new().name("kafka-broker".to_owned()).spawn(move || match start() {
+    thread::Builder::new().name("kafka-broker".to_owned()).spawn(move || match start() {
         Ok(cluster) => {
             let _ = started.send(Ok(cluster.bootstrap_servers()));
             // Nothing is ever sent: this ends when the last sender is dropped.
@@ -191,21 +218,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_in_process_broker_carries_messages_on_the_configured_partitions() {
-        let config = KafkaConfig { partitions: 4, ..KafkaConfig::default() };
-        let broker = Broker::start(&config).expect("loopback is there");
+    fn the_in_process_broker_carries_messages() {
+        let broker = Broker::start(&KafkaConfig::default()).expect("loopback is there");
         assert!(broker.in_process());
 
         let producer: ThreadedProducer<DefaultProducerContext> = broker.client().create().expect("a producer");
-        let record = BaseRecord::to("agora.events").partition(3).key("k").payload("hello");
+        let record = BaseRecord::to("agora.events").partition(1).key("k").payload("hello");
         producer.send(record).map_err(|(error, _)| error).expect("room in the queue");
         producer.flush(Duration::from_secs(10)).expect("it is delivered");
 
         let consumer: BaseConsumer = broker.consumer().set("group.id", "g").create().expect("a consumer");
         let metadata = consumer.fetch_metadata(Some("agora.events"), Duration::from_secs(10)).expect("metadata");
-        assert_eq!(metadata.topics()[0].partitions().len(), 4);
+        assert_eq!(metadata.topics()[0].partitions().len(), 2);
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset("agora.events", 3, Offset::Beginning).expect("a good offset");
+        assignment.add_partition_offset("agora.events", 1, Offset::Beginning).expect("a good offset");
         consumer.assign(&assignment).expect("by hand");
         let message = consumer.poll(Duration::from_secs(10)).expect("a message in time").expect("no error");
         assert_eq!(message.payload(), Some(&b"hello"[..]));

@@ -1,8 +1,12 @@
 //! The API's description, as programs and people read it.
 
+use std::collections::HashSet;
+
 use axum::Router;
 use utoipa::openapi::{
-    OpenApi,
+    OpenApi, RefOr, Schema,
+    path::PathItem,
+    schema::{AdditionalProperties, ArrayItems, SchemaType, Type},
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -22,11 +26,65 @@ pub fn describe_bearer(api: &mut OpenApi) {
     api.components.get_or_insert_default().add_security_scheme(BEARER, SecurityScheme::Http(scheme));
 }
 
+/// Says of every object in a request's body what [`Json`](crate::extract::Json) does: fields that it does not name are
+/// refused.
+pub fn close_request_bodies(api: &mut OpenApi) {
+    let mut named = Vec::new();
+    for PathItem { get, put, post, delete, patch, .. } in api.paths.paths.values_mut() {
+        for operation in [get, put, post, delete, patch].into_iter().flatten() {
+            let Some(RefOr::T(body)) = &mut operation.request_body else { continue };
+            for content in body.content.values_mut() {
+                let RefOr::T(content) = content else { continue };
+                content.schema.iter_mut().for_each(|schema| close(schema, &mut named));
+            }
+        }
+    }
+    let schemas = &mut api.components.get_or_insert_default().schemas;
+    let mut closed = HashSet::new();
+    while let Some(name) = named.pop() {
+        if closed.insert(name.clone())
+            && let Some(schema) = schemas.get_mut(&name)
+        {
+            close(schema, &mut named);
+        }
+    }
+}
+
+/// Closes the objects of a schema; those that it refers to are added to `named`.
+fn close(schema: &mut RefOr<Schema>, named: &mut Vec<String>) {
+    let parts: Vec<&mut RefOr<Schema>> = match schema {
+        RefOr::Ref(reference) => {
+            named.extend(reference.ref_location.strip_prefix("#/components/schemas/").map(str::to_owned));
+            return;
+        }
+        RefOr::T(Schema::Object(object)) => {
+            if object.schema_type == SchemaType::Type(Type::Object) && object.additional_properties.is_none() {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            }
+            object.properties.values_mut().collect()
+        }
+        RefOr::T(Schema::Array(array)) => match &mut array.items {
+            ArrayItems::RefOrSchema(items) => vec![&mut **items],
+            ArrayItems::False => vec![],
+        },
+        RefOr::T(Schema::OneOf(choice)) => choice.items.iter_mut().collect(),
+        RefOr::T(Schema::AnyOf(choice)) => choice.items.iter_mut().collect(),
+        // Closed one by one, parts would refuse one another's fields: a body that is put together says so itself.
+        RefOr::T(_) => vec![],
+    };
+    for part in parts {
+        close(part, named);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::{body::Body, http::Request};
     use tower::ServiceExt;
-    use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
+    use utoipa::{
+        OpenApi as _, ToSchema,
+        openapi::{InfoBuilder, OpenApiBuilder},
+    };
 
     use super::*;
     use crate::testing;
@@ -52,5 +110,49 @@ mod tests {
         assert!(status == 200 && page.contains("swagger-ui") && !page.contains("https://"), "{page}");
         let (status, script) = get("/docs/swagger-initializer.js").await;
         assert!(status == 200 && script.as_str().expect("a script").contains("/openapi.json"));
+    }
+
+    #[derive(ToSchema)]
+    #[allow(dead_code, reason = "only described")]
+    struct Order {
+        items: Vec<Item>,
+        address: Option<Address>,
+    }
+
+    #[derive(ToSchema)]
+    #[allow(dead_code, reason = "only described")]
+    struct Item {
+        name: String,
+    }
+
+    #[derive(ToSchema)]
+    #[allow(dead_code, reason = "only described")]
+    struct Address {
+        street: String,
+    }
+
+    #[derive(ToSchema)]
+    #[allow(dead_code, reason = "only described")]
+    struct Receipt {
+        number: u64,
+    }
+
+    #[utoipa::path(post, path = "/orders", request_body = Order, responses((status = 200, body = Receipt)))]
+    #[allow(dead_code, reason = "only described")]
+    fn order() {}
+
+    #[test]
+    fn what_is_sent_is_closed_and_what_is_answered_stays_open() {
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths(order))]
+        struct Api;
+        let mut api = Api::openapi();
+        close_request_bodies(&mut api);
+        let api = serde_json::to_value(api).expect("JSON");
+        let closed = |name: &str| api["components"]["schemas"][name].get("additionalProperties").cloned();
+        for sent in ["Order", "Item", "Address"] {
+            assert_eq!(closed(sent), Some(false.into()), "{sent}");
+        }
+        assert_eq!(closed("Receipt"), None);
     }
 }

@@ -52,6 +52,7 @@ pub struct TelemetryConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_endpoint: Option<String>,
     /// The share of traces begun here that are exported, from 0 to 1. A client that traces decides for itself.
+    #[serde(deserialize_with = "crate::config::share")]
     pub trace_ratio: f64,
 }
 
@@ -71,7 +72,7 @@ pub enum LogFormat {
 impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
-            log: "info,opentelemetry=warn,tokio_cron_scheduler=warn".to_owned(),
+            log: "info,opentelemetry=warn,sqlx_core::pool=error,tokio_cron_scheduler=warn".to_owned(),
             log_format: LogFormat::Auto,
             otlp_endpoint: None,
             trace_ratio: 1.0,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use events::kafka;
 use futures::{FutureExt as _, StreamExt as _};
-use platform::kafka::Broker;
+use platform::kafka::{Broker, Quiet};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{Consumer as _, StreamConsumer},
@@ -14,7 +14,7 @@ use rdkafka::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{batch::Item, client::Quiet, metrics::Metrics, patience::Patience};
+use crate::{batch::Item, metrics::Metrics, patience::Patience};
 
 /// Events handed on at once at most.
 const MOST_EVENTS: usize = 1_000;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use platform::config::duration;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use sqlx::PgPool;
 use tokio_cron_scheduler::{Job, JobScheduler};
 use tokio_util::sync::CancellationToken;
@@ -17,12 +17,23 @@ const BATCH: i64 = 5_000;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// When old receipts are deleted: a cron expression with seconds first, in UTC.
+    #[serde(deserialize_with = "cron")]
     pub expire_receipts: String,
     /// How long an `Idempotency-Key` is remembered.
     #[serde(with = "duration")]
     pub receipts_kept: Duration,
     /// When sessions, refresh tokens and signing keys that are over are deleted: a cron expression with seconds first, in UTC.
+    #[serde(deserialize_with = "cron")]
     pub purge_sessions: String,
+}
+
+/// What is no schedule is refused where it is set, and not once everything else has started.
+fn cron<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match Job::new(text.as_str(), |_, _| ()) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(D::Error::custom(format_args!("{text:?} is no cron expression of six fields, seconds first"))),
+    }
 }
 
 impl Default for Config {
@@ -40,7 +51,6 @@ impl Default for Config {
 /// # Errors
 /// A cron expression that is none, named by its key.
 pub(crate) async fn schedule(config: &Config, store: PgPool) -> anyhow::Result<JobScheduler> {
-    let scheduler = JobScheduler::new().await?;
     let (receipts, kept) = (store.clone(), config.receipts_kept);
     let expire = Job::new_async(config.expire_receipts.as_str(), move |_, _| {
         let receipts = receipts.clone();
@@ -50,11 +60,15 @@ pub(crate) async fn schedule(config: &Config, store: PgPool) -> anyhow::Result<J
         let store = store.clone();
         Box::pin(async move { report("purge sessions", platform::identity::purge_expired(&store).await) })
     });
-    let wrong = |key: &str, cron: &str| {
-        format!("`projector.jobs.{key}` is {cron:?}, which is no cron expression of six fields")
-    };
-    scheduler.add(expire.with_context(|| wrong("expire_receipts", &config.expire_receipts))?).await?;
-    scheduler.add(purge.with_context(|| wrong("purge_sessions", &config.purge_sessions))?).await?;
+    let wrong = |key: &str, cron: &str| format!("`jobs.{key}` is {cron:?}, which is no cron expression of six fields");
+    let jobs = [
+        expire.with_context(|| wrong("expire_receipts", &config.expire_receipts))?,
+        purge.with_context(|| wrong("purge_sessions", &config.purge_sessions))?,
+    ];
+    let scheduler = JobScheduler::new().await?;
+    for job in jobs {
+        scheduler.add(job).await?;
+    }
     Ok(scheduler)
 }
 

@@ -9,7 +9,6 @@ mod apply;
 mod batch;
 mod category_tree;
 mod checkpoint;
-mod client;
 mod community;
 mod consumer;
 #[cfg(test)]
@@ -23,6 +22,7 @@ mod moderation_log;
 mod notice;
 mod patience;
 mod pipeline;
+mod producer;
 mod projection;
 mod relay;
 mod render;

@@ -2,7 +2,7 @@
 //! lost: the positions in them show a reader what he missed.
 
 use events::{HistoryId, Position, Shard};
-use platform::kafka::Broker;
+use platform::kafka::{Broker, Quiet};
 use rdkafka::{
     ClientContext,
     message::DeliveryResult,
@@ -10,10 +10,7 @@ use rdkafka::{
 };
 use serde::Serialize;
 
-use crate::{
-    client::{Producer, Quiet},
-    projection::Changed,
-};
+use crate::{producer::Producer, projection::Changed};
 
 /// A notice that names more things than this is not sent: the break in the chain says "everything of this shard".
 const MOST_KEYS: usize = 500;

@@ -108,7 +108,9 @@ pub async fn start(
     for checkpoint in &changes.see(&checkpoints) {
         changes.give_up_on(checkpoint);
     }
-    tasks.spawn(changes::follow(Arc::clone(&changes), broker, db.clone(), shutdown));
+    tasks.spawn(changes::follow(Arc::clone(&changes), broker, db.clone(), shutdown.clone()));
+    probe.set_ready();
+    tasks.spawn(db::watch(db.clone(), probe, shutdown));
     let side = ReadSide::new(Parts {
         cache: Cache::new(&config.cache),
         freshness: Freshness::new(Arc::clone(&changes), Batch::start(OfShard, &db, 1)),
@@ -118,7 +120,6 @@ pub async fn start(
         db,
     });
     let (router, api) = http::routes().with_state(side).split_for_parts();
-    probe.set_ready();
     let router = OpenApiRouter::from(identity::layer(router, authenticator));
     Ok(OpenApiRouter::with_openapi(api).merge(router))
 }

@@ -1,10 +1,17 @@
 //! Bringing a database up to date, and refusing one that is not ours to change.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
-use agora_tests::postgres::empty_database;
+use agora_tests::{forum::TestForum, postgres::empty_database};
 use platform::db::{self, DatabaseConfig};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{
+    PgPool,
+    migrate::{Migration, MigrationType, Migrator},
+    postgres::PgConnectOptions,
+};
 
 fn migrator(statements: &[&'static str]) -> Migrator {
     let migrations = statements.iter().enumerate().map(|(index, &sql)| {
@@ -96,4 +103,48 @@ async fn connections_are_set_up_so_that_none_holds_others_up() {
             sqlx::query_scalar("select current_setting($1)").bind(parameter).fetch_one(&pool).await.expect("asked");
         assert_eq!(set, value, "{parameter}");
     }
+}
+
+#[tokio::test]
+async fn a_service_starts_only_on_the_schema_that_it_knows() {
+    let config = config(empty_database().await);
+    let pool = db::connect(&config, "store", "test").await.expect("connected");
+    let (one, both) = (migrator(&[ONE]), migrator(&[ONE, TWO]));
+    let refused = async |migrator: &Migrator| {
+        let refused = db::require(&pool, "store", migrator).await.expect_err("not as it is known");
+        refused.to_string()
+    };
+    assert!(refused(&one).await.contains("0 of 1 migrations. Run `agora migrate`"));
+    db::migrate(&pool, "store", &one).await.expect("migrated");
+    db::require(&pool, "store", &one).await.expect("as it is known");
+    assert!(refused(&both).await.contains("is older than this release: it has 1 of 2"));
+    db::migrate(&pool, "store", &both).await.expect("migrated");
+    assert!(refused(&one).await.contains("is newer than this release: it has migration 2"));
+}
+
+#[tokio::test]
+async fn readiness_follows_the_database() {
+    let forum = TestForum::start().await;
+    let guest = forum.guest();
+    guest.get("/health/ready").await.expect(200);
+    let options: PgConnectOptions = forum.database_url.parse().expect("a URL");
+    let name = options.get_database().expect("a name").to_owned();
+    let server = PgPool::connect_with(options.database("postgres")).await.expect("connects");
+    let ready = async |status: u16| {
+        let patience = Instant::now() + Duration::from_secs(30);
+        while guest.get("/health/ready").await.status != status {
+            assert!(Instant::now() < patience, "it is not {status}");
+        }
+    };
+    let accept = async |connections: bool| {
+        let accept = format!("alter database \"{name}\" with allow_connections {connections}");
+        sqlx::query(&accept).execute(&server).await.expect("altered");
+    };
+    accept(false).await;
+    let cut = sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1").bind(&name);
+    cut.execute(&server).await.expect("cut");
+    ready(503).await;
+    accept(true).await;
+    ready(200).await;
+    forum.stop().await;
 }

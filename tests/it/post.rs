@@ -89,7 +89,7 @@ async fn an_edit_names_what_it_was_made_from_and_history_is_kept() {
     let third = json!({"body": "<i>Third</i>", "format": "html", "reason": "tidied"});
     ada.send(Method::PATCH, &path, Some(&third), &[("if-match", &etag)]).await.expect(200);
     ada.send(Method::PATCH, &path, Some(&third), &[("if-match", &etag)]).await.expect_problem(412, "version-mismatch");
-    for malformed in ["7", "\"x\"", "W/\"3\""] {
+    for malformed in ["7", "\"x\"", "w/\"3\""] {
         let answer = ada.send(Method::PATCH, &path, Some(&third), &[("if-match", malformed)]).await;
         answer.expect_problem(400, "malformed-request");
     }

@@ -46,6 +46,8 @@ const FAILURES: u32 = 3;
 pub struct Client {
     http: reqwest::Client,
     server: String,
+    /// Where reads are answered, where that is another one.
+    reads: String,
     token: Token,
     /// What was sent, and what became of it.
     pub tally: Tally,
@@ -92,13 +94,13 @@ struct ErrorBody {
 }
 
 impl Client {
-    /// A client of the server at `server` (`http://host:port`), with an operator's token.
+    /// A client of the server at `server` (`http://host:port`), with an operator's token. Reads go to `reads`, where that
+    /// is another one.
     ///
     /// # Errors
-    /// Where `server` is no address.
-    pub fn new(server: &str, token: Token) -> anyhow::Result<Self> {
-        let url = reqwest::Url::parse(server).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.with_context(|| format!("`{server}` is not the address of a server: say http://host:port"))?;
+    /// Where one of them is no address.
+    pub fn new(server: &str, reads: Option<&str>, token: Token) -> anyhow::Result<Self> {
+        let (url, reads) = (address(server)?, address(reads.unwrap_or(server))?);
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("agora/", env!("CARGO_PKG_VERSION")))
             .http1_only()
@@ -111,10 +113,23 @@ impl Client {
         Ok(Self {
             http: http.build()?,
             server: url.as_str().trim_end_matches('/').to_owned(),
+            reads: reads.as_str().trim_end_matches('/').to_owned(),
             token,
             tally: Tally::default(),
             positions: Mutex::default(),
         })
+    }
+
+    /// Whether somebody answers there at all: what was mistyped shows at once, and is not waited for.
+    ///
+    /// # Errors
+    /// Where nobody does.
+    pub async fn knock(&self) -> anyhow::Result<()> {
+        for server in [&self.server, &self.reads] {
+            let answer = self.http.get(format!("{server}/health/live")).send().await;
+            answer.map_err(|error| anyhow::anyhow!("{server} does not answer: {}", cause(&error)))?;
+        }
+        Ok(())
     }
 
     /// Where it is, without a slash at the end.
@@ -191,7 +206,10 @@ impl Client {
         let token = self.token.current().await.map_err(|error| format!("no token can be made: {error:#}"))?;
         match request.bearer_auth(token.expose()).send().await {
             Ok(response) => Ok((response, token)),
-            Err(error) => Err(format!("{} does not answer: {}", self.server, cause(&error))),
+            Err(error) => {
+                let server = error.url().map_or_else(|| self.server.clone(), |url| url.origin().ascii_serialization());
+                Err(format!("{server} does not answer: {}", cause(&error)))
+            }
         }
     }
 
@@ -243,7 +261,7 @@ impl Client {
         };
         let mut pauses = Pauses::new();
         loop {
-            let mut request = self.http.get(format!("{}{path}", self.server));
+            let mut request = self.http.get(format!("{}{path}", self.reads));
             if !positions.is_empty() {
                 request = request.header("Agora-Position", &positions);
                 request = request.header("Prefer", format!("wait={}", READ_WAIT.as_secs()));
@@ -328,6 +346,11 @@ async fn refusal(response: Response) -> Refusal {
     }
     let name = problem.r#type.rsplit('/').next().unwrap_or_default().to_owned();
     Refusal { status, name, pointer, detail }
+}
+
+fn address(server: &str) -> anyhow::Result<reqwest::Url> {
+    let url = reqwest::Url::parse(server).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.with_context(|| format!("`{server}` is not the address of a server: say http://host:port"))
 }
 
 /// What is at the bottom of an error of reqwest, whose own words only repeat the address.

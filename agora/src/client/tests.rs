@@ -67,7 +67,7 @@ fn counted(client: &Client) -> Count {
 #[tokio::test]
 async fn a_command_says_under_which_key_for_whom_and_when() -> anyhow::Result<()> {
     let (script, address) = server([]).await?;
-    let client = Client::new(&address, given())?;
+    let client = Client::new(&address, None, given())?;
     assert_eq!(client.send(&reply()).await?, Outcome::Written);
     let came = &script.lock().expect("no test panicked").came[0];
     assert_eq!(came["idempotency-key"], "a/b/1");
@@ -81,7 +81,7 @@ async fn a_command_says_under_which_key_for_whom_and_when() -> anyhow::Result<()
 async fn what_passes_is_tried_again_until_it_is_answered() -> anyhow::Result<()> {
     let passing = [503, 429, 502, 500].map(|status| problem(status, "busy", ""));
     let (script, address) = server(passing).await?;
-    let client = Client::new(&address, given())?;
+    let client = Client::new(&address, None, given())?;
     assert_eq!(client.send(&reply()).await?, Outcome::Written);
     assert_eq!(script.lock().expect("no test panicked").came.len(), 5);
     assert_eq!(counted(&client), Count { written: 1, ..Count::default() });
@@ -93,7 +93,7 @@ async fn a_server_that_is_away_for_a_moment_is_waited_for() -> anyhow::Result<()
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     drop(listener);
-    let client = Client::new(&format!("http://{address}"), given())?;
+    let client = Client::new(&format!("http://{address}"), None, given())?;
     let sending = tokio::spawn(async move { client.send(&reply()).await });
     tokio::time::sleep(Duration::from_millis(150)).await;
     let listener = tokio::net::TcpListener::bind(address).await?;
@@ -108,7 +108,7 @@ async fn what_was_there_before_is_not_written() -> anyhow::Result<()> {
     let replayed = (StatusCode::CREATED, [("Idempotency-Replayed", "true")]).into_response();
     let unchanged = (StatusCode::OK, [("Agora-Unchanged", "true")]).into_response();
     let (_, address) = server([replayed, unchanged, problem(409, "duplicate", "#/id")]).await?;
-    let client = Client::new(&address, given())?;
+    let client = Client::new(&address, None, given())?;
     for _ in 0..3 {
         assert_eq!(client.send(&reply()).await?, Outcome::AlreadyThere);
     }
@@ -121,7 +121,7 @@ async fn a_post_that_is_there_is_not_refused_because_of_what_came_after() -> any
     let locked = || problem(422, "thread-locked", "");
     let (script, address) =
         server([locked(), "{}".into_response(), locked(), problem(404, "post-not-found", "")]).await?;
-    let client = Client::new(&address, given())?;
+    let client = Client::new(&address, None, given())?;
     assert_eq!(client.send(&reply()).await?, Outcome::AlreadyThere);
     assert!(matches!(client.send(&reply()).await?, Outcome::Refused(_)));
     assert_eq!(script.lock().expect("no test panicked").came.len(), 4);
@@ -131,7 +131,7 @@ async fn a_post_that_is_there_is_not_refused_because_of_what_came_after() -> any
 #[tokio::test]
 async fn a_refusal_says_what_is_to_blame() -> anyhow::Result<()> {
     let (_, address) = server([problem(409, "duplicate", "#/slug"), problem(404, "post-not-found", "")]).await?;
-    let client = Client::new(&address, given())?;
+    let client = Client::new(&address, None, given())?;
     let Outcome::Refused(refusal) = client.send(&reply()).await? else { panic!("refused") };
     assert_eq!((refusal.name.as_str(), refusal.pointer.as_str()), ("duplicate", "#/slug"));
     assert_eq!(refusal.to_string(), "409 duplicate: No. (#/slug: That one.)");
@@ -148,12 +148,12 @@ async fn a_minted_token_is_made_anew_and_a_given_one_is_not() -> anyhow::Result<
         let token = Secret::new(format!("minted {made}"));
         Box::pin(async move { Ok(token) }) as futures::future::BoxFuture<'static, _>
     });
-    let client = Client::new(&address, Token::minted(mint))?;
+    let client = Client::new(&address, None, Token::minted(mint))?;
     assert_eq!(client.send(&reply()).await?, Outcome::Written);
     assert_eq!(script.lock().expect("no test panicked").came[1]["authorization"], "Bearer minted 2");
 
     let (_, address) = server([problem(401, "unauthenticated", "")]).await?;
-    let error = Client::new(&address, given())?.send(&reply()).await.expect_err("refused");
+    let error = Client::new(&address, None, given())?.send(&reply()).await.expect_err("refused");
     assert!(error.to_string().contains("does not accept the token"), "{error:#}");
     Ok(())
 }
@@ -168,7 +168,7 @@ async fn reads_ask_for_the_last_position_of_each_shard() -> anyhow::Result<()> {
     let read = "{}".into_response();
     let (script, address) =
         server([written(3, 10), written(3, 12), written(3, 11), written(4, 1), behind, read]).await?;
-    let client = Client::new(&address, given())?;
+    let client = Client::new(&address, None, given())?;
     for _ in 0..4 {
         client.send(&reply()).await?;
     }
@@ -184,6 +184,6 @@ async fn reads_ask_for_the_last_position_of_each_shard() -> anyhow::Result<()> {
 #[test]
 fn an_address_is_a_url() {
     for wrong in ["localhost:8080", "ftp://x", ""] {
-        assert!(Client::new(wrong, given()).is_err(), "{wrong}");
+        assert!(Client::new(wrong, None, given()).is_err(), "{wrong}");
     }
 }

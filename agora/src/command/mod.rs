@@ -52,7 +52,7 @@ fn service<W: Future<Output = anyhow::Result<()>>>(run: impl FnOnce(Cancellation
     })
 }
 
-/// What Ctrl-C and SIGTERM say.
+/// What Ctrl-C, SIGTERM and a terminal that closes say.
 struct Signals {
     /// Told once: end in good order.
     stop: CancellationToken,
@@ -64,6 +64,7 @@ impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let mut interrupts = signal(SignalKind::interrupt())?;
         let mut terms = signal(SignalKind::terminate())?;
+        let mut hangups = signal(SignalKind::hangup())?;
         let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
         let telling = [stop.clone(), hurry.clone()];
         tokio::spawn(async move {
@@ -71,6 +72,7 @@ impl Signals {
                 tokio::select! {
                     _ = interrupts.recv() => {}
                     _ = terms.recv() => {}
+                    _ = hangups.recv() => {}
                 }
                 told.cancel();
             }

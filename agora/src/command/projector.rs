@@ -5,7 +5,7 @@ use platform::{health::Health, http, kafka::Broker, telemetry};
 use projector::Parts;
 
 use super::service;
-use crate::config::Config;
+use crate::{config::Config, stack};
 
 /// Run the relay, the projections and the jobs alone
 #[derive(Debug, Args)]
@@ -24,6 +24,7 @@ impl Projector {
     pub fn run(self, config: Config) -> anyhow::Result<()> {
         let _telemetry = telemetry::init(&config.telemetry, "projector")?;
         service(|stop| async move {
+            stack::require(&config).await?;
             let admin = http::bind(config.http.admin_listen, "http.admin_listen").await?;
             let parts = Parts {
                 event_store: config.database.clone(),

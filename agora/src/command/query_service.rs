@@ -4,7 +4,7 @@ use clap::Args;
 use platform::telemetry;
 
 use super::service;
-use crate::config::Config;
+use crate::{config::Config, stack};
 
 /// Run the read side alone: read endpoints and caches
 #[derive(Debug, Args)]
@@ -20,6 +20,9 @@ impl QueryService {
     /// What keeps it from starting.
     pub fn run(self, config: &Config) -> anyhow::Result<()> {
         let _telemetry = telemetry::init(&config.telemetry, "query-service")?;
-        service(|stop| query_service::run(config.query_service(), stop))
+        service(|stop| async {
+            stack::require(config).await?;
+            query_service::run(config.query_service(), stop).await
+        })
     }
 }

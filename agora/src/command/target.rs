@@ -24,30 +24,34 @@ pub struct Target {
     /// The server's address; by default the `agora up` that runs here
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// An operator's access token for it
+    /// Where reads are answered, where that is another address: services apart have one each
+    #[arg(long, value_name = "URL", requires = "server")]
+    read_server: Option<String>,
+    /// An operator's access token for it; by default, tokens are made through --database-url
     #[arg(long, value_name = "TOKEN", env = "AGORA_TOKEN", hide_env_values = true)]
     token: Option<String>,
 }
 
 impl Target {
-    /// A client of the server that was named, with the token that was given; or of the `agora up` that runs here, with
-    /// tokens that are made through its database.
+    /// A client of the server that was named, or of the `agora up` that runs here; with the token that was given, or with
+    /// tokens that are made through its database, anew whenever one expires.
     ///
     /// # Errors
-    /// Where only one of the two was given, or nothing runs here.
+    /// Where a server was named, but neither a token nor a database; or nothing runs here.
     pub async fn client(self, config: Config) -> anyhow::Result<Client> {
-        match (self.server, self.token) {
-            (Some(server), Some(token)) => Client::new(&server, Token::Given(Secret::new(token))),
-            (Some(_), None) => bail!("--server takes an operator's token: --token TOKEN, or AGORA_TOKEN"),
-            (None, token) => {
-                let up = Up::find(&config.data_dir)?;
-                let token = match token {
-                    Some(token) => Token::Given(Secret::new(token)),
-                    None => minted(config).await?,
-                };
-                Client::new(&up.address, token)
-            }
-        }
+        let server = match &self.server {
+            Some(server) => server.clone(),
+            None => Up::find(&config.data_dir)?.address,
+        };
+        let token = match self.token {
+            Some(token) => Token::Given(Secret::new(token)),
+            None if self.server.is_some() && !config.has_database() => bail!(
+                "--server takes an operator's token (--token TOKEN, or AGORA_TOKEN), or the database through which tokens \
+                 are made (--database-url URL)"
+            ),
+            None => minted(config).await?,
+        };
+        Client::new(&server, self.read_server.as_deref(), token)
     }
 }
 

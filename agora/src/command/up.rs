@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    io::Write as _,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -21,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Signals;
 use crate::{
     config::Config,
-    embedded::EmbeddedPostgres,
+    embedded::{self, EmbeddedPostgres},
     local::{self, Published},
     stack,
 };
@@ -56,7 +57,7 @@ impl Up {
 fn logs(config: &Config) -> TelemetryConfig {
     let mut telemetry = config.telemetry.clone();
     if telemetry.log == TelemetryConfig::default().log && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        "warn".clone_into(&mut telemetry.log);
+        "warn,sqlx_core::pool=error".clone_into(&mut telemetry.log);
     }
     telemetry
 }
@@ -64,10 +65,14 @@ fn logs(config: &Config) -> TelemetryConfig {
 async fn up(config: Config, began: Instant) -> anyhow::Result<()> {
     let Signals { stop, hurry } = Signals::listen()?;
     // First of all, as that fails most often, and costs nothing.
-    let public = http::bind(config.http.listen, "http.listen").await?;
-    let admin = http::bind(config.http.admin_listen, "http.admin_listen").await?;
     let dir = std::path::absolute(&config.data_dir)?;
-    let postgres = if config.has_database() { None } else { Some(start_postgres(dir.clone()).await?) };
+    let [public, admin] = bind(&config, &dir).await?;
+    // Without a Postgres here, the directory is claimed without it.
+    let (postgres, _claim) = if config.has_database() {
+        (None, Some(embedded::claim(&dir)?))
+    } else {
+        (Some(start_postgres(dir.clone()).await?), None)
+    };
     let config = match &postgres {
         Some(postgres) => config.with_database(postgres.url()),
         None => config,
@@ -81,6 +86,18 @@ async fn up(config: Config, began: Instant) -> anyhow::Result<()> {
         stopped.context("cannot stop the database")?;
     }
     outcome
+}
+
+/// The public address, and the operators'.
+async fn bind(config: &Config, dir: &Path) -> anyhow::Result<[TcpListener; 2]> {
+    let listening = async {
+        let public = http::bind(config.http.listen, "--listen").await?;
+        Ok([public, http::bind(config.http.admin_listen, "--admin-listen").await?])
+    };
+    listening.await.map_err(|error: anyhow::Error| match local::Up::find(dir) {
+        Ok(up) => anyhow::anyhow!("an `agora up` runs here already: {} (process {})", up.address, up.pid),
+        Err(_) => error,
+    })
 }
 
 async fn start_postgres(dir: PathBuf) -> anyhow::Result<EmbeddedPostgres> {
@@ -108,17 +125,22 @@ async fn serve(
     };
     let served = match started {
         Some(Ok(router)) => {
-            let address = reachable(public.local_addr()?);
+            let (address, operators) = (reachable(public.local_addr()?), reachable(admin.local_addr()?));
             let _published = publish(config, dir, &address)?;
-            eprintln!("{}", greeting(config, postgres, &address, began.elapsed()));
+            eprintln!("{}", greeting(postgres, &address, &operators, began.elapsed()));
             let told = async {
                 stop.cancelled().await;
-                eprintln!("stopping");
+                // A terminal that has closed takes no word any more.
+                let _ = writeln!(std::io::stderr(), "stopping");
                 anyhow::Ok(())
             };
             let public = http::serve(public, router, &config.http, stop.clone());
             let admin = http::serve(admin, http::admin_router(health), &config.http, stop.clone());
-            tokio::try_join!(public, admin, told).map(|_| ())
+            let kept = async {
+                let Some(postgres) = postgres else { return Ok(()) };
+                stop.run_until_cancelled(postgres.keep_running()).await.unwrap_or(Ok(()))
+            };
+            tokio::try_join!(public, admin, told, kept).map(|_| ())
         }
         Some(Err(error)) => Err(error),
         None => Ok(()),
@@ -145,7 +167,7 @@ fn publish(config: &Config, dir: &Path, address: &str) -> anyhow::Result<Publish
 }
 
 /// What a person needs to know now.
-fn greeting(config: &Config, postgres: Option<&EmbeddedPostgres>, address: &str, took: Duration) -> String {
+fn greeting(postgres: Option<&EmbeddedPostgres>, address: &str, operators: &str, took: Duration) -> String {
     let agora = std::env::var("AGORA_CALLED_AS").unwrap_or_else(|_| "agora".to_owned());
     let mut text = format!("\n  Agora {} is up, after {:.1} s\n\n", env!("CARGO_PKG_VERSION"), took.as_secs_f64());
     let mut line = |name: &str, what: &str| {
@@ -153,9 +175,12 @@ fn greeting(config: &Config, postgres: Option<&EmbeddedPostgres>, address: &str,
     };
     line("API", &format!("{address}/v2"));
     line("docs", &format!("{address}/docs"));
-    line("metrics", &format!("http://{}/metrics", config.http.admin_listen));
+    line("metrics", &format!("{operators}/metrics"));
     match postgres {
-        Some(postgres) => line("data", &postgres.data_directory().display().to_string()),
+        Some(postgres) => {
+            line("data", &postgres.data_directory().display().to_string());
+            line("SQL", &format!("psql '{}'", postgres.url()));
+        }
         None => line("data", "the Postgres of --database-url"),
     }
     if let Some(notice) = postgres.and_then(EmbeddedPostgres::notice) {

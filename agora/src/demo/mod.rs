@@ -71,6 +71,7 @@ impl fmt::Display for Summary {
 /// # Errors
 /// Where the server cannot be reached, or the communities cannot be made.
 pub async fn run(options: Options, client: Arc<Client>) -> anyhow::Result<Summary> {
+    client.knock().await?;
     let Options { size, seed } = options;
     let mut world = World { seed, founded: days_ago(DAYS), grammar: Grammar::load()? };
     if let Some(founded) = founded_before(&client, &world).await? {

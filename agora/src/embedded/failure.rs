@@ -18,7 +18,7 @@ pub(super) fn explain(program: &str, output: &str, place: &Path) -> anyhow::Erro
         .find(|line| line.contains("FATAL:") || line.contains("PANIC:") || line.contains("error:"))
         .or_else(|| output.lines().rev().find(|line| !line.trim().is_empty()))
         .unwrap_or("it printed no reason");
-    anyhow!("Postgres could not be started: {program}: {}", reason.trim())
+    anyhow!("Postgres: {program}: {}", reason.trim())
 }
 
 /// The same for our own writes; nothing where the disk is not the reason.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 
 /// Held until dropped.
 #[derive(Debug)]
-pub(super) struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     file: File,
 }
 

@@ -5,6 +5,7 @@
 //!   directory of mode 0700 and asks the kernel who is there (`peer`), so there is no password to leak;
 //! - a directory that was set up half-way is set up anew, one that holds data is never touched by set-up;
 //! - one process at a time owns the directory; a server that outlived its owner (`kill -9`) is adopted;
+//! - a server that ends while its owner runs is started again;
 //! - the server leaves the terminal's process group, so Ctrl-C reaches Agora first and Agora stops it last.
 
 mod binaries;
@@ -18,6 +19,8 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -27,12 +30,15 @@ use self::{binaries::Binaries, home::Home, lock::DirectoryLock, server::Server, 
 /// The database, and the role that owns it. The role may create databases, and is no superuser.
 const NAME: &str = "agora";
 
+/// How often it is looked whether the server still runs: two small files of `/proc` and the data directory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// A running server. Stopped when dropped; [`EmbeddedPostgres::stop`] says whether that worked.
 ///
 /// Everything here blocks (seconds at most, but for crash recovery): call it through `spawn_blocking` from async code.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
-    server: Server,
+    server: Arc<Server>,
     url: String,
     notice: Option<String>,
     adopted: bool,
@@ -51,12 +57,11 @@ impl EmbeddedPostgres {
 
     /// As [`EmbeddedPostgres::start`], with further server settings (`postgresql.conf` names and values).
     pub fn start_with(dir: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let dir = create_directory(dir)?;
-        let lock = DirectoryLock::acquire(&dir)?;
+        let (dir, lock) = claim(dir)?;
         let user = ServerUser::choose(&dir)?;
         let home = Home::choose(&dir, &user)?;
         let binaries = Binaries::find(home.data_version()?)?;
-        let server = Server { binaries, user, home };
+        let server = Arc::new(Server { binaries, user, home });
         let adopted = server.ensure_running(settings)?;
         Ok(Self {
             url: server.home.url(NAME, NAME),
@@ -93,6 +98,24 @@ impl EmbeddedPostgres {
         self.adopted
     }
 
+    /// Looks now and then whether the server still runs, and starts it again where it ended by itself. It ends when it is
+    /// dropped.
+    ///
+    /// # Errors
+    /// Where the server does not start any more.
+    pub fn keep_running(&self) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let server = Arc::clone(&self.server);
+        async move {
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let server = Arc::clone(&server);
+                if tokio::task::spawn_blocking(move || server.revive()).await?? {
+                    tracing::error!("the embedded Postgres had ended by itself, and was started again");
+                }
+            }
+        }
+    }
+
     /// Ends all sessions and stops the server, its data flushed.
     pub fn stop(mut self) -> anyhow::Result<()> {
         self.stopped = true;
@@ -109,6 +132,14 @@ impl Drop for EmbeddedPostgres {
             tracing::warn!("the embedded Postgres was not stopped, the next start adopts it: {error:#}");
         }
     }
+}
+
+/// Makes the directory this process's own, and first creates it where it is missing. Also for an `up` whose database is
+/// elsewhere: other commands find one `up` in a directory.
+pub(crate) fn claim(dir: &Path) -> anyhow::Result<(PathBuf, DirectoryLock)> {
+    let dir = create_directory(dir)?;
+    let lock = DirectoryLock::acquire(&dir)?;
+    Ok((dir, lock))
 }
 
 /// Creates `dir` so that nobody else can list it. As root it stays passable: the server, another user, lives below it.

@@ -30,8 +30,8 @@ const STOP_SECONDS: u64 = 60;
 /// How long the sessions of a killed server may hold up the next one.
 const ORPHAN_SECONDS: u64 = 10;
 
-/// How Postgres says that they do.
-const ORPHANS: &str = "pre-existing shared memory block";
+/// How Postgres says that they do, or that its own process is not yet buried.
+const ORPHANS: [&str; 2] = ["pre-existing shared memory block", ".lock\" already exists"];
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -73,9 +73,20 @@ impl Server {
         Ok(false)
     }
 
+    /// Starts it again where it has ended by itself (killed, out of memory); says whether it had.
+    pub(super) fn revive(&self) -> anyhow::Result<bool> {
+        let gone = self.postmaster()?.is_none();
+        if gone {
+            self.launch()?;
+        }
+        Ok(gone)
+    }
+
     /// A fast shutdown: sessions are ended, the data is flushed.
     pub(super) fn stop(&self) -> anyhow::Result<()> {
-        self.shut_down("fast")?;
+        if self.postmaster()?.is_some() {
+            self.shut_down("fast")?;
+        }
         self.home.leave();
         Ok(())
     }
@@ -208,7 +219,7 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(ORPHAN_SECONDS);
         loop {
             match self.try_launch() {
-                Err(error) if error.to_string().contains(ORPHANS) && Instant::now() < deadline => {
+                Err(error) if Instant::now() < deadline && ORPHANS.iter().any(|it| error.to_string().contains(it)) => {
                     thread::sleep(POLL);
                 }
                 result => return result,

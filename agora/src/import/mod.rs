@@ -72,6 +72,7 @@ pub async fn run(options: Options, client: Arc<Client>) -> anyhow::Result<Summar
     if community.is_empty() || community != slug(&community, limits::NAME_CHARS) {
         bail!("`{community}` is no name for a community: lower-case letters, digits and hyphens, see --community");
     }
+    client.knock().await?;
     let origin = Origin::new(&site, &community);
     let work = WorkDir::claim(&options.work, &community)?;
     let report = Arc::new(Rows::default());

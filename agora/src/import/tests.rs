@@ -65,7 +65,7 @@ fn fixture(name: &str) -> PathBuf {
 async fn import(dump: &str, address: &str) -> anyhow::Result<Summary> {
     let work = tempfile::tempdir()?;
     let options = Options { dump: fixture(dump), community: None, work: work.path().join(".agora") };
-    let summary = run(options, Arc::new(Client::new(address, Token::Given(Secret::new("token")))?)).await;
+    let summary = run(options, Arc::new(Client::new(address, None, Token::Given(Secret::new("token")))?)).await;
     assert!(!work.path().join(".agora").exists(), "working files are gone");
     summary
 }

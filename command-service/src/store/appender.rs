@@ -35,6 +35,7 @@ const BACKOFF: [Duration; 4] =
 #[serde(default, deny_unknown_fields)]
 pub struct AppenderConfig {
     /// Commands that may wait for a flush; one more is answered 503.
+    #[serde(deserialize_with = "platform::config::positive")]
     pub queue: usize,
 }
 
@@ -58,7 +59,7 @@ pub struct Appender {
 impl Appender {
     /// Starts the task, on a connection of its own that is made anew whenever it breaks.
     pub fn start(config: &AppenderConfig, options: PgConnectOptions, tasks: &TaskTracker) -> Self {
-        let (queue, jobs) = mpsc::channel(config.queue.max(1));
+        let (queue, jobs) = mpsc::channel(config.queue);
         let ping = Ping::start(options.clone(), tasks);
         let worker = Worker { jobs, options, connection: None, ping, metrics: Metrics::new() };
         tasks.spawn(worker.run());

@@ -12,6 +12,22 @@ pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S:
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
+/// As the module, for what must not be 0: `#[serde(with = "config::duration::positive")]`.
+pub mod positive {
+    use serde::{Deserializer, de::Error};
+
+    pub use super::serialize;
+
+    /// Reads `15m`.
+    ///
+    /// # Errors
+    /// 0, and what is no number with a unit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<std::time::Duration, D::Error> {
+        let duration = super::deserialize(deserializer)?;
+        if duration.is_zero() { Err(D::Error::custom("must be more than 0")) } else { Ok(duration) }
+    }
+}
+
 /// Reads `15m`.
 ///
 /// # Errors

@@ -165,6 +165,20 @@ fn secrets_never_show() {
 }
 
 #[test]
+fn of_a_url_only_what_is_secret_is_hidden() {
+    for (url, seen) in [
+        ("", ""),
+        ("hunter2", "***"),
+        ("postgres://ada:hunter2@db:5432/forum", "postgres://ada:***@db:5432/forum"),
+        ("postgres://ada:hunt@er2@db/forum?password=x", "postgres://ada:***@db/forum?***"),
+        ("postgres://ada@db/forum", "postgres://ada@db/forum"),
+        ("postgres:///forum?host=/run", "postgres:///forum?***"),
+    ] {
+        assert_eq!(shown(url), seen);
+    }
+}
+
+#[test]
 fn a_variable_is_named_by_its_key() {
     assert_eq!(variable("AGORA", "http.header_timeout"), "AGORA__HTTP__HEADER_TIMEOUT");
 }

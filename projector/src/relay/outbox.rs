@@ -7,7 +7,7 @@ use std::{
 };
 
 use events::{Delivered, Position, kafka};
-use platform::kafka::Broker;
+use platform::kafka::{Broker, Quiet};
 use rdkafka::{
     ClientContext,
     config::RDKafkaLogLevel,
@@ -17,7 +17,7 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 
-use crate::client::{Producer, Quiet};
+use crate::producer::Producer;
 
 /// Events that wait for their acknowledgement at most.
 const MOST_WAITING: usize = 5_000;

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use events::HistoryId;
-use platform::kafka::Broker;
+use platform::kafka::{Broker, Quiet};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
 };
 
-use crate::{client::Quiet, consumer, history::Seen};
+use crate::{consumer, history::Seen};
 
 /// How long Kafka may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,7 +3,10 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use platform::{kafka::Broker, problem::Chain};
+use platform::{
+    kafka::{Broker, Quiet},
+    problem::Chain,
+};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{Consumer, StreamConsumer},
@@ -47,7 +50,9 @@ async fn notices(changes: &Changes, broker: &Broker) -> Infallible {
 /// began is found out by the checkpoints.
 async fn listen(changes: &Changes, broker: &Broker) -> anyhow::Result<Infallible> {
     // The name is asked for, and not used: nothing is committed under it.
-    let consumer: StreamConsumer = broker.consumer().set("group.id", "agora-query-service").create()?;
+    let mut config = broker.consumer();
+    config.set("group.id", "agora-query-service");
+    let consumer: StreamConsumer<Quiet> = config.create_with_context(Quiet::new("the follower of change notices"))?;
     let consumer = Arc::new(consumer);
     let mut assigned = 0;
     let mut count = interval(COUNT_EVERY);
@@ -55,7 +60,10 @@ async fn listen(changes: &Changes, broker: &Broker) -> anyhow::Result<Infallible
         tokio::select! {
             _ = count.tick() => assigned = assign(&consumer, broker.config().changes_topic.clone(), assigned).await?,
             message = consumer.recv(), if assigned > 0 => match message {
-                Ok(message) => take_in(changes, message.payload().unwrap_or_default()),
+                Ok(message) => {
+                    consumer.client().context().answered();
+                    take_in(changes, message.payload().unwrap_or_default());
+                }
                 // librdkafka connects again by itself.
                 Err(error) => tracing::debug!(cause = %error, "no change notices for now"),
             },
@@ -64,7 +72,7 @@ async fn listen(changes: &Changes, broker: &Broker) -> anyhow::Result<Infallible
 }
 
 /// Adds the partitions from `assigned` on; returns how many there are.
-async fn assign(consumer: &Arc<StreamConsumer>, topic: String, assigned: i32) -> anyhow::Result<i32> {
+async fn assign(consumer: &Arc<StreamConsumer<Quiet>>, topic: String, assigned: i32) -> anyhow::Result<i32> {
     let consumer = Arc::clone(consumer);
     // It blocks until the broker has answered.
     let assign = move || {

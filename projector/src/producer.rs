@@ -1,4 +1,4 @@
-//! What our Kafka clients have in common.
+//! A producer that costs nothing while nothing is sent.
 
 use std::{
     sync::{
@@ -10,11 +10,9 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext, Statistics,
+    ClientConfig,
     client::Client,
-    config::RDKafkaLogLevel,
-    consumer::ConsumerContext,
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::KafkaResult,
     message::ToBytes,
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
@@ -83,45 +81,3 @@ impl<C: ProducerContext + 'static> Drop for Producer<C> {
         }
     }
 }
-
-/// Says once that Kafka is away and once that it is back. librdkafka's own lines, which repeat with every try, are
-/// logged for who asks (`librdkafka=debug`).
-#[derive(Debug)]
-pub(crate) struct Quiet {
-    who: &'static str,
-    away: AtomicBool,
-}
-
-impl Quiet {
-    /// For one client.
-    pub(crate) fn new(who: &'static str) -> Self {
-        Self { who, away: AtomicBool::new(false) }
-    }
-
-    /// Kafka answered.
-    pub(crate) fn answered(&self) {
-        if self.away.swap(false, Ordering::Relaxed) {
-            tracing::info!("{} reaches Kafka again", self.who);
-        }
-    }
-}
-
-impl ClientContext for Quiet {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", client = self.who, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            if !self.away.swap(true, Ordering::Relaxed) {
-                tracing::warn!("{} cannot reach Kafka, and will go on by itself: {reason}", self.who);
-            }
-        } else {
-            tracing::debug!(target: "librdkafka", client = self.who, %error, reason);
-        }
-    }
-
-    fn stats(&self, _: Statistics) {}
-}
-
-impl ConsumerContext for Quiet {}

@@ -1,60 +1,12 @@
-//! The binary as a person meets it: help, messages, exit codes. What it does is tested elsewhere.
+//! Help, messages and exit codes of commands for which nothing has to run.
 
 use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::Stdio,
 };
 
-/// In a directory of its own, without settings of the person who runs the tests.
-struct Agora {
-    dir: tempfile::TempDir,
-}
-
-impl Agora {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("a directory") }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agora"));
-        let settings = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGORA"));
-        for (name, _) in settings {
-            command.env_remove(name);
-        }
-        command.args(arguments).current_dir(self.path());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("it runs")
-    }
-
-    /// What it prints where it succeeds.
-    fn prints(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// The one line that it says where it fails.
-    fn refuses(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        said
-    }
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new("../tests/fixtures/stackexchange").join(name)
-}
+use crate::agora::{Agora, fixture};
 
 #[test]
 fn help_names_every_command_and_shows_examples() {
@@ -89,7 +41,10 @@ fn settings_are_merged_printed_and_checked() {
     std::fs::write(agora.path().join("agora.toml"), "[http]\nlisten = \"127.0.0.1:1\"\n").expect("written");
     let check = ["config", "check", "--config", "agora.toml", "--database-url", "postgres://ada:hunter2@db/forum"];
     let printed = agora.prints(&check);
-    assert!(printed.contains("listen = \"127.0.0.1:1\"") && printed.contains("url = \"***\""), "{printed}");
+    assert!(
+        printed.contains("listen = \"127.0.0.1:1\"") && printed.contains("url = \"postgres://ada:***@db/forum\""),
+        "{printed}"
+    );
     assert!(!printed.contains("hunter2"));
 
     let mut with_variable = agora.command(&check);
@@ -158,6 +113,8 @@ fn a_port_in_use_is_named_and_nothing_is_started() {
 #[test]
 fn what_is_no_server_or_token_is_said() {
     let agora = Agora::new();
+    let said = agora.refuses(&["demo", "--server", "http://127.0.0.1:1", "--token", "x"]);
+    assert!(said.contains("http://127.0.0.1:1 does not answer: "), "{said}");
     let said = agora.refuses(&["demo", "--server", "http://127.0.0.1:1"]);
     assert!(said.contains("--server takes an operator's token"), "{said}");
     let said = agora.refuses(&["demo", "--server", "127.0.0.1", "--token", "x"]);

@@ -1,0 +1,63 @@
+//! `agora demo`: the same seed makes the same forum, wherever and however often.
+
+use chrono::Utc;
+use serde_json::Value;
+
+use crate::{
+    agora::{Agora, Up},
+    client::Client,
+    postgres, tables,
+};
+
+/// A server with the demo of a seed.
+struct Demo {
+    agora: Agora,
+    database: String,
+    up: Up,
+    said: String,
+}
+
+const SEED: [&str; 5] = ["demo", "--size", "200", "--seed", "7"];
+
+impl Demo {
+    async fn made() -> Self {
+        let (agora, database) = (Agora::new(), postgres::fresh_database().await);
+        let up = Up::start(agora.up_on(&database));
+        let said = agora.prints(&SEED);
+        Self { agora, database, up, said }
+    }
+}
+
+#[tokio::test]
+async fn the_same_seed_makes_the_same_forum_on_two_servers() {
+    // Times are reckoned from the day on which a demo is first made: two of one day are wanted.
+    let (one, other) = loop {
+        let day = Utc::now().date_naive();
+        let two = (Demo::made().await, Demo::made().await);
+        if day == Utc::now().date_naive() {
+            break two;
+        }
+    };
+    let (rows, others) = (tables::all_rows(&one.database).await, tables::all_rows(&other.database).await);
+    assert!(rows["post"].len() == 200 && rows["reaction"].len() > 50 && rows["moderation_log"].len() > 5);
+    tables::assert_same_rows(&rows, &others);
+
+    let again = one.agora.prints(&SEED);
+    assert!(again.contains("nothing was written"), "{again}");
+    tables::assert_same_rows(&rows, &tables::all_rows(&one.database).await);
+    assert_eq!(shown(&one).await, shown(&other).await);
+}
+
+/// The pages that it says to look at: each shows something.
+async fn shown(demo: &Demo) -> Vec<Value> {
+    let client = Client::of(&demo.up);
+    let paths = demo.said.split('\'').filter_map(|words| words.strip_prefix(&demo.up.url));
+    let mut pages = vec![];
+    for path in paths {
+        let page = client.get(path).await;
+        assert!(page["items"].as_array().is_some_and(|items| !items.is_empty()), "{path}: {page}");
+        pages.push(page["items"].clone());
+    }
+    assert_eq!(pages.len(), 3, "{}", demo.said);
+    pages
+}

@@ -1,0 +1,13 @@
+//! The binary as a person meets it, in processes of its own: what it says, what it does, and what outlives it.
+
+mod agora;
+mod client;
+mod demo;
+mod import;
+mod machine;
+mod postgres;
+mod reaper;
+mod tables;
+mod tour;
+mod up;
+mod words;
