@@ -20,7 +20,7 @@ use opentelemetry_sdk::{
     metrics::SdkMeterProvider,
     trace::{Sampler, SdkTracerProvider, SpanProcessor, TracerProviderBuilder},
 };
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder, process_collector::ProcessCollector};
 use serde::{Deserialize, Serialize};
 use tracing::{Metadata, Span, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -136,6 +136,8 @@ fn start(
     })?;
     let resource = Resource::builder().with_service_name(service.to_owned()).build();
     let registry = Registry::new();
+    // Processor time, memory, open files, by the names that Prometheus gives them.
+    registry.register(Box::new(ProcessCollector::for_self()))?;
     let meters = build_meters(config, resource.clone(), registry.clone())?;
     let exporting = config.otlp_endpoint.is_some() || recorded;
     let tracers = build_tracers(config, tracers.with_resource(resource), recorded)?;

@@ -133,7 +133,8 @@ async fn health_and_metrics_are_on_the_admin_port() {
 }
 
 /// What an operator watches, each with a value after the first writes and reads.
-const METRICS: [&str; 8] = [
+const METRICS: [&str; 9] = [
+    "process_resident_memory_bytes",
     "http_server_request_duration_seconds_count{",
     "agora_append_flush_seconds_count",
     "agora_events_appended_total",
