@@ -119,6 +119,11 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let filters = [("sort", Some(query.sort.name()))];
     let listing = Listing::new("/v2/communities".to_owned(), &filters, query.limit, query.cursor.as_deref())?;
+    let listing = listing.of_keys(|(time, name, _): &Key| match query.sort {
+        Sort::Activity => name.is_none(),
+        Sort::New => time.is_some() && name.is_none(),
+        Sort::Name => time.is_none() && name.is_some(),
+    })?;
     reading.show(CommunityList { sort: query.sort, listing }).await
 }
 

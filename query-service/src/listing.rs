@@ -1,10 +1,10 @@
 //! Lists, page by page.
 
 use axum::http::HeaderValue;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::cursor::{Direction, Place};
+use crate::cursor::{Direction, Place, SortKey, no_cursor};
 use platform::problem::Problem;
 
 /// Items on a page at most.
@@ -35,7 +35,7 @@ pub(crate) struct Listing<K> {
     place: Option<Place<K>>,
 }
 
-impl<K: Serialize + DeserializeOwned> Listing<K> {
+impl<K: SortKey> Listing<K> {
     /// The page of the list at `path` with these filters that the client's cursor leads to.
     ///
     /// # Errors
@@ -51,6 +51,14 @@ impl<K: Serialize + DeserializeOwned> Listing<K> {
         let name = if query.is_empty() { path } else { format!("{path}?{query}") };
         let place = cursor.map(|cursor| Place::from_cursor(cursor, &name)).transpose()?;
         Ok(Self { name, limit, place })
+    }
+
+    /// The same, where its rows have only such keys.
+    ///
+    /// # Errors
+    /// 400 for a cursor with another.
+    pub(crate) fn of_keys(self, are: impl FnOnce(&K) -> bool) -> Result<Self, Problem> {
+        if self.from().is_none_or(are) { Ok(self) } else { Err(no_cursor()) }
     }
 
     /// The same list from another place.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{JOIN, JOINS, Row, Thread, select};
 use crate::{
-    cursor::Direction,
+    cursor::{Direction, SortKey},
     failure::Failure,
     listing::{LONGEST_PAGE, List, Listing, PAGE},
     projection::Projection,
@@ -88,10 +88,20 @@ impl Sort {
         }
     }
 
+    /// Whether a thread can be sorted by it.
+    fn is_number(self, number: i64) -> bool {
+        match self {
+            Self::Active | Self::New => DateTime::from_timestamp_micros(number).is_some_and(|time| time.is_possible()),
+            Self::Hot => f64::from_bits(number.cast_unsigned()).is_finite(),
+            Self::Top => i32::try_from(number).is_ok(),
+            Self::Replies => i32::try_from(number).is_ok_and(|replies| replies >= 0),
+        }
+    }
+
     /// The same number as the column's type has it.
     fn push_number(self, sql: &mut QueryBuilder<'_, Postgres>, number: i64) {
         match self {
-            // Only a forged cursor says a time that is none.
+            // It [is one](Self::is_number).
             Self::Active | Self::New => sql.push_bind(DateTime::from_timestamp_micros(number).unwrap_or_default()),
             Self::Hot => sql.push_bind(f64::from_bits(number.cast_unsigned())),
             Self::Top | Self::Replies => sql.push_bind(number),
@@ -190,6 +200,7 @@ pub(crate) async fn list(
         ("unanswered", unanswered_name),
     ];
     let listing = Listing::new(format!("/v2/communities/{community}/threads"), &filters, limit, cursor.as_deref())?;
+    let listing = listing.of_keys(|(_, number, _)| sort.is_number(*number))?;
     reading.show(ThreadList { community, sort, period, category, tag, unanswered, listing }).await
 }
 

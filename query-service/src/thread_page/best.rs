@@ -61,7 +61,8 @@ const BEGINNING: Key = (i32::MAX, 0, 0);
 fn listing(thread: ThreadId, parent: Option<Uuid>, limit: u32, cursor: Option<&str>) -> Result<Listing<Key>, Problem> {
     let below = parent.map(|parent| parent.to_string());
     let filters = [("view", Some("tree")), ("sort", Some("best")), ("parent", below.as_deref())];
-    Listing::new(format!("/v2/threads/{thread}/posts"), &filters, limit, cursor)
+    let listing = Listing::new(format!("/v2/threads/{thread}/posts"), &filters, limit, cursor)?;
+    listing.of_keys(|(_, _, seen)| *seen >= 0)
 }
 
 impl BestFirst {
@@ -85,7 +86,7 @@ impl BestFirst {
     fn lay_out(&self, post: PostRow, from: Key, below: &mut Below, items: &mut Vec<Post>) -> Option<Place<Key>> {
         let mut children = below.remove(&post.post_id).unwrap_or_default();
         children.sort_by_key(|child| (Reverse(child.score), child.number));
-        let seen = from.2 + i32::try_from(children.len()).unwrap_or(i32::MAX);
+        let seen = from.2.saturating_add(i32::try_from(children.len()).unwrap_or(i32::MAX));
         let key = children.last().map_or((from.0, from.1, seen), |last| (last.score, last.number, seen));
         let count = post.replies - seen;
         let rest = (count > 0).then_some(Place { key, direction: Direction::Forward });
