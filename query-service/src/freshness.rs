@@ -8,7 +8,7 @@ use axum::{
 };
 use events::PositionToken;
 use opentelemetry::{KeyValue, metrics::Histogram};
-use platform::problem::Problem;
+use platform::problem::{FieldError, Problem};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -63,8 +63,10 @@ impl Wanted {
     fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut tokens: Vec<PositionToken> = Vec::new();
         for value in headers.get_all(AGORA_POSITION) {
-            let listed = PositionToken::parse_list(&String::from_utf8_lossy(value.as_bytes()))
-                .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed-position", error))?;
+            let listed = PositionToken::parse_list(&String::from_utf8_lossy(value.as_bytes())).map_err(|error| {
+                let at = FieldError::new(AGORA_POSITION.as_str(), "malformed_position", &error);
+                Problem::new(StatusCode::BAD_REQUEST, "malformed-position", error).with_errors(vec![at])
+            })?;
             for token in listed {
                 match tokens.iter_mut().find(|other| (other.history, other.shard) == (token.history, token.shard)) {
                     Some(other) => other.position = other.position.max(token.position),
@@ -231,6 +233,7 @@ mod tests {
     fn what_is_no_token_is_refused() {
         let problem = wanted(&[(AGORA_POSITION, "yesterday")]).expect_err("no token");
         assert_eq!((problem.status(), problem.name()), (StatusCode::BAD_REQUEST, "malformed-position"));
+        assert_eq!(problem.errors()[0].pointer, "agora-position");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Lists, page by page.
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::cursor::{Direction, Place, SortKey, no_cursor};
-use platform::problem::Problem;
+use platform::problem::{FieldError, Problem};
 
 /// Items on a page at most.
 pub(crate) const LONGEST_PAGE: u32 = 100;
@@ -22,6 +22,19 @@ pub(crate) struct List<T> {
     pub(crate) next: Option<String>,
     /// Send it as `cursor` for the page before this one; null on the first page.
     pub(crate) previous: Option<String>,
+}
+
+/// Refuses parameters, as pointers with words, that say nothing beside the others: a client that sends one expects
+/// something else.
+///
+/// # Errors
+/// 422 where there is one.
+pub(crate) fn does_not_apply<'a>(refused: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(), Problem> {
+    let error = |(pointer, words)| FieldError::new(pointer, "does_not_apply", words);
+    let errors: Vec<_> = refused.into_iter().map(error).collect();
+    let Some(first) = errors.first() else { return Ok(()) };
+    let detail = format!("{} {}.", first.pointer, first.detail);
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-value", detail).with_errors(errors))
 }
 
 /// What page of which list is asked for.
