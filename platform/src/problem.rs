@@ -22,7 +22,7 @@ use utoipa::{
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// A refusal or failure, answered as `application/problem+json` (RFC 9457).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Problem {
     name: &'static str,
     status: StatusCode,

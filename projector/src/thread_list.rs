@@ -11,7 +11,7 @@ use events::{
     Event, PostEvent, ReactionEvent, ThreadEvent,
     post::Written,
     reaction::{Cleared, ScoreImported, Set},
-    thread::{AnswerAccepted, Moved, Pinned, Retitled, Started, TagsSet},
+    thread::{AnswerAccepted, Deleted, Moved, Pinned, Retitled, Started, TagsSet},
 };
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     projection::{Changed, Fault, Projection, Recorded},
     score,
-    table::{Table, read_table},
+    table::{Table, Word, read_table},
 };
 
 use need::{Need, add_newest};
@@ -53,6 +53,8 @@ read_table! {
         pinned_until: Option<DateTime<Utc>>,
         locked: bool,
         deleted: bool,
+        deleted_by: Option<Word>,
+        accepted_id: Option<Uuid>,
         answer_id: Option<Uuid>,
         version: i64,
         position: i64,
@@ -170,14 +172,19 @@ impl Rows {
             ThreadEvent::Unlocked(_) => thread.locked = false,
             ThreadEvent::Pinned(Pinned { until }) => (thread.pinned, thread.pinned_until) = (true, *until),
             ThreadEvent::Unpinned(_) => (thread.pinned, thread.pinned_until) = (false, None),
-            ThreadEvent::AnswerAccepted(AnswerAccepted { post, .. }) => thread.answer_id = Some(post.0),
-            ThreadEvent::AnswerCleared(_) => thread.answer_id = None,
-            ThreadEvent::Deleted(_) => {
+            // It can be seen: no other is accepted.
+            ThreadEvent::AnswerAccepted(AnswerAccepted { post, .. }) => {
+                (thread.accepted_id, thread.answer_id) = (Some(post.0), Some(post.0));
+            }
+            ThreadEvent::AnswerCleared(_) => (thread.accepted_id, thread.answer_id) = (None, None),
+            ThreadEvent::Deleted(Deleted { moderated, .. }) => {
                 self.count_thread(id, -1, changed)?;
-                self.threads.change(id)?.deleted = true;
+                let thread = self.threads.change(id)?;
+                let by = if *moderated { "moderator" } else { "author" };
+                (thread.deleted, thread.deleted_by) = (true, Some(by.into()));
             }
             ThreadEvent::Restored(_) => {
-                self.threads.change(id)?.deleted = false;
+                (thread.deleted, thread.deleted_by) = (false, None);
                 self.count_thread(id, 1, changed)?;
             }
         }
@@ -227,6 +234,9 @@ impl Rows {
         let thread = self.threads.change(post.thread_id)?;
         if post.post_id != thread.opening_post_id {
             thread.replies += difference;
+        }
+        if thread.accepted_id == Some(post.post_id) {
+            thread.answer_id = can_be_seen(&post).then_some(post.post_id);
         }
         match newest {
             Some(newest) => ends_with(thread, &newest),
@@ -295,6 +305,8 @@ fn begun(id: Uuid, started: &Started, recorded: &Recorded<'_>) -> Result<Thread,
         pinned_until: None,
         locked: false,
         deleted: false,
+        deleted_by: None,
+        accepted_id: None,
         answer_id: None,
         version: 0,
         position: 0,

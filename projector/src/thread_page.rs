@@ -33,6 +33,7 @@ read_table! {
         created_at: DateTime<Utc>,
         revision: i32,
         edited_at: Option<DateTime<Utc>>,
+        children: i32,
         replies: i32,
         reactions: Json<BTreeMap<String, i32>>,
         imported_up: i32,
@@ -86,9 +87,9 @@ impl Projection for ThreadPage {
         matches!(event, Event::Post(_) | Event::Reaction(_))
     }
 
-    /// Posts that change, and those that are answered.
+    /// Posts that change, and those that are answered: by new posts, and by those that come and go.
     async fn load(events: &[Recorded<'_>], from: &mut PgConnection) -> sqlx::Result<Rows> {
-        let (mut posts, mut threads) = (Vec::new(), Vec::new());
+        let (mut posts, mut threads, mut seen) = (Vec::new(), Vec::new(), Vec::new());
         for recorded in events {
             match recorded.event {
                 Event::Post(PostEvent::Written(Written { thread, parent, .. })) => {
@@ -96,14 +97,15 @@ impl Projection for ThreadPage {
                     posts.extend(parent.map(Uuid::from));
                 }
                 Event::Reaction(event) => posts.push(reacted_to(event)),
-                _ => posts.extend(recorded.id().ok()),
+                Event::Post(PostEvent::Edited(_)) => posts.extend(recorded.id().ok()),
+                _ => seen.extend(recorded.id().ok()),
             }
         }
-        Ok(Rows {
-            posts: Table::load(posts, from).await?,
-            numbers: Table::load(threads, from).await?,
-            ..Rows::default()
-        })
+        posts.extend(&seen);
+        let mut posts: Table<Post> = Table::load(posts, from).await?;
+        let answered: Vec<Uuid> = seen.into_iter().filter_map(|post| posts.get(post)?.parent_id).collect();
+        posts.add_where("post_id", &answered, from).await?;
+        Ok(Rows { posts, numbers: Table::load(threads, from).await?, ..Rows::default() })
     }
 
     fn fold(rows: &mut Rows, recorded: &Recorded<'_>, changed: &mut Changed) -> Result<(), Fault> {
@@ -129,6 +131,7 @@ impl Rows {
             self.written(id, written, recorded, changed)?;
         }
         let post = self.posts.change(id)?;
+        let was_seen = can_be_seen(post);
         match event {
             PostEvent::Written(_) => {}
             PostEvent::Edited(Edited { revision, body, format, reason, .. }) => {
@@ -150,6 +153,13 @@ impl Rows {
         if let Some(author) = post.author_id {
             changed.account(author);
         }
+        let difference = i32::from(can_be_seen(post)) - i32::from(was_seen);
+        if difference != 0
+            && let Some(parent) = post.parent_id
+        {
+            self.posts.change(parent)?.replies += difference;
+            changed.post(parent);
+        }
         Ok(())
     }
 
@@ -170,6 +180,7 @@ impl Rows {
             None => Path::default(),
             Some(parent) => {
                 let parent = self.posts.change(parent.0)?;
+                parent.children += 1;
                 parent.replies += 1;
                 changed.post(parent.post_id);
                 parent.path.below(number)
@@ -187,6 +198,7 @@ impl Rows {
             created_at: recorded.at(),
             revision: FIRST_REVISION,
             edited_at: None,
+            children: 0,
             replies: 0,
             reactions: Json(BTreeMap::new()),
             imported_up: 0,
@@ -234,6 +246,10 @@ impl Rows {
         changed.post(post.post_id);
         Ok(())
     }
+}
+
+fn can_be_seen(post: &Post) -> bool {
+    !post.deleted && !post.hidden
 }
 
 /// What a post was written as.
@@ -328,6 +344,27 @@ mod tests {
         assert_eq!(shown.each_ref().map(|post| post.path.0.clone()), [vec![], vec![2], vec![3], vec![2, 4]]);
         assert_eq!(shown.each_ref().map(|post| post.replies), [2, 1, 0, 0]);
         assert_eq!(given.rows().numbers.get(given.thread.0).expect("a count").posts, 4);
+    }
+
+    #[test]
+    fn replies_count_while_they_can_be_seen_and_children_for_good() {
+        let mut given = Given::new();
+        let opening = given.written(None, 0, "");
+        let reply = given.written(Some(opening), 1, "");
+        given.written(Some(opening), 1, "");
+        let thread = given.thread;
+        let deleted = PostEvent::Deleted(Deleted { thread, reason: None, moderated: false });
+        let restored = PostEvent::Restored(Restored { thread, moderated: false });
+        for (event, replies) in [
+            (PostEvent::Hidden(Hidden { thread, reason: None }), 1),
+            (deleted, 1),
+            (PostEvent::Unhidden(Unhidden { thread }), 1),
+            (restored, 2),
+        ] {
+            given.history.then(&Stream::post(reply), event);
+            let shown = given.post(opening);
+            assert_eq!((shown.replies, shown.children), (replies, 2));
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 
 use axum::http::HeaderValue;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use events::{CommunityId, HistoryId, Position, PostId, Shard};
 use moka::future::Cache as Moka;
 use opentelemetry::{
@@ -69,6 +70,8 @@ pub(crate) struct Entry {
     pub(crate) tags: Box<[Tag]>,
     pub(crate) communities: Arc<[CommunityId]>,
     pub(crate) posts: Arc<[PostId]>,
+    /// When it changes by itself.
+    pub(crate) until: Option<DateTime<Utc>>,
 }
 
 /// What rows reflect: in each of some shards, everything up to a position.

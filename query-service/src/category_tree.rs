@@ -33,8 +33,10 @@ pub(crate) struct Category {
     description: String,
     /// Its place among its siblings, from 0.
     place: i32,
-    /// Read-only; its threads stay readable.
+    /// Archived itself.
     archived: bool,
+    /// It, or one above it, is archived: its threads stay readable, and nothing is written in it.
+    read_only: bool,
     created_at: DateTime<Utc>,
     /// Threads that are not deleted, in this category itself.
     threads: i64,
@@ -113,6 +115,7 @@ pub(crate) struct Row {
     description: String,
     place: i32,
     archived: bool,
+    read_only: bool,
     created_at: DateTime<Utc>,
     tree_version: i64,
     threads: i64,
@@ -139,7 +142,17 @@ macro_rules! categories {
         sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", k.category_id, k.community_id, k.parent_id, k.slug, k.name,
-                k.description, k.place, k.archived, k.created_at,
+                k.description, k.place, k.archived,
+                exists (
+                    with recursive above (category_id, parent_id, archived) as (
+                        select k.category_id, k.parent_id, k.archived
+                        union
+                        select p.category_id, p.parent_id, p.archived
+                        from above a join category p on p.category_id = a.parent_id
+                    )
+                    select from above where above.archived
+                ) as "read_only!",
+                k.created_at,
                 (select max(v.version) from category v where v.community_id = $4) as "tree_version!",
                 coalesce(n.threads, 0) as "threads!", coalesce(n.posts, 0) as "posts!",
                 t.last_post_id as "last_post_id?", t.last_post_at as "last_post_at?",
@@ -243,6 +256,7 @@ impl Row {
             description: self.description,
             place: self.place,
             archived: self.archived,
+            read_only: self.read_only,
             created_at: self.created_at,
             threads: self.threads,
             posts: self.posts,

@@ -17,7 +17,7 @@ use crate::{
     listing::{LONGEST_PAGE, List, Listing, PAGE},
     projection::{Projection, named},
     view::{Page, Reflects, Shows, Snapshot, View},
-    visibility::{Audience, Everywhere, Horizon, InCommunity, Refusal},
+    visibility::{AtCommunity, Audience, Everywhere, Horizon, Refusal, Standing},
 };
 
 /// A community.
@@ -38,6 +38,7 @@ pub(crate) struct Community {
     /// The kinds of reaction it allows besides `up`, `down` and `like`.
     reactions: Vec<String>,
     created_at: DateTime<Utc>,
+    /// Who belongs to it; those who are banned have not left.
     members: i64,
     /// Threads that are not deleted.
     threads: i64,
@@ -60,6 +61,8 @@ pub(crate) struct Community {
 pub(crate) struct OwnStanding {
     /// Null where the reader is no member, or banned.
     role: Option<Role>,
+    /// Who is `invited` to a private community sees this page before it joins, and nothing of what is in it.
+    status: Standing,
 }
 
 /// How communities are sorted.
@@ -119,6 +122,11 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     let filters = [("sort", Some(query.sort.name()))];
     let listing = Listing::new("/v2/communities".to_owned(), &filters, query.limit, query.cursor.as_deref())?;
+    let listing = listing.of_keys(|(time, name, _): &Key| match query.sort {
+        Sort::Activity => name.is_none(),
+        Sort::New => time.is_some() && name.is_none(),
+        Sort::Name => time.is_none() && name.is_some(),
+    })?;
     reading.show(CommunityList { sort: query.sort, listing }).await
 }
 
@@ -130,8 +138,8 @@ pub(crate) async fn list(
     params(("c" = String, Path, description = "Its id or slug.", example = "french-meta")),
     responses((status = 200, description = "The community.", body = Community)),
 )]
-pub(crate) async fn show(InCommunity { community, role, reading, .. }: InCommunity) -> Result<Response, Problem> {
-    reading.show_with(CommunityPage { community }, &OwnStanding { role }).await
+pub(crate) async fn show(AtCommunity { community, role, standing, reading }: AtCommunity) -> Result<Response, Problem> {
+    reading.show_with(CommunityPage { community }, &OwnStanding { role, status: standing }).await
 }
 
 /// One page of the list. A place in it: what it is sorted by, as text, and the id.

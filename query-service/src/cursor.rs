@@ -1,13 +1,16 @@
 //! Keyset pagination: a page ends at a row, and the next one begins after it, whatever came and went meanwhile.
 //!
 //! A cursor is the whole sort key of that row, the direction to go from it, and the mark of the list it belongs to.
-//! It is opaque to clients, not secret: all it could be forged for is another place in a list that they may see.
+//! It is opaque to clients, not secret: all it could be forged for is another place in a list that they may see. One that
+//! we cannot have written is refused, so that no query meets a key that it cannot take.
 
 use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Datelike, Utc};
 use platform::problem::{FieldError, Problem};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// The form of cursor written now.
 const VERSION: u8 = 1;
@@ -30,7 +33,65 @@ pub(crate) struct Place<K> {
     pub(crate) direction: Direction,
 }
 
-impl<K: Serialize + DeserializeOwned> Place<K> {
+/// What a list is sorted by.
+pub(crate) trait SortKey: Serialize + DeserializeOwned {
+    /// Whether a row can have it: JSON says more than the database keeps.
+    fn is_possible(&self) -> bool;
+}
+
+macro_rules! always_possible {
+    ($($key:ty),+) => {
+        $(impl SortKey for $key {
+            fn is_possible(&self) -> bool {
+                true
+            }
+        })+
+    };
+}
+
+always_possible!(bool, i16, i32, i64, Uuid);
+
+impl SortKey for DateTime<Utc> {
+    /// What RFC 3339 can say: less than what chrono and Postgres keep, and more than a row of ours has.
+    fn is_possible(&self) -> bool {
+        (0..=9999).contains(&self.year())
+    }
+}
+
+impl SortKey for String {
+    /// Postgres keeps no NUL in a text.
+    fn is_possible(&self) -> bool {
+        !self.contains('\0')
+    }
+}
+
+impl SortKey for Vec<i32> {
+    fn is_possible(&self) -> bool {
+        self.len() <= usize::from(events::limits::POST_DEPTH)
+    }
+}
+
+impl<K: SortKey> SortKey for Option<K> {
+    fn is_possible(&self) -> bool {
+        self.as_ref().is_none_or(K::is_possible)
+    }
+}
+
+macro_rules! possible_in_each_part {
+    ($(($($part:ident),+)),+) => {
+        $(impl<$($part: SortKey),+> SortKey for ($($part,)+) {
+            fn is_possible(&self) -> bool {
+                #[expect(non_snake_case, reason = "a variable for each type")]
+                let ($($part,)+) = self;
+                $($part.is_possible())&&+
+            }
+        })+
+    };
+}
+
+possible_in_each_part!((A, B), (A, B, C), (A, B, C, D));
+
+impl<K: SortKey> Place<K> {
     /// The cursor that leads here in the list that is known by `name`: its address with its filters, without limit.
     pub(crate) fn to_cursor(&self, name: &str) -> String {
         let mut bytes = vec![VERSION, matches!(self.direction, Direction::Backward).into()];
@@ -54,8 +115,10 @@ impl<K: Serialize + DeserializeOwned> Place<K> {
         if head[2..] != mark(name) {
             return Err(foreign_cursor());
         }
-        let key = serde_json::from_slice(key).map_err(|_| no_cursor())?;
-        Ok(Self { key, direction })
+        let key: K = serde_json::from_slice(key).map_err(|_| no_cursor())?;
+        let place = Self { key, direction };
+        // Written otherwise than we write it: with a space, or a time in another zone.
+        if place.key.is_possible() && place.to_cursor(name) == cursor { Ok(place) } else { Err(no_cursor()) }
     }
 }
 
@@ -63,7 +126,7 @@ fn mark(name: &str) -> [u8; MARK] {
     *Sha256::digest(name).first_chunk().expect("a digest is longer")
 }
 
-fn no_cursor() -> Problem {
+pub(crate) fn no_cursor() -> Problem {
     refused("malformed_cursor", "This is no cursor: send one back as `next` or `previous` gave it.")
 }
 
@@ -111,6 +174,28 @@ mod tests {
         let newer = URL_SAFE_NO_PAD.encode([VERSION + 1; 20]);
         for cursor in ["", "%%%", "AQ", &good[..good.len() - 3], &other_key, &newer] {
             assert_eq!(code(cursor, "/things"), "malformed_cursor", "{cursor}");
+        }
+    }
+
+    #[test]
+    fn what_we_cannot_have_written_is_refused() {
+        type Keys = (Option<DateTime<Utc>>, String, Vec<i32>);
+        let read = |key: &str| {
+            let bytes = [&[VERSION, 0][..], &mark("/things"), key.as_bytes()].concat();
+            Place::<Keys>::from_cursor(&URL_SAFE_NO_PAD.encode(bytes), "/things")
+        };
+        for good in [r#"["9999-12-31T23:59:59.999999Z","a",[2,4]]"#, r#"[null,"",[]]"#] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for forged in [
+            r#"["+262142-12-31T23:59:59Z","a",[]]"#,
+            r#"["-0001-12-31T23:59:59Z","a",[]]"#,
+            r#"["2026-01-01T00:00:00+01:00","a",[]]"#,
+            r#"[null,"a\u0000b",[]]"#,
+            r#"[null, "a",[]]"#,
+            r#"[null,"a",[1,2,3,4,5,6,7,8,9,10,11,12,13]]"#,
+        ] {
+            assert!(read(forged).is_err(), "{forged}");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What all reads have in common in the API's documentation.
 
-use platform::{openapi::BEARER, problem::Problem};
+use platform::{
+    openapi::BEARER,
+    problem::{self, Problem},
+};
 use utoipa::{
     OpenApi, PartialSchema,
     openapi::{
@@ -87,9 +90,16 @@ fn complete_operation(operation: &mut Operation) {
     let unchanged = ResponseBuilder::new().description("The client has the answer already.");
     responses.entry("304".to_owned()).or_insert(RefOr::T(unchanged.build()));
     for (status, description) in PROBLEMS {
-        let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
-        let problem = ResponseBuilder::new().description(description).content("application/problem+json", body);
+        let problem = ResponseBuilder::new().description(description);
         responses.entry(status.to_owned()).or_insert(RefOr::T(problem.build()));
+    }
+    for (status, response) in responses {
+        if let RefOr::T(problem) = response
+            && status.starts_with(['4', '5'])
+        {
+            let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+            problem.content.insert(problem::CONTENT_TYPE.to_owned(), RefOr::T(body));
+        }
     }
 }
 

@@ -1,16 +1,12 @@
 //! Why something asked for many readers at once could not be answered.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use axum::http::StatusCode;
 use platform::problem::Problem;
 
-/// A problem that several readers are answered with: its cause was logged once, when it was made.
+/// A problem that several readers are answered with, each with its cause: the log finds it by any of their requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure(Arc<Problem>);
-
-/// What is away for all is worth another try soon.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
@@ -26,11 +22,21 @@ impl From<sqlx::Error> for Failure {
 
 impl From<Failure> for Problem {
     fn from(Failure(problem): Failure) -> Self {
-        let again =
-            Self::new(problem.status(), problem.name(), problem.detail()).with_errors(problem.errors().to_vec());
-        match problem.status() {
-            StatusCode::SERVICE_UNAVAILABLE => again.with_retry_after(RETRY_AFTER),
-            _ => again,
+        Arc::unwrap_or_clone(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reader_is_answered_with_the_whole_of_it() {
+        let failure = Failure::from(sqlx::Error::PoolTimedOut);
+        let whole = format!("{:?}", Problem::from(sqlx::Error::PoolTimedOut));
+        assert!(whole.contains("retry-after") && whole.contains("pool timed out"), "{whole}");
+        for reader in [failure.clone(), failure] {
+            assert_eq!(format!("{:?}", Problem::from(reader)), whole);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Read your writes: a read that names positions is answered by rows that reflect them, or not at all.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -8,7 +8,7 @@ use axum::{
 };
 use events::PositionToken;
 use opentelemetry::{KeyValue, metrics::Histogram};
-use platform::problem::Problem;
+use platform::problem::{FieldError, Problem};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -27,6 +27,11 @@ pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 const WAIT: Duration = Duration::from_secs(2);
 /// How long it waits at most, whatever it says: below the handler's time limit (30 s), so that the answer is ours.
 const LONGEST_WAIT: Duration = Duration::from_secs(25);
+/// How long a wait lets pass before it looks at the checkpoints itself; twice as long each time, as what is not there
+/// soon takes long: a notice that is late or lost costs a reader milliseconds.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+/// The longest it lets pass.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// When to try again after a wait in vain: projections are seldom further behind.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -63,8 +68,10 @@ impl Wanted {
     fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut tokens: Vec<PositionToken> = Vec::new();
         for value in headers.get_all(AGORA_POSITION) {
-            let listed = PositionToken::parse_list(&String::from_utf8_lossy(value.as_bytes()))
-                .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed-position", error))?;
+            let listed = PositionToken::parse_list(&String::from_utf8_lossy(value.as_bytes())).map_err(|error| {
+                let at = FieldError::new(AGORA_POSITION.as_str(), "malformed_position", &error);
+                Problem::new(StatusCode::BAD_REQUEST, "malformed-position", error).with_errors(vec![at])
+            })?;
             for token in listed {
                 match tokens.iter_mut().find(|other| (other.history, other.shard) == (token.history, token.shard)) {
                     Some(other) => other.position = other.position.max(token.position),
@@ -127,10 +134,11 @@ impl Freshness {
         Ok(())
     }
 
-    /// A notice only wakes; what counts are the checkpoints.
+    /// A notice only wakes, and so does time; what counts are the checkpoints. One statement looks for all who wait.
     async fn wait_for(&self, token: &PositionToken, until: Instant, projections: &[Projection]) -> Result<(), Problem> {
         let started = Instant::now();
         let record = |outcome| self.waits.record(started.elapsed().as_secs_f64(), &[KeyValue::new("outcome", outcome)]);
+        let mut pauses = pauses();
         loop {
             let woken = self.changes.next_notice(token.shard);
             let checkpoints = self.checkpoints.ask(token.shard).await?;
@@ -147,14 +155,23 @@ impl Freshness {
                     record("lost");
                     return Err(history_lost());
                 }
-                Progress::Behind if timeout_at(until, woken).await.is_err() => {
+                Progress::Behind if Instant::now() >= until => {
                     record("timed_out");
                     return Err(not_yet());
                 }
-                Progress::Behind => {}
+                Progress::Behind => {
+                    let look = Instant::now() + pauses.next().unwrap_or(LOOK_EVERY);
+                    // Whichever comes first.
+                    let _ = timeout_at(look.min(until), woken).await;
+                }
             }
         }
     }
+}
+
+/// What passes between looks.
+fn pauses() -> impl Iterator<Item = Duration> {
+    iter::successors(Some(FIRST_LOOK), |pause| Some((*pause * 2).min(LOOK_EVERY)))
 }
 
 /// How the checkpoints of a token's shard stand to it.
@@ -231,6 +248,7 @@ mod tests {
     fn what_is_no_token_is_refused() {
         let problem = wanted(&[(AGORA_POSITION, "yesterday")]).expect_err("no token");
         assert_eq!((problem.status(), problem.name()), (StatusCode::BAD_REQUEST, "malformed-position"));
+        assert_eq!(problem.errors()[0].pointer, "agora-position");
     }
 
     #[test]
@@ -246,6 +264,12 @@ mod tests {
         for (prefer, applied) in cases {
             assert_eq!(wanted(&[(PREFER, prefer)]).expect("no refusal").applied(), applied, "{prefer}");
         }
+    }
+
+    #[test]
+    fn a_wait_looks_soon_and_then_ever_later() {
+        let pauses: Vec<_> = pauses().take(7).map(|pause| pause.as_millis()).collect();
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 50, 50]);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Lists, page by page.
 
-use axum::http::HeaderValue;
-use serde::{Serialize, de::DeserializeOwned};
+use axum::http::{HeaderValue, StatusCode};
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::cursor::{Direction, Place};
-use platform::problem::Problem;
+use crate::cursor::{Direction, Place, SortKey, no_cursor};
+use platform::problem::{FieldError, Problem};
 
 /// Items on a page at most.
 pub(crate) const LONGEST_PAGE: u32 = 100;
@@ -24,6 +24,19 @@ pub(crate) struct List<T> {
     pub(crate) previous: Option<String>,
 }
 
+/// Refuses parameters, as pointers with words, that say nothing beside the others: a client that sends one expects
+/// something else.
+///
+/// # Errors
+/// 422 where there is one.
+pub(crate) fn does_not_apply<'a>(refused: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(), Problem> {
+    let error = |(pointer, words)| FieldError::new(pointer, "does_not_apply", words);
+    let errors: Vec<_> = refused.into_iter().map(error).collect();
+    let Some(first) = errors.first() else { return Ok(()) };
+    let detail = format!("{} {}.", first.pointer, first.detail);
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-value", detail).with_errors(errors))
+}
+
 /// What page of which list is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Listing<K> {
@@ -35,7 +48,7 @@ pub(crate) struct Listing<K> {
     place: Option<Place<K>>,
 }
 
-impl<K: Serialize + DeserializeOwned> Listing<K> {
+impl<K: SortKey> Listing<K> {
     /// The page of the list at `path` with these filters that the client's cursor leads to.
     ///
     /// # Errors
@@ -51,6 +64,14 @@ impl<K: Serialize + DeserializeOwned> Listing<K> {
         let name = if query.is_empty() { path } else { format!("{path}?{query}") };
         let place = cursor.map(|cursor| Place::from_cursor(cursor, &name)).transpose()?;
         Ok(Self { name, limit, place })
+    }
+
+    /// The same, where its rows have only such keys.
+    ///
+    /// # Errors
+    /// 400 for a cursor with another.
+    pub(crate) fn of_keys(self, are: impl FnOnce(&K) -> bool) -> Result<Self, Problem> {
+        if self.from().is_none_or(are) { Ok(self) } else { Err(no_cursor()) }
     }
 
     /// The same list from another place.

@@ -6,6 +6,7 @@ use events::{AccountId, CommunityId, Position, membership::Role};
 use garde::Validate;
 use platform::{extract::Query, problem::Problem};
 use serde::{Deserialize, Serialize};
+use sqlx::{FromRow, Postgres, QueryBuilder};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -26,8 +27,8 @@ pub(crate) struct Member {
     /// `member`, `invited` or `none`; the latter two are shown to moderators and to the account itself only.
     #[schema(example = "member")]
     status: String,
-    /// What it may do, ownership included.
-    role: Role,
+    /// What it may do, ownership included; null where it is no member.
+    role: Option<Role>,
     /// Null where it is no member.
     joined_at: Option<DateTime<Utc>>,
     /// For `If-Match` of commands to it.
@@ -37,7 +38,7 @@ pub(crate) struct Member {
     sanctions: Option<Sanctions>,
 }
 
-/// What a member may not.
+/// What an account may not, now: what is over is not shown.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Sanctions {
     /// May not take part.
@@ -48,6 +49,42 @@ pub(crate) struct Sanctions {
     /// May read but not write until then; null where it is not silenced.
     silenced_until: Option<DateTime<Utc>>,
     silence_reason: Option<String>,
+}
+
+/// Which accounts are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    /// The members.
+    #[default]
+    Joined,
+    /// Who was invited, and has not joined.
+    Invited,
+    /// Who may not take part, member or not.
+    Banned,
+    /// Who may read but not write.
+    Silenced,
+}
+
+impl Status {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Joined => "joined",
+            Self::Invited => "invited",
+            Self::Banned => "banned",
+            Self::Silenced => "silenced",
+        }
+    }
+
+    /// In SQL, as an index has it.
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Joined => " and m.status = 'member'",
+            Self::Invited => " and m.status = 'invited'",
+            Self::Banned => " and m.banned and (m.banned_until is null or m.banned_until > now())",
+            Self::Silenced => " and m.silenced_until > now()",
+        }
+    }
 }
 
 /// How members are sorted.
@@ -61,6 +98,25 @@ pub(crate) enum Sort {
     Name,
 }
 
+impl Sort {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Role => "role",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// A role's name, and its rank in the read tables.
+const fn ranked(role: Role) -> (&'static str, i16) {
+    match role {
+        Role::Member => ("member", 0),
+        Role::Moderator => ("moderator", 1),
+        Role::Admin => ("admin", 2),
+        Role::Owner => ("owner", 3),
+    }
+}
+
 /// Which page of the members.
 #[derive(Debug, Deserialize, Validate, IntoParams)]
 #[serde(default)]
@@ -70,6 +126,14 @@ pub(crate) struct Members {
     #[garde(skip)]
     #[param(inline)]
     sort: Sort,
+    /// Which accounts: all but `joined`, which stands unless told, for moderators.
+    #[garde(skip)]
+    #[param(inline)]
+    status: Status,
+    /// Only members of this role.
+    #[garde(skip)]
+    #[param(inline)]
+    role: Option<Role>,
     /// Members on a page, 1 to 100.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
     limit: u32,
@@ -80,30 +144,39 @@ pub(crate) struct Members {
 
 impl Default for Members {
     fn default() -> Self {
-        Self { sort: Sort::default(), limit: PAGE, cursor: None }
+        Self { sort: Sort::default(), status: Status::default(), role: None, limit: PAGE, cursor: None }
     }
 }
 
 /// The members of a community
+///
+/// Moderators list who was invited, is banned or is silenced, too.
 #[utoipa::path(
     get, path = "/v2/communities/{c}/members", tag = "members", operation_id = "members_list",
     params(("c" = String, Path, description = "The community's id or slug.", example = "french-meta"), Members),
-    responses((status = 200, description = "A page of them.", body = List<Member>)),
+    responses(
+        (status = 200, description = "A page of them.", body = List<Member>),
+        (status = 403, description = "All but those who joined are listed for moderators."),
+    ),
 )]
-pub(crate) async fn list(
-    InCommunity { community, reading, .. }: InCommunity,
-    Query(query): Query<Members>,
-) -> Result<Response, Problem> {
+pub(crate) async fn list(place: InCommunity, Query(query): Query<Members>) -> Result<Response, Problem> {
+    let Members { sort, status, role, limit, cursor } = query;
+    let InCommunity { community, reading, .. } = if status == Status::Joined { place } else { place.moderated()? };
     let path = format!("/v2/communities/{community}/members");
-    let cursor = query.cursor.as_deref();
-    match query.sort {
+    let filters = [
+        ("sort", Some(sort.name())),
+        ("status", (status != Status::Joined).then(|| status.name())),
+        ("role", role.map(|role| ranked(role).0)),
+    ];
+    let of = Listed { community, status, role };
+    match sort {
         Sort::Role => {
-            let listing = Listing::new(path, &[("sort", Some("role"))], query.limit, cursor)?;
-            reading.show(MembersByRole { community, listing }).await
+            let listing = Listing::new(path, &filters, limit, cursor.as_deref())?;
+            reading.show(MembersByRole { of, listing }).await
         }
         Sort::Name => {
-            let listing = Listing::new(path, &[("sort", Some("name"))], query.limit, cursor)?;
-            reading.show(MembersByName { community, listing }).await
+            let listing = Listing::new(path, &filters, limit, cursor.as_deref())?;
+            reading.show(MembersByName { of, listing }).await
         }
     }
 }
@@ -123,17 +196,25 @@ pub(crate) async fn show(AtMember { community, account, reading }: AtMember) -> 
     reading.show(Membership { community, account }).await
 }
 
+/// Whom a list is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Listed {
+    community: CommunityId,
+    status: Status,
+    role: Option<Role>,
+}
+
 /// One page of the members, the highest role first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MembersByRole {
-    community: CommunityId,
+    of: Listed,
     listing: Listing<(i16, Uuid)>,
 }
 
 /// One page of the members, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MembersByName {
-    community: CommunityId,
+    of: Listed,
     listing: Listing<(String, Uuid)>,
 }
 
@@ -144,6 +225,8 @@ pub(crate) struct Membership {
     account: AccountId,
 }
 
+/// Sanctions as they are in force now.
+#[derive(FromRow)]
 pub(crate) struct Row {
     positions: Vec<Position>,
     account_id: Uuid,
@@ -168,23 +251,38 @@ impl Reflects for Row {
     }
 }
 
-/// The members of community $4 that `$which` tells, in its order.
-macro_rules! members {
-    ($at:expr, $which:literal; $community:expr $(, $more:expr)*) => {
-        sqlx::query_as!(
-            Row,
-            r#"select r.positions as "positions!", m.account_id, a.username as "username?",
-                a.display_name as "display_name?", lower(a.username) as "folded_username?", m.status, m.role, m.rank,
-                m.joined_at, m.banned, m.banned_until, m.ban_reason, m.silenced_until, m.silence_reason, m.version
-            from reflected($1, $2, $3) r
-            cross join member m
-            left join account a on a.account_id = m.account_id
-            where m.community_id = $4 "# + $which,
-            $at.joins, $at.shards, $at.line, $community.0 $(, $more)*
-        )
-        .fetch_all(&mut *$at.connection)
-        .await
-    };
+const SELECT: &str = "select r.positions, m.account_id, a.username, a.display_name, lower(a.username) as folded_username,
+    m.status, m.role, m.rank, m.joined_at, b.banned, case when b.banned then m.banned_until end as banned_until,
+    case when b.banned then m.ban_reason end as ban_reason, case when b.silenced then m.silenced_until end as silenced_until,
+    case when b.silenced then m.silence_reason end as silence_reason, m.version
+from reflected(";
+
+const FROM: &str = ") r
+cross join member m
+cross join lateral (
+    select m.banned and (m.banned_until is null or m.banned_until > now()) as banned, m.silenced_until > now() as silenced
+) b
+left join account a on a.account_id = m.account_id
+where m.community_id = ";
+
+/// Begins a statement of [`Row`]s of one community.
+fn select<'c>(at: &Snapshot<'c>, community: CommunityId) -> QueryBuilder<'c, Postgres> {
+    let mut sql = QueryBuilder::new(SELECT);
+    sql.push_bind(at.joins).push(", ").push_bind(at.shards).push(", ").push_bind(at.line);
+    sql.push(FROM).push_bind(community.0);
+    sql
+}
+
+impl Listed {
+    fn select<'c>(&self, at: &Snapshot<'c>) -> QueryBuilder<'c, Postgres> {
+        let mut sql = select(at, self.community);
+        sql.push(self.status.condition());
+        if let Some(role) = self.role {
+            // Of who is no member a role is kept, and not shown.
+            sql.push(" and m.status = 'member' and m.rank = ").push_bind(ranked(role).1);
+        }
+        sql
+    }
 }
 
 const JOINS: &[Projection] = &[Projection::Account, Projection::Membership];
@@ -196,29 +294,22 @@ impl View for MembersByRole {
     type Row = Row;
 
     async fn fetch(&self, _: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
-        let (rank, id) = self.listing.from().copied().unzip();
-        let fetched = match self.listing.direction() {
-            Direction::Forward => members!(
-                at,
-                "and m.status = 'member'
-                    and (m.rank, m.account_id)
-                        < (coalesce($5, 32767::smallint), coalesce($6, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-                order by m.rank desc, m.account_id desc limit $7";
-                self.community, rank, id, self.listing.rows()
-            ),
-            Direction::Backward => members!(
-                at,
-                "and m.status = 'member' and (m.rank, m.account_id) > ($5, $6)
-                order by m.rank, m.account_id limit $7";
-                self.community, rank, id, self.listing.rows()
-            ),
+        let (beyond, order) = match self.listing.direction() {
+            Direction::Forward => ("<", "m.rank desc, m.account_id desc"),
+            Direction::Backward => (">", "m.rank, m.account_id"),
         };
-        Ok(fetched?)
+        let mut sql = self.of.select(at);
+        if let Some((rank, id)) = self.listing.from() {
+            sql.push(format_args!(" and (m.rank, m.account_id) {beyond} (")).push_bind(*rank);
+            sql.push(", ").push_bind(*id).push(")");
+        }
+        sql.push(format_args!(" order by {order} limit ")).push_bind(self.listing.rows());
+        Ok(sql.build_query_as().fetch_all(&mut *at.connection).await?)
     }
 
     fn page(&self, audience: &Audience, rows: Vec<Row>) -> Result<Page, Problem> {
         let paged = self.listing.page(rows, |row| (row.rank, row.account_id));
-        let shows = shows(self.community, &paged.rows);
+        let shows = shows(self.of.community, &paged.rows);
         let (list, links) = paged.list(|row| row.into_body(*audience));
         Ok(Page::new(0, &list, shows).with_links(links))
     }
@@ -231,31 +322,26 @@ impl View for MembersByName {
     type Row = Row;
 
     async fn fetch(&self, _: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
-        let (name, id) = self.listing.from().map(|(name, id)| (name.as_str(), *id)).unzip();
-        let fetched = match self.listing.direction() {
-            Direction::Forward => members!(
-                at,
-                "and m.status = 'member' and lower(a.username) >= coalesce($5, '')
-                    and (lower(a.username), m.account_id)
-                        > (coalesce($5, ''), coalesce($6, '00000000-0000-0000-0000-000000000000'::uuid))
-                order by lower(a.username), m.account_id limit $7";
-                self.community, name, id, self.listing.rows()
-            ),
-            Direction::Backward => members!(
-                at,
-                "and m.status = 'member' and lower(a.username) <= $5
-                    and (lower(a.username), m.account_id) < ($5, $6)
-                order by lower(a.username) desc, m.account_id desc limit $7";
-                self.community, name, id, self.listing.rows()
-            ),
+        let (beyond, order) = match self.listing.direction() {
+            Direction::Forward => (">", "lower(a.username), m.account_id"),
+            Direction::Backward => ("<", "lower(a.username) desc, m.account_id desc"),
         };
-        Ok(fetched?)
+        let mut sql = self.of.select(at);
+        sql.push(" and a.username is not null");
+        if let Some((name, id)) = self.listing.from() {
+            // By itself the first part leads to the index.
+            sql.push(format_args!(" and lower(a.username) {beyond}= ")).push_bind(name.clone());
+            sql.push(format_args!(" and (lower(a.username), m.account_id) {beyond} (")).push_bind(name.clone());
+            sql.push(", ").push_bind(*id).push(")");
+        }
+        sql.push(format_args!(" order by {order} limit ")).push_bind(self.listing.rows());
+        Ok(sql.build_query_as().fetch_all(&mut *at.connection).await?)
     }
 
     fn page(&self, audience: &Audience, rows: Vec<Row>) -> Result<Page, Problem> {
         let paged = self.listing.page(rows, |row| (row.folded_username.clone().unwrap_or_default(), row.account_id));
         // Any account's new name may bring it to this page.
-        let shows = shows(self.community, &paged.rows).and_any(Projection::Account);
+        let shows = shows(self.of.community, &paged.rows).and_any(Projection::Account);
         let (list, links) = paged.list(|row| row.into_body(*audience));
         Ok(Page::new(0, &list, shows).with_links(links))
     }
@@ -268,12 +354,12 @@ impl View for Membership {
     type Row = Row;
 
     async fn fetch(&self, audience: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
-        let fetched = members!(
-            at,
-            "and m.account_id = $5 and (m.status = 'member' or $6)";
-            self.community, self.account.0, audience.sees_withheld()
-        );
-        Ok(fetched?)
+        let mut sql = select(at, self.community);
+        sql.push(" and m.account_id = ").push_bind(self.account.0);
+        if !audience.sees_withheld() {
+            sql.push(Status::Joined.condition());
+        }
+        Ok(sql.build_query_as().fetch_all(&mut *at.connection).await?)
     }
 
     fn page(&self, audience: &Audience, rows: Vec<Row>) -> Result<Page, Problem> {
@@ -291,6 +377,8 @@ fn shows(community: CommunityId, rows: &[Row]) -> Shows {
     let mut shows = Shows::of(Projection::Membership, community);
     for row in rows {
         shows.account(Some(row.account_id));
+        shows.over(row.banned_until);
+        shows.over(row.silenced_until);
     }
     shows
 }
@@ -306,8 +394,8 @@ impl Row {
         });
         Member {
             account: AccountCard { id: self.account_id, username: self.username, display_name: self.display_name },
+            role: (self.status == "member").then(|| named(&self.role).unwrap_or_default()),
             status: self.status,
-            role: named(&self.role).unwrap_or_default(),
             joined_at: self.joined_at,
             version: self.version,
             sanctions,

@@ -71,7 +71,10 @@ impl Default for Acts {
 #[utoipa::path(
     get, path = "/v2/communities/{c}/moderation-log", tag = "moderation", operation_id = "moderation_log",
     params(("c" = String, Path, description = "The community's id or slug.", example = "french-meta"), Acts),
-    responses((status = 200, description = "A page of it.", body = List<Act>)),
+    responses(
+        (status = 200, description = "A page of it.", body = List<Act>),
+        (status = 403, description = "It is for moderators."),
+    ),
 )]
 pub(crate) async fn list(
     InModeration { community, reading }: InModeration,

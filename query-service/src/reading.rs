@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use bytes::Bytes;
+use chrono::Utc;
 use events::{AccountId, HistoryId, Position, PositionToken, Shard, ThreadId};
 use platform::problem::Problem;
 use serde::Serialize;
@@ -162,7 +163,9 @@ impl<S: Send + Sync> Reading<S> {
                 positions.push(PositionToken { history, shard, position: changes.noted(V::JOINS, shard) });
             }
         }
-        let current = history == changes.history() && changes.stamps.unchanged_since(entry.born, &entry.tags);
+        let current = history == changes.history()
+            && changes.stamps.unchanged_since(entry.born, &entry.tags)
+            && entry.until.is_none_or(|until| Utc::now() < until);
         for token in &mut positions {
             let read = entry.reflects.in_shard(token.shard);
             token.position = if current { token.position.max(read) } else { read };
@@ -207,6 +210,7 @@ impl<S: Send + Sync> Reading<S> {
             tags: self.tags(page.shows.tags, V::JOINS, &sight.clone().into()),
             communities: communities.into(),
             posts: page.shows.posts.into(),
+            until: page.shows.until,
         })
     }
 

@@ -20,7 +20,7 @@ use crate::{
     failure::Failure,
     projection::Projection,
     view::{Page, Reflects, Shows, Snapshot, View},
-    visibility::{Audience, InThread, Refusal},
+    visibility::{Audience, DeletedBy, InThread, Refusal},
 };
 
 /// A thread.
@@ -39,7 +39,8 @@ pub(crate) struct Thread {
     opening_post_id: Uuid,
     /// The newest post that can be seen: the opening post where there is no other.
     last_post: LastPost,
-    /// Posts that can be seen, without the opening post.
+    /// Posts that can be seen, which are neither deleted nor hidden, without the opening post. The thread's page shows the
+    /// others too, as place-holders that say so.
     replies: i32,
     /// The opening post's: `up` and `like` count 1, `down` -1.
     score: i32,
@@ -49,9 +50,11 @@ pub(crate) struct Thread {
     pinned_until: Option<DateTime<Utc>>,
     /// Takes no replies but moderators'.
     locked: bool,
-    /// Shown to moderators only.
+    /// Shown to those who may restore it: moderators, and its author where it deleted it itself.
     deleted: bool,
-    /// The accepted answer.
+    /// Null where it is not deleted.
+    deleted_by: Option<DeletedBy>,
+    /// The accepted answer; null where there is none that can be seen.
     answer_id: Option<Uuid>,
     /// For `If-Match` of commands to it.
     version: i64,
@@ -69,7 +72,8 @@ pub(crate) struct LastPost {
 
 /// A thread by itself
 ///
-/// Its posts are at `/v2/threads/{id}/posts`.
+/// Its posts are at `/v2/threads/{id}/posts`. A deleted one, with its posts, is there for those who may restore it:
+/// moderators, and its author where it deleted it itself.
 #[utoipa::path(
     get, path = "/v2/threads/{id}", tag = "threads", operation_id = "threads_show",
     params(("id" = Uuid, Path, description = "Its id.")),
@@ -115,6 +119,7 @@ pub(crate) struct Row {
     pinned_until: Option<DateTime<Utc>>,
     locked: bool,
     deleted: bool,
+    deleted_by: Option<String>,
     answer_id: Option<Uuid>,
     version: i64,
 }
@@ -124,7 +129,7 @@ const SELECT: &str = "select r.positions, t.thread_id, t.community_id, c.slug as
     t.author_id, a.username as author_username, a.display_name as author_display_name, t.opening_post_id, t.created_at,
     t.last_post_id, t.last_post_at, t.last_author_id, l.username as last_author_username,
     l.display_name as last_author_display_name, t.replies, t.score, t.hot, t.pinned, t.pinned_until, t.locked,
-    t.deleted, t.answer_id, t.version
+    t.deleted, t.deleted_by, t.answer_id, t.version
 from reflected(";
 
 /// What names the things that a thread shows.
@@ -208,6 +213,7 @@ impl Row {
             pinned_until: self.pinned_until,
             locked: self.locked,
             deleted: self.deleted,
+            deleted_by: DeletedBy::of(self.deleted, self.deleted_by.as_deref()),
             answer_id: self.answer_id,
             version: self.version,
         }

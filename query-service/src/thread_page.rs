@@ -14,18 +14,15 @@ pub(crate) use post::{Post, PostPage, Reactions, Row as PostRow, select_posts};
 pub(crate) use replies::Replies;
 pub(crate) use revisions::RevisionList;
 
-use axum::{http::StatusCode, response::Response};
+use axum::response::Response;
 use garde::Validate;
-use platform::{
-    extract::Query,
-    problem::{FieldError, Problem},
-};
+use platform::{extract::Query, problem::Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::{
-    listing::{LONGEST_PAGE, PAGE},
+    listing::{self, LONGEST_PAGE, PAGE},
     reaction::Mine,
     visibility::InThread,
 };
@@ -82,16 +79,16 @@ pub(crate) struct Page {
     /// each post and tells how many `more` there are.
     #[garde(skip)]
     #[param(inline)]
-    sort: Sort,
+    sort: Option<Sort>,
     /// With `view=tree`: only what is below this post.
     #[garde(skip)]
     parent: Option<Uuid>,
-    /// With `sort=best`: children shown of each post below the first level, up to 20.
-    #[garde(range(max = best::MOST_CHILDREN))]
-    children: u32,
-    /// With `sort=best`: levels shown, 1 to 12.
-    #[garde(range(min = 1, max = best::MOST_LEVELS))]
-    levels: u32,
+    /// With `sort=best`: children shown of each post below the first level, up to 20; 3 unless told.
+    #[garde(inner(range(max = best::MOST_CHILDREN)))]
+    children: Option<u32>,
+    /// With `sort=best`: levels shown, 1 to 12; 3 unless told.
+    #[garde(inner(range(min = 1, max = best::MOST_LEVELS)))]
+    levels: Option<u32>,
     /// Posts on a page, 1 to 100; with `sort=best`, on its first level.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
     limit: u32,
@@ -105,10 +102,10 @@ impl Default for Page {
         Self {
             view: Layout::default(),
             from: None,
-            sort: Sort::default(),
+            sort: None,
             parent: None,
-            children: best::CHILDREN,
-            levels: best::LEVELS,
+            children: None,
+            levels: None,
             limit: PAGE,
             cursor: None,
         }
@@ -117,8 +114,8 @@ impl Default for Page {
 
 /// The posts of a thread
 ///
-/// Deleted posts keep their place without their text, hidden ones show it to moderators only. `mine` tells a reader who
-/// is logged in its own reactions.
+/// Deleted posts keep their place without their text, hidden ones show it to moderators only; neither count as replies.
+/// `mine` tells a reader who is logged in its own reactions.
 #[utoipa::path(
     get, path = "/v2/threads/{id}/posts", tag = "posts", operation_id = "posts_list",
     params(("id" = Uuid, Path, description = "The thread's id."), Page),
@@ -131,13 +128,14 @@ pub(crate) async fn list(
     page.check()?;
     let Page { from, parent, children, levels, limit, .. } = page;
     let cursor = page.cursor.as_deref();
-    match (page.view, page.sort) {
+    match (page.view, page.sort.unwrap_or_default()) {
         (Layout::Flat, _) => reading.show_posts(thread, Flat::new(thread, from, limit, cursor)?).await,
         (Layout::Tree, Sort::Oldest) => {
             reading.show_posts(thread, OldestFirst::new(thread, parent, limit, cursor)?).await
         }
         (Layout::Tree, Sort::Best) => {
-            let shape = best::Shape { children, levels };
+            let shape =
+                best::Shape { children: children.unwrap_or(best::CHILDREN), levels: levels.unwrap_or(best::LEVELS) };
             reading.show_posts(thread, BestFirst::new(thread, parent, shape, limit, cursor)?).await
         }
     }
@@ -146,16 +144,17 @@ pub(crate) async fn list(
 impl Page {
     /// Refuses what says nothing in the layout asked for: a client that sends it expects something else.
     fn check(&self) -> Result<(), Problem> {
-        let wrong = match (self.view, self.from, self.parent) {
-            (Layout::Tree, Some(_), _) => Some(("?from", "goes with view=flat only")),
-            (Layout::Flat, Some(_), _) if self.cursor.is_some() => Some(("?from", "does not go with a cursor")),
-            (Layout::Flat, _, Some(_)) => Some(("?parent", "goes with view=tree only")),
-            _ => None,
-        };
-        let Some((pointer, words)) = wrong else { return Ok(()) };
-        let error = FieldError::new(pointer, "does_not_apply", words);
-        Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-value", format_args!("{pointer} {words}."))
-            .with_errors(vec![error]))
+        let (flat, best) = (self.view == Layout::Flat, self.sort == Some(Sort::Best));
+        let refused = [
+            ("?from", "goes with view=flat only", self.from.is_some() && !flat),
+            ("?from", "does not go with a cursor", self.from.is_some() && flat && self.cursor.is_some()),
+            ("?parent", "goes with view=tree only", self.parent.is_some() && flat),
+            ("?sort", "goes with view=tree only", self.sort.is_some() && flat),
+            ("?children", "goes with view=tree and sort=best only", self.children.is_some() && (flat || !best)),
+            ("?levels", "goes with view=tree and sort=best only", self.levels.is_some() && (flat || !best)),
+        ];
+        let refused = refused.into_iter().filter(|(.., applies)| *applies);
+        listing::does_not_apply(refused.map(|(pointer, words, _)| (pointer, words)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use chrono::{DateTime, Utc};
 use events::{AccountId, CommunityId, Position, PostId, Shard};
 use platform::problem::Problem;
 use serde::Serialize;
@@ -152,6 +153,8 @@ pub(crate) struct Shows {
     pub(crate) communities: Vec<CommunityId>,
     /// The posts that a reader's own reactions may stand beside.
     pub(crate) posts: Vec<PostId>,
+    /// When it changes by itself: something that it shows is over then.
+    pub(crate) until: Option<DateTime<Utc>>,
 }
 
 impl Shows {
@@ -170,6 +173,11 @@ impl Shows {
     pub(crate) fn and_any(mut self, projection: Projection) -> Self {
         self.tags.push(Tag::Any(projection));
         self
+    }
+
+    /// Something that it shows is over at a time, if that is set.
+    pub(crate) fn over(&mut self, at: Option<DateTime<Utc>>) {
+        self.until = self.until.into_iter().chain(at).min();
     }
 
     /// Adds an account's name, which belongs to the account's own shard.

@@ -11,7 +11,7 @@ mod extract;
 mod facts;
 
 pub(crate) use extract::{
-    AtMember, AtPost, BelowPost, Everywhere, InCategory, InCommunity, InModeration, InThread, OfAccount,
+    AtCommunity, AtMember, AtPost, BelowPost, Everywhere, InCategory, InCommunity, InModeration, InThread, OfAccount,
 };
 pub(crate) use facts::{AskFacts, AskPrivate, Facts, Question, Subject};
 
@@ -20,8 +20,10 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use events::{AccountId, CategoryId, CommunityId, ThreadId, community::Visibility, membership::Role};
 use platform::{identity::Identity, problem::Problem};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::reading::Request;
+use crate::{projection::named, reading::Request};
 
 /// Whoever asks: a guest has no account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +113,37 @@ impl Horizon {
 struct Admitted {
     community: CommunityId,
     audience: Audience,
-    /// What the reader is there; none for a guest.
-    role: Option<Role>,
+}
+
+/// What a reader is to a community, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Standing {
+    /// Belongs to it.
+    Member,
+    /// Was invited, and has not joined.
+    Invited,
+    /// May not take part, member or not.
+    Banned,
+    /// None of these.
+    None,
+}
+
+/// Who deleted a thread, which says who may restore it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DeletedBy {
+    /// Its author, who restores it too.
+    Author,
+    /// A moderator: only moderators restore it.
+    Moderator,
+}
+
+impl DeletedBy {
+    /// What the rows say: a word that this release does not know is nothing that an author may restore.
+    pub(crate) fn of(deleted: bool, by: Option<&str>) -> Option<Self> {
+        deleted.then(|| by.and_then(named).unwrap_or(Self::Moderator))
+    }
 }
 
 /// Why a read is refused.
@@ -166,7 +197,27 @@ impl Reader {
         }
         let moderates = self.operator || role >= Some(Role::Moderator);
         let audience = Audience(if moderates { Who::Moderators } else { Who::Readers });
-        Ok(Admitted { community, audience, role })
+        Ok(Admitted { community, audience })
+    }
+
+    /// Whether the reader sees a community's own page: who is invited sees to what, before it joins.
+    fn at_community(self, facts: &Facts) -> Result<Admitted, Refusal> {
+        match (self.in_community(facts), facts.community) {
+            (Err(_), Some(community)) if facts.is_invited() => {
+                Ok(Admitted { community, audience: Audience(Who::Readers) })
+            }
+            (admitted, _) => admitted,
+        }
+    }
+
+    /// What the reader sees of the membership of `account`: its own shows more, and shows an invitation.
+    fn at_member(self, facts: &Facts, account: AccountId) -> Result<Admitted, Refusal> {
+        if self.account != Some(account) {
+            return self.in_community(facts);
+        }
+        let Admitted { community, audience } = self.at_community(facts)?;
+        let audience = if audience.moderates() { audience } else { Audience(Who::Oneself(account)) };
+        Ok(Admitted { community, audience })
     }
 
     fn in_moderation(self, facts: &Facts) -> Result<Admitted, Refusal> {
@@ -183,14 +234,20 @@ impl Reader {
         Ok((category, self.in_community(facts).map_err(|_| Refusal::CategoryNotFound)?))
     }
 
-    /// A deleted thread is there for moderators only.
+    /// A deleted thread is there for those who may restore it: moderators, and its author where it deleted it itself.
     fn in_thread(self, facts: &Facts) -> Result<(ThreadId, Admitted), Refusal> {
         let thread = facts.thread.ok_or(Refusal::ThreadNotFound)?;
         let admitted = self.in_community(facts).map_err(|_| Refusal::ThreadNotFound)?;
-        if facts.thread_deleted && !admitted.audience.moderates() {
+        if facts.thread_deleted.is_some() && !admitted.audience.moderates() && !self.withdrew(facts) {
             return Err(Refusal::ThreadNotFound);
         }
         Ok((thread, admitted))
+    }
+
+    /// Whether the reader deleted the thread, and may restore it.
+    fn withdrew(self, facts: &Facts) -> bool {
+        let its_author = self.account.is_some() && self.account == facts.thread_author;
+        its_author && facts.thread_deleted == Some(DeletedBy::Author) && !facts.banned
     }
 
     /// What is around a post, as everybody sees it.
@@ -227,20 +284,25 @@ impl Request {
     }
 }
 
-impl Admitted {
-    /// As [`Self::audience`], where what is at hand is about `account`: it sees its own, others do not.
-    fn about(&self, account: AccountId, reader: Reader) -> Audience {
-        match reader.account {
-            Some(oneself) if oneself == account && !self.audience.moderates() => Audience(Who::Oneself(oneself)),
-            _ => self.audience,
-        }
-    }
-}
-
 impl Facts {
     /// What the reader is in the community. A ban leaves nothing of it.
     fn role_that_counts(&self) -> Option<Role> {
         self.role.filter(|_| !self.banned)
+    }
+
+    /// Invited, and may come.
+    fn is_invited(&self) -> bool {
+        self.invited && !self.banned && self.visibility.is_some()
+    }
+
+    /// What the reader is to the community, in a word.
+    fn standing(&self) -> Standing {
+        match self.role {
+            _ if self.banned => Standing::Banned,
+            Some(_) => Standing::Member,
+            None if self.invited => Standing::Invited,
+            None => Standing::None,
+        }
     }
 }
 

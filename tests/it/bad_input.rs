@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use agora_tests::forum::{Person, TestForum};
+use agora_tests::forum::{Person, TestForum, text};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
@@ -192,6 +193,83 @@ async fn a_path_or_query_that_does_not_fit_is_refused_where_it_does_not() {
     ada.refused(Method::DELETE, &reason, Value::Null, (422, "invalid-value")).await;
     ada.refused(Method::DELETE, &format!("/v2/threads/{thread}?because=x"), Value::Null, (400, "malformed-request"))
         .await;
+    forum.stop().await;
+}
+
+/// Cursors as no list of ours gives them, made of one that it gave: each part of its key replaced by what is too much
+/// for somebody.
+fn forged(cursor: &str) -> Vec<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).expect("base64");
+    // Version, direction, and the list's mark.
+    let (head, key) = bytes.split_at(10);
+    let key: Value = serde_json::from_slice(key).expect("JSON");
+    let parts = key.as_array().cloned().unwrap_or_else(|| vec![key.clone()]);
+    let mut forged = Vec::new();
+    for (index, direction) in (0..parts.len()).flat_map(|index| [(index, 0), (index, 1)]) {
+        for much in [
+            json!(i64::MIN),
+            json!(i64::MAX),
+            json!(-8_334_601_228_800_000_000_i64),
+            json!(i32::MAX),
+            json!(i32::MIN),
+            json!("a\0b"),
+            json!("+262142-12-31T23:59:59Z"),
+            json!([i32::MAX]),
+            Value::Null,
+        ] {
+            let mut parts = parts.clone();
+            parts[index] = much;
+            let key = if key.is_array() { Value::Array(parts) } else { parts.remove(0) };
+            let bytes = [&head[..1], &[direction], &head[2..], key.to_string().as_bytes()].concat();
+            forged.push(URL_SAFE_NO_PAD.encode(bytes));
+        }
+    }
+    forged
+}
+
+#[tokio::test]
+async fn a_forged_cursor_is_refused_or_leads_to_another_place_of_its_list() {
+    let forum = TestForum::start().await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    let tea = forum.community(&ada, "tea").await;
+    bob.put("/v2/communities/tea/members/me", &json!({})).await.expect(200);
+    ada.catch_up(&bob);
+    forum.community(&ada, "mate").await;
+    let tagged = json!({"title": "x", "body": "x", "category_id": tea.category, "tags": ["a", "b"]});
+    ada.post("/v2/communities/tea/threads", &tagged).await.expect(201);
+    let (thread, opening) = ada.thread(&tea, "Talk").await;
+    for _ in 0..2 {
+        ada.reply(&thread, "more").await;
+    }
+    let edit = json!({"body": "x", "base_revision": 1});
+    ada.patch(&format!("/v2/posts/{opening}"), &edit).await.expect(200);
+    let news = json!({"slug": "news", "name": "News"});
+    ada.post("/v2/communities/tea/categories", &news).await.expect(201);
+    let mut lists = vec![
+        "/v2/accounts/ada/posts?".to_owned(),
+        "/v2/accounts/ada/threads?".to_owned(),
+        "/v2/communities/tea/moderation-log?".to_owned(),
+        "/v2/communities/tea/tags?".to_owned(),
+        format!("/v2/posts/{opening}/revisions?"),
+        format!("/v2/posts/{opening}/replies?"),
+        format!("/v2/posts/{opening}/replies?sort=best&"),
+        format!("/v2/threads/{thread}/posts?"),
+        format!("/v2/threads/{thread}/posts?view=tree&"),
+        format!("/v2/threads/{thread}/posts?view=tree&sort=best&"),
+    ];
+    lists.extend(["active", "new", "hot", "top", "replies"].map(|s| format!("/v2/communities/tea/threads?sort={s}&")));
+    lists.extend(["role", "name"].map(|sort| format!("/v2/communities/tea/members?sort={sort}&")));
+    lists.extend(["activity", "new", "name"].map(|sort| format!("/v2/communities?sort={sort}&")));
+    for list in lists {
+        let page = ada.get(&format!("{list}limit=1")).await.expect(200);
+        for cursor in forged(&text(&page["next"])) {
+            let answer = ada.get(&format!("{list}limit=1&cursor={cursor}")).await;
+            if answer.status != 200 {
+                let problem = answer.expect_problem(400, "malformed-request");
+                assert_eq!(problem["errors"][0]["code"], "malformed_cursor", "{list}{cursor}");
+            }
+        }
+    }
     forum.stop().await;
 }
 

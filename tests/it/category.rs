@@ -115,6 +115,16 @@ async fn an_archived_category_is_read_only_with_all_below_it() {
     let (thread, opening) = bob.thread(&tea, "Old").await;
     let reply = ada.reply(&thread, "An answer").await;
     ada.delete(&format!("/v2/categories/{top}")).await.expect(200);
+    let shown = async |id: &str| {
+        let shown = ada.get(&format!("/v2/categories/{id}")).await.expect(200);
+        (shown["archived"].clone(), shown["read_only"].clone())
+    };
+    assert_eq!(shown(&general).await, (json!(false), json!(false)));
+    assert_eq!(shown(&top).await, (json!(true), json!(true)));
+    assert_eq!(shown(&tea.category).await, (json!(false), json!(true)));
+    let tree = ada.get("/v2/communities/tea/categories").await.expect(200);
+    let top = tree["items"].as_array().expect("items").iter().find(|it| it["slug"] == "top").expect("it is there");
+    assert_eq!((&top["read_only"], &top["children"][0]["read_only"]), (&json!(true), &json!(true)));
 
     let archived = (422, "category-archived");
     let new = json!({"title": "New", "body": "New.", "category_id": tea.category});

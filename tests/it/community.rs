@@ -31,7 +31,7 @@ async fn a_community_is_made_and_its_maker_owns_it() {
     }
     assert_eq!(each(shown["owners"].as_array().expect("owners"), "/username"), ["ada"]);
     assert!(shown.get("mine").is_none(), "a guest is told nothing of itself");
-    assert_eq!(ada.get(&location).await.expect(200)["mine"], json!({"role": "owner"}));
+    assert_eq!(ada.get(&location).await.expect(200)["mine"], json!({"role": "owner", "status": "member"}));
 
     for (same, pointer) in [(json!({"slug": "tea"}), "#/slug"), (json!({"slug": "tea2", "id": made["id"]}), "#/id")] {
         let mut body = same;

@@ -5,8 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agora_tests::{forum::TestForum, postgres::empty_database};
+use agora::stack;
+use agora_tests::{counts::assert_counts_hold, forum::TestForum, postgres::empty_database};
 use platform::db::{self, DatabaseConfig};
+use serde_json::{Value, json};
 use sqlx::{
     PgPool,
     migrate::{Migration, MigrationType, Migrator},
@@ -146,5 +148,38 @@ async fn readiness_follows_the_database() {
     ready(503).await;
     accept(true).await;
     ready(200).await;
+    forum.stop().await;
+}
+
+/// Read tables as the release before left them, in what `0003` changes: columns away, counts as they were counted then.
+const AS_BEFORE_0003: &str = "
+    alter table read.post drop column children;
+    alter table read.thread drop column accepted_id, drop column deleted_by;
+    drop index read.thread_deleted, read.member_invited, read.member_banned, read.member_silenced;
+    delete from read._sqlx_migrations where version >= 3;
+    update read.post p set replies = (select count(*) from read.post c where c.parent_id = p.post_id);
+    update read.thread t set answer_id = (select p.post_id from read.post p where p.deleted limit 1)";
+
+#[tokio::test]
+async fn read_tables_of_an_older_release_are_right_after_their_migration() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Question").await;
+    let answer = ada.reply(&thread, "Answer").await;
+    let path = format!("/v2/threads/{thread}/answer");
+    ada.put(&path, &json!({"post_id": answer})).await.expect(200);
+    ada.delete(&format!("/v2/posts/{answer}")).await.expect(200);
+    assert_counts_hold(&forum).await;
+    let (url, config) = (forum.database_url.clone(), forum.config.clone());
+    let pool = forum.pool.clone();
+    forum.stop().await;
+    sqlx::raw_sql(AS_BEFORE_0003).execute(&pool).await.expect("as it was");
+    stack::migrate(&config).await.expect("migrated");
+    let forum = TestForum::start_on(url, |_| {}).await;
+    assert_counts_hold(&forum).await;
+    let guest = forum.guest();
+    assert_eq!(guest.get(&format!("/v2/posts/{opening}")).await.expect(200)["replies"], 0);
+    assert_eq!(guest.get(&format!("/v2/threads/{thread}")).await.expect(200)["answer_id"], Value::Null);
     forum.stop().await;
 }

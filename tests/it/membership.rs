@@ -1,13 +1,17 @@
 //! Members: joining and leaving, roles, bans and silences.
 
+use std::time::Duration;
+
 use agora_tests::{
     counts::assert_counts_hold,
     forum::{Person, TestForum},
     pages::{each, walk},
 };
+use chrono::Utc;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+const MEMBERS: &str = "/v2/communities/tea/members";
 const LATER: &str = "2999-01-01T00:00:00Z";
 
 fn member(name: &str) -> String {
@@ -202,5 +206,120 @@ async fn members_are_listed_by_role_and_by_name() {
     // Then the newest account first.
     assert_eq!(each(&by_role[2..], "/account/username"), ["Mia", "Eve", "bob", "Zoe"]);
     assert_counts_hold(&forum).await;
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn moderators_list_who_is_invited_banned_and_silenced() {
+    let forum = TestForum::start().await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    let (eve, tom, zoe) = (forum.person("eve").await, forum.person("tom").await, forum.person("zoe").await);
+    forum.community(&ada, "tea").await;
+    join(&[&bob, &tom]).await;
+    give_role(&ada, &bob, "moderator").await;
+    ada.send(Method::PUT, &format!("{}/invitation", member("eve")), None, &[]).await.expect(200);
+    for (name, what) in [("tom", "ban"), ("zoe", "ban"), ("tom", "silence")] {
+        let path = format!("{}/{what}", member(name));
+        ada.put(&path, &json!({"reason": "rude", "until": LATER})).await.expect(200);
+    }
+    for person in [&bob, &eve, &tom, &zoe] {
+        ada.catch_up(person);
+        person.catch_up(&ada);
+    }
+    let listed = async |query: &str| {
+        let items = walk(&ada, &format!("{MEMBERS}?{query}"), 1).await;
+        each(&items, "/account/username")
+    };
+    for sort in ["role", "name"] {
+        let listed = async |query: &str| {
+            let mut names = listed(&format!("sort={sort}&{query}")).await;
+            names.sort_by_key(Value::to_string);
+            names
+        };
+        assert_eq!(listed("status=joined").await, ["ada", "bob", "tom"]);
+        assert_eq!(listed("status=invited").await, ["eve"]);
+        assert_eq!(listed("status=banned").await, ["tom", "zoe"]);
+        assert_eq!(listed("status=silenced").await, ["tom"]);
+        assert_eq!(listed("role=moderator").await, ["bob"]);
+        assert_eq!(listed("status=banned&role=member").await, ["tom"], "zoe is no member");
+        assert_eq!(listed("role=admin").await, Vec::<Value>::new());
+    }
+    for status in ["invited", "banned", "silenced"] {
+        let path = format!("{MEMBERS}?status={status}");
+        bob.get(&path).await.expect(200);
+        eve.refused(Method::GET, &path, Value::Null, (403, "role-required")).await;
+        forum.guest().refused(Method::GET, &path, Value::Null, (401, "unauthenticated")).await;
+    }
+    eve.refused(Method::GET, &format!("{MEMBERS}?status=none"), Value::Null, (400, "malformed-request")).await;
+    let shown = async |name: &str| {
+        let shown = ada.get(&member(name)).await.expect(200);
+        (shown["status"].clone(), shown["role"].clone())
+    };
+    assert_eq!(shown("eve").await, (json!("invited"), Value::Null));
+    assert_eq!(shown("zoe").await, (json!("none"), Value::Null));
+    assert_eq!(shown("tom").await, (json!("member"), json!("member")));
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_invited_to_a_private_community_learns_to_what() {
+    let forum = TestForum::start().await;
+    let (ada, bob, eve) = (forum.person("ada").await, forum.person("bob").await, forum.person("eve").await);
+    let den = forum.community_with(&ada, "den", &json!({"visibility": "private", "description": "Quiet."})).await;
+    let (thread, _) = ada.thread(&den, "Secret").await;
+    let mine = "/v2/communities/den/members/me";
+    bob.catch_up(&ada);
+    bob.refused(Method::GET, mine, Value::Null, (404, "community-not-found")).await;
+    ada.send(Method::PUT, "/v2/communities/den/members/bob/invitation", None, &[]).await.expect(200);
+    bob.catch_up(&ada);
+    eve.catch_up(&ada);
+    let own = bob.get(mine).await.expect(200);
+    assert_eq!((&own["status"], &own["role"]), (&json!("invited"), &Value::Null));
+    let page = bob.get("/v2/communities/den").await.expect(200);
+    assert_eq!((&page["name"], &page["description"]), (&json!("den"), &json!("Quiet.")));
+    assert_eq!(page["mine"], json!({"role": null, "status": "invited"}));
+    // Nothing of what is in it, and nothing for anybody else.
+    for (path, problem) in [
+        ("/v2/communities/den/members/ada".to_owned(), "community-not-found"),
+        ("/v2/communities/den/members".to_owned(), "community-not-found"),
+        ("/v2/communities/den/categories".to_owned(), "community-not-found"),
+        ("/v2/communities/den/threads".to_owned(), "community-not-found"),
+        (format!("/v2/threads/{thread}"), "thread-not-found"),
+    ] {
+        bob.refused(Method::GET, &path, Value::Null, (404, problem)).await;
+    }
+    for path in [mine, "/v2/communities/den", "/v2/communities/den/members/bob"] {
+        eve.refused(Method::GET, path, Value::Null, (404, "community-not-found")).await;
+    }
+    bob.put(mine, &json!({})).await.expect(200);
+    let page = bob.get("/v2/communities/den").await.expect(200);
+    assert_eq!(page["mine"], json!({"role": "member", "status": "member"}));
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn a_sanction_that_is_over_is_not_shown_as_in_force() {
+    let hour = Duration::from_secs(3_600);
+    let forum = TestForum::start_with(|config| config.cache.time_to_live = hour).await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    forum.community(&ada, "tea").await;
+    join(&[&bob]).await;
+    let over = Utc::now() + Duration::from_millis(1_500);
+    for what in ["ban", "silence"] {
+        let path = format!("{}/{what}", member("bob"));
+        ada.put(&path, &json!({"reason": "rude", "until": over})).await.expect(200);
+    }
+    // Kept in the cache while it is in force.
+    ada.get(&member("bob")).await.expect(200);
+    ada.get(&format!("{MEMBERS}?status=banned")).await.expect(200);
+    tokio::time::sleep((over - Utc::now()).to_std().unwrap_or_default()).await;
+    let none = json!({
+        "banned": false, "banned_until": null, "ban_reason": null, "silenced_until": null, "silence_reason": null,
+    });
+    assert_eq!(ada.get(&member("bob")).await.expect(200)["sanctions"], none);
+    for status in ["banned", "silenced"] {
+        let path = format!("{MEMBERS}?status={status}");
+        assert_eq!(ada.get(&path).await.expect(200)["items"], json!([]), "{status}");
+    }
     forum.stop().await;
 }

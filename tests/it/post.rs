@@ -136,6 +136,7 @@ async fn a_deleted_post_keeps_its_place_and_its_replies() {
         assert_eq!(page["items"][2]["id"], json!(reply));
         let head = eve.get(&format!("/v2/threads/{thread}")).await.expect(200);
         assert_eq!(head["replies"], 1, "as many as can be seen");
+        assert_eq!((&page["items"][0]["replies"], &page["items"][1]["replies"]), (&json!(0), &json!(1)), "here too");
         bob.refused(Method::PATCH, &path, json!({"body": "x", "base_revision": 1}), (422, "post-deleted")).await;
         assert_counts_hold(&forum).await;
         let restore = format!("{path}/restore");
@@ -240,13 +241,19 @@ async fn a_thread_is_shown_flat_and_as_a_tree() {
     assert_eq!(each(&replies, "/number"), [2, 3, 4]);
     let best = walk(&ada, &format!("/v2/posts/{opening}/replies?sort=best"), 2).await;
     assert_eq!(each(&best, "/number"), [4, 3, 2]);
-    for wrong in [
-        "view=flat&parent=".to_owned() + &opening,
-        "view=tree&from=2".to_owned(),
-        "from=0".to_owned(),
-        "children=21&view=tree".to_owned(),
+    for (wrong, pointers) in [
+        (format!("view=flat&parent={opening}"), &["?parent"][..]),
+        ("view=tree&from=2".to_owned(), &["?from"]),
+        ("from=0".to_owned(), &["?from"]),
+        ("children=21&view=tree&sort=best".to_owned(), &["?children"]),
+        ("sort=best&children=2&levels=2".to_owned(), &["?sort", "?children", "?levels"]),
+        ("sort=oldest".to_owned(), &["?sort"]),
+        ("view=tree&levels=2".to_owned(), &["?levels"]),
+        ("view=tree&sort=oldest&children=2".to_owned(), &["?children"]),
     ] {
-        ada.refused(Method::GET, &format!("{path}?{wrong}"), Value::Null, (422, "invalid-value")).await;
+        let path = format!("{path}?{wrong}");
+        let problem = ada.refused(Method::GET, &path, Value::Null, (422, "invalid-value")).await;
+        assert_eq!(each(problem["errors"].as_array().expect("errors"), "/pointer"), pointers, "{wrong}");
     }
     let stranger = format!("{path}?view=tree&parent={}", Uuid::now_v7());
     ada.refused(Method::GET, &stranger, Value::Null, (404, "post-not-found")).await;
@@ -289,5 +296,39 @@ async fn the_best_first_tree_tells_how_many_more_there_are_and_leads_to_them() {
     let elsewhere = format!("{path}&parent={}&cursor={}", posts[1], text(&more(&none, 4)["cursor"]));
     let problem = ada.refused(Method::GET, &elsewhere, Value::Null, (400, "malformed-request")).await;
     assert_eq!(problem["errors"][0]["code"], "foreign_cursor");
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn more_counts_what_can_be_seen_and_leads_to_the_place_holders_too() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Tree").await;
+    let mut replies = Vec::new();
+    for n in 2..=7 {
+        replies.push(below(&ada, &opening, &format!("post {n}")).await);
+    }
+    let answer = below(&ada, &replies[5], "below the last, which goes").await;
+    for gone in [0, 3, 5] {
+        ada.delete(&format!("/v2/posts/{}", replies[gone])).await.expect(200);
+    }
+    ada.put(&format!("/v2/posts/{}/hide", replies[4]), &json!({})).await.expect(200);
+    let path = format!("/v2/threads/{thread}/posts?view=tree&sort=best&limit=2");
+    let mut page = ada.get(&path).await.expect(200);
+    assert_eq!((&page["items"][0]["replies"], &page["items"][0]["more"]["count"]), (&json!(2), &json!(1)));
+    let mut shown = numbers(&page);
+    while let Some(cursor) = page["next"].as_str().map(str::to_owned) {
+        page = ada.get(&format!("{path}&cursor={cursor}")).await.expect(200);
+        shown.extend(numbers(&page));
+    }
+    assert_eq!(shown, [1, 2, 3, 4, 5, 6, 7, 8], "every post once, and what is below a place-holder");
+    // At the place-holders only: nothing to count, and a way to what is below them.
+    let most = ada.get(&format!("/v2/threads/{thread}/posts?view=tree&sort=best&limit=4")).await.expect(200);
+    assert_eq!((numbers(&most), &most["items"][0]["more"]["count"]), (vec![1, 2, 3, 4, 5], &json!(0)));
+    let rest = format!("/v2/threads/{thread}/posts?view=tree&sort=best&limit=4&cursor={}", text(&most["next"]));
+    let rest = ada.get(&rest).await.expect(200);
+    assert_eq!((numbers(&rest), &rest["items"][2]["id"]), (vec![6, 7, 8], &json!(answer)));
+    assert_counts_hold(&forum).await;
     forum.stop().await;
 }

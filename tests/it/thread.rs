@@ -160,6 +160,24 @@ async fn a_thread_has_one_answer_of_its_own() {
     }
     assert_eq!(each(&walk(&bob, &format!("{THREADS}?unanswered=true"), 5).await, "/id"), [json!(other)]);
     assert_eq!(each(&walk(&bob, &format!("{THREADS}?unanswered=false"), 5).await, "/id"), [json!(thread)]);
+    // While it cannot be seen there is none, for anybody; and when it comes back, it is the answer again.
+    let unanswered = async || each(&walk(&bob, &format!("{THREADS}?unanswered=true&sort=new"), 5).await, "/id");
+    let (post, hide) = (format!("/v2/posts/{two}"), format!("/v2/posts/{two}/hide"));
+    for (goes, comes) in [
+        ((Method::PUT, hide.clone()), (Method::DELETE, hide)),
+        ((Method::DELETE, post.clone()), (Method::POST, format!("{post}/restore"))),
+    ] {
+        ada.send(goes.0, &goes.1, None, &[]).await.expect(200);
+        bob.catch_up(&ada);
+        assert_eq!((shown(&bob, &thread).await["answer_id"].clone(), accepted().await), (Value::Null, Vec::new()));
+        assert_eq!(bob.get(&post).await.expect(200)["accepted"], false);
+        assert_eq!(unanswered().await, [json!(other), json!(thread)]);
+        assert_counts_hold(&forum).await;
+        ada.send(comes.0, &comes.1, None, &[]).await.expect(200);
+        bob.catch_up(&ada);
+        assert_eq!(shown(&bob, &thread).await["answer_id"], json!(two));
+        assert_eq!((accepted().await, unanswered().await), (vec![json!(two)], vec![json!(other)]));
+    }
     bob.delete(&path).await.expect(200);
     assert_eq!((shown(&bob, &thread).await["answer_id"].clone(), accepted().await), (Value::Null, Vec::new()));
     forum.stop().await;
@@ -174,9 +192,11 @@ async fn a_deleted_thread_is_there_for_moderators_and_comes_back_whole() {
     let reply = eve.reply(&thread, "Here").await;
     let path = format!("/v2/threads/{thread}");
     eve.refused(Method::DELETE, &path, Value::Null, (403, "not-author")).await;
-    for (by, restored_by_author) in [(&bob, true), (&ada, false)] {
+    for (by, whose) in [(&bob, "author"), (&ada, "moderator")] {
+        let restored_by_author = whose == "author";
         by.delete(&format!("{path}?reason=wrong%20place")).await.expect(200);
         eve.catch_up(by);
+        ada.catch_up(by);
         for (path, problem) in [
             (path.clone(), "thread-not-found"),
             (format!("{path}/posts"), "thread-not-found"),
@@ -186,7 +206,21 @@ async fn a_deleted_thread_is_there_for_moderators_and_comes_back_whole() {
             eve.refused(Method::GET, &path, Value::Null, (404, problem)).await;
         }
         eve.refused(Method::POST, &format!("{path}/posts"), json!({"body": "late"}), (422, "thread-deleted")).await;
-        assert!(walk(&eve, THREADS, 5).await.is_empty());
+        // Who may restore it reads it, and nobody else.
+        bob.catch_up(by);
+        for path in [path.clone(), format!("{path}/posts"), format!("/v2/posts/{reply}")] {
+            let status = if restored_by_author { 200 } else { 404 };
+            bob.get(&path).await.expect_status(status);
+        }
+        for reader in [&ada, &bob, &eve] {
+            assert!(walk(reader, THREADS, 5).await.is_empty());
+        }
+        let deleted = format!("{THREADS}?deleted=true");
+        let found = walk(&ada, &deleted, 5).await;
+        assert_eq!(each(&found, "/id"), [json!(thread)]);
+        assert_eq!((&found[0]["deleted"], &found[0]["deleted_by"]), (&json!(true), &json!(whose)));
+        bob.refused(Method::GET, &deleted, Value::Null, (403, "role-required")).await;
+        forum.guest().refused(Method::GET, &deleted, Value::Null, (401, "unauthenticated")).await;
         assert_eq!(eve.get("/v2/accounts/eve").await.expect(200)["posts"], 0);
         assert_eq!(ada.get_after(by, &path).await.expect(200)["deleted"], true);
         let restore = format!("{path}/restore");
@@ -262,6 +296,16 @@ async fn threads_are_listed_in_five_orders_and_filtered() {
     let tags = walk(&ada, "/v2/communities/tea/tags", 1).await;
     assert_eq!(tags, [json!({"tag": "cup", "threads": 5}), json!({"tag": "leaf", "threads": 3})]);
     ada.refused(Method::GET, &format!("{THREADS}?category=nowhere"), Value::Null, (404, "category-not-found")).await;
+    for wrong in ["sort=new&period=day", "period=ever"] {
+        let path = format!("{THREADS}?{wrong}");
+        let problem = ada.refused(Method::GET, &path, Value::Null, (422, "invalid-value")).await;
+        assert_eq!(problem["errors"][0]["pointer"], "?period");
+    }
+    for wrong in ["tag", "category"] {
+        let path = format!("{THREADS}?{wrong}=");
+        let problem = ada.refused(Method::GET, &path, Value::Null, (400, "malformed-request")).await;
+        assert_eq!(problem["errors"][0]["pointer"], format!("?{wrong}"));
+    }
     for wrong in ["sort=odd", "unanswered=maybe", "period=hour", "colour=red", "sort=new&sort=top", "limit=x"] {
         ada.refused(Method::GET, &format!("{THREADS}?{wrong}"), Value::Null, (400, "malformed-request")).await;
     }

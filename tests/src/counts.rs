@@ -1,4 +1,4 @@
-//! Counts in a view always equal the rows they count.
+//! Counts in a view always equal the rows they count: what can be seen, which is neither deleted nor hidden.
 
 use sqlx::{PgPool, Row as _};
 
@@ -6,7 +6,7 @@ use crate::forum::TestForum;
 
 /// What the read tables say of each thing, beside what is counted there: rows that differ are wrong. `{visible}` are the
 /// posts that can be seen, of threads that are not deleted.
-const COMPARED: [(&str, &str); 11] = [
+const COMPARED: [(&str, &str); 12] = [
     (
         "thread: replies, last post",
         "select t.thread_id, t.replies, t.last_post_id, n.replies, coalesce(n.last_post_id, t.opening_post_id)
@@ -59,10 +59,19 @@ const COMPARED: [(&str, &str); 11] = [
          where c.members is distinct from n.members",
     ),
     (
-        "post: replies",
-        "select p.post_id, p.replies, n.replies from post p
-         cross join lateral (select count(*) as replies from post c where c.parent_id = p.post_id) n
-         where p.replies <> n.replies",
+        "thread: answer",
+        "select t.thread_id, t.accepted_id, t.answer_id, p.deleted, p.hidden from thread t
+         left join thread_post p on p.post_id = t.accepted_id
+         where t.answer_id is distinct from case when not p.deleted and not p.hidden then t.accepted_id end",
+    ),
+    (
+        "post: replies, children",
+        "select p.post_id, p.replies, p.children, n.* from post p
+         cross join lateral (
+            select count(*) filter (where not c.deleted and not c.hidden) as replies, count(*) as children
+            from post c where c.parent_id = p.post_id
+         ) n
+         where (p.replies, p.children) <> (n.replies, n.children)",
     ),
     (
         "post: reactions, score",

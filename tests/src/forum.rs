@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::{postgres::fresh_database, telemetry};
+use crate::{contract, postgres::fresh_database, telemetry};
 
 /// Everything of Agora, on a free port.
 pub struct TestForum {
@@ -61,8 +61,12 @@ impl TestForum {
 
     /// Starts one that is set up otherwise.
     pub async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::start_on(fresh_database().await, adjust).await
+    }
+
+    /// Starts one on the database of another that has ended.
+    pub async fn start_on(database_url: String, adjust: impl FnOnce(&mut Config)) -> Self {
         telemetry::start();
-        let database_url = fresh_database().await;
         let mut config = Config { identity: identity(), ..Config::default() }.with_database(&database_url);
         config.database.max_connections = 8;
         adjust(&mut config);
@@ -227,7 +231,7 @@ impl<'a> Person<'a> {
         self.send(Method::DELETE, path, None, &[]).await
     }
 
-    /// Any request, with headers of its own.
+    /// Any request, with headers of its own. What is answered must be as the API's description has it.
     pub async fn send(&self, method: Method, path: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> Reply {
         let mut request = self.forum.client.request(method.clone(), format!("{}{path}", self.forum.url));
         if let Some(token) = &self.token {
@@ -253,6 +257,9 @@ impl<'a> Person<'a> {
             remember(&mut self.positions.lock().expect("a lock"), position.to_str().expect("text").to_owned());
         }
         let bytes = response.bytes().await.expect("a body");
+        if let Err(wrong) = contract::check(method.as_str(), path, status, &headers, &bytes) {
+            panic!("{method} {path} is not answered as openapi.json has it: {wrong}");
+        }
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(lossy(&bytes)));
         Reply { status, headers, body, bytes: bytes.to_vec(), what: format!("{method} {path}") }
     }

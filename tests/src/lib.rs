@@ -1,5 +1,6 @@
 //! What the tests stand on: real servers, started once and gone when the test process is.
 
+pub mod contract;
 pub mod counts;
 pub mod forum;
 pub mod kafka;

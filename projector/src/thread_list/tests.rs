@@ -152,6 +152,36 @@ fn a_deleted_thread_takes_everybodys_posts_with_it_and_brings_them_back() {
 }
 
 #[test]
+fn an_answer_is_shown_while_it_can_be_seen() {
+    let mut given = given();
+    let answer = given.reply(given.bob);
+    given.thread(ThreadEvent::AnswerAccepted(AnswerAccepted { post: answer, moderated: false }));
+    assert_eq!(given.row().answer_id, Some(answer.0));
+    given.hide(answer);
+    assert_eq!((given.row().accepted_id, given.row().answer_id), (Some(answer.0), None));
+    given.post(answer, PostEvent::Unhidden(post::Unhidden { thread: given.thread }));
+    assert_eq!(given.row().answer_id, Some(answer.0));
+    given.delete(answer);
+    let better = given.reply(given.ada);
+    given.thread(ThreadEvent::AnswerAccepted(AnswerAccepted { post: better, moderated: false }));
+    given.post(answer, PostEvent::Restored(post::Restored { thread: given.thread, moderated: false }));
+    assert_eq!(given.row().answer_id, Some(better.0), "the other is none any more");
+    given.thread(ThreadEvent::AnswerCleared(thread::AnswerCleared { post: better, moderated: false }));
+    assert_eq!((given.row().accepted_id, given.row().answer_id), (None, None));
+}
+
+#[test]
+fn who_deleted_a_thread_is_known_until_it_is_restored() {
+    let mut given = given();
+    for (moderated, by) in [(false, "author"), (true, "moderator")] {
+        given.thread(ThreadEvent::Deleted(Deleted { reason: None, moderated }));
+        assert_eq!((given.row().deleted, given.row().deleted_by.as_deref()), (true, Some(by)));
+        given.thread(ThreadEvent::Restored(thread::Restored { moderated }));
+        assert_eq!((given.row().deleted, given.row().deleted_by.as_deref()), (false, None));
+    }
+}
+
+#[test]
 fn a_moved_thread_counts_where_it_is() {
     let mut given = given();
     given.reply(given.bob);

@@ -8,16 +8,16 @@ use events::{
 };
 use garde::Validate;
 use platform::{extract::Query, problem::Problem};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{JOIN, JOINS, Row, Thread, select};
 use crate::{
-    cursor::Direction,
+    cursor::{Direction, SortKey},
     failure::Failure,
-    listing::{LONGEST_PAGE, List, Listing, PAGE},
+    listing::{self, LONGEST_PAGE, List, Listing, PAGE},
     projection::Projection,
     view::{Page, Shows, Snapshot, View},
     visibility::{Audience, InCommunity, Refusal},
@@ -88,10 +88,20 @@ impl Sort {
         }
     }
 
+    /// Whether a thread can be sorted by it.
+    fn is_number(self, number: i64) -> bool {
+        match self {
+            Self::Active | Self::New => DateTime::from_timestamp_micros(number).is_some_and(|time| time.is_possible()),
+            Self::Hot => f64::from_bits(number.cast_unsigned()).is_finite(),
+            Self::Top => i32::try_from(number).is_ok(),
+            Self::Replies => i32::try_from(number).is_ok_and(|replies| replies >= 0),
+        }
+    }
+
     /// The same number as the column's type has it.
     fn push_number(self, sql: &mut QueryBuilder<'_, Postgres>, number: i64) {
         match self {
-            // Only a forged cursor says a time that is none.
+            // It [is one](Self::is_number).
             Self::Active | Self::New => sql.push_bind(DateTime::from_timestamp_micros(number).unwrap_or_default()),
             Self::Hot => sql.push_bind(f64::from_bits(number.cast_unsigned())),
             Self::Top | Self::Replies => sql.push_bind(number),
@@ -131,20 +141,25 @@ pub(crate) struct Threads {
     #[garde(skip)]
     #[param(inline)]
     sort: Sort,
-    /// With `sort=top`: only threads started in this time.
+    /// With `sort=top`: only threads started in this time; `ever` unless told.
     #[garde(skip)]
     #[param(inline)]
-    period: Period,
+    period: Option<Period>,
     /// Only threads of this category and those below it: its id, or its slugs from the top, as in `news/local`.
+    #[serde(deserialize_with = "some_text")]
     #[garde(inner(length(chars, max = LONGEST_CATEGORY)))]
     #[param(example = "general")]
     category: Option<String>,
     /// Only threads with this tag.
+    #[serde(deserialize_with = "some_text")]
     #[garde(inner(length(chars, max = TAG_CHARS)))]
     tag: Option<String>,
-    /// `true`: only threads without an accepted answer; `false`: only those with one.
+    /// `true`: only threads without an accepted answer that can be seen; `false`: only those with one.
     #[garde(skip)]
     unanswered: Option<bool>,
+    /// `true`: only deleted threads, for moderators; `false`, as unless told: only those that are not.
+    #[garde(skip)]
+    deleted: bool,
     /// Threads on a page, 1 to 100.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
     limit: u32,
@@ -157,10 +172,11 @@ impl Default for Threads {
     fn default() -> Self {
         Self {
             sort: Sort::default(),
-            period: Period::default(),
+            period: None,
             category: None,
             tag: None,
             unanswered: None,
+            deleted: false,
             limit: PAGE,
             cursor: None,
         }
@@ -169,28 +185,33 @@ impl Default for Threads {
 
 /// The threads of a community
 ///
-/// Pinned ones stand first. Deleted ones are in no list.
+/// Pinned ones stand first. Deleted ones are in no list but the one that moderators ask for.
 #[utoipa::path(
     get, path = "/v2/communities/{c}/threads", tag = "threads", operation_id = "threads_list",
     params(("c" = String, Path, description = "The community's id or slug.", example = "french-meta"), Threads),
-    responses((status = 200, description = "A page of them.", body = List<Thread>)),
+    responses(
+        (status = 200, description = "A page of them.", body = List<Thread>),
+        (status = 403, description = "Deleted ones are for moderators."),
+    ),
 )]
-pub(crate) async fn list(
-    InCommunity { community, reading, .. }: InCommunity,
-    Query(query): Query<Threads>,
-) -> Result<Response, Problem> {
-    let Threads { sort, period, category, tag, unanswered, limit, cursor } = query;
+pub(crate) async fn list(place: InCommunity, Query(query): Query<Threads>) -> Result<Response, Problem> {
+    let Threads { sort, period, category, tag, unanswered, deleted, limit, cursor } = query;
+    let refused = (period.is_some() && sort != Sort::Top).then_some(("?period", "goes with sort=top only"));
+    listing::does_not_apply(refused)?;
+    let InCommunity { community, reading, .. } = if deleted { place.moderated()? } else { place };
     let unanswered_name = unanswered.map(|unanswered| if unanswered { "true" } else { "false" });
-    let period = if sort == Sort::Top { period } else { Period::Ever };
+    let period = period.unwrap_or_default();
     let filters = [
         ("sort", Some(sort.name())),
         ("period", period.interval().map(|_| period.name())),
         ("category", category.as_deref()),
         ("tag", tag.as_deref()),
         ("unanswered", unanswered_name),
+        ("deleted", deleted.then_some("true")),
     ];
     let listing = Listing::new(format!("/v2/communities/{community}/threads"), &filters, limit, cursor.as_deref())?;
-    reading.show(ThreadList { community, sort, period, category, tag, unanswered, listing }).await
+    let listing = listing.of_keys(|(_, number, _)| sort.is_number(*number))?;
+    reading.show(ThreadList { community, sort, period, category, tag, unanswered, deleted, listing }).await
 }
 
 /// One page of one list.
@@ -202,6 +223,7 @@ pub(crate) struct ThreadList {
     category: Option<String>,
     tag: Option<String>,
     unanswered: Option<bool>,
+    deleted: bool,
     listing: Listing<Key>,
 }
 
@@ -246,7 +268,12 @@ impl View for ThreadList {
 impl ThreadList {
     /// Picks the page's threads, by the index of their order.
     fn pick(&self, sql: &mut QueryBuilder<'_, Postgres>, categories: Option<&[Uuid]>) {
-        sql.push("(select * from thread t where not t.deleted and t.community_id = ").push_bind(self.community.0);
+        sql.push(if self.deleted {
+            "(select * from thread t where t.deleted"
+        } else {
+            "(select * from thread t where not t.deleted"
+        });
+        sql.push(" and t.community_id = ").push_bind(self.community.0);
         if let Some(categories) = categories {
             sql.push(" and t.category_id = any(").push_bind(categories.to_vec()).push(")");
         }
@@ -281,6 +308,12 @@ impl ThreadList {
             Direction::Backward => sql.push(format_args!("t.pinned, {column}, t.thread_id")),
         };
     }
+}
+
+/// An empty text names nothing.
+fn some_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() { Err(D::Error::custom("must not be empty")) } else { Ok(Some(text)) }
 }
 
 /// A category, by id or by its slugs from the top, and all that are below it.
@@ -334,6 +367,7 @@ mod tests {
             category: None,
             tag: Some("it's".to_owned()),
             unanswered: Some(true),
+            deleted: false,
             listing: Listing::new("/threads".to_owned(), &[], 20, cursor.as_deref()).expect("its own cursor"),
         }
     }

@@ -49,19 +49,20 @@ pub(crate) struct BestFirst {
     listing: Listing<Key>,
 }
 
-/// Score and number of the last child shown, and how many were shown before and with it.
-type Key = (i32, i32, i32);
+/// Score and number of the last child shown; how many were shown before and with it, and how many of them can be seen.
+type Key = (i32, i32, i32, i32);
 
 /// Posts by the one that they answer.
 type Below = HashMap<Uuid, Vec<PostRow>>;
 
 /// Before every child.
-const BEGINNING: Key = (i32::MAX, 0, 0);
+const BEGINNING: Key = (i32::MAX, 0, 0, 0);
 
 fn listing(thread: ThreadId, parent: Option<Uuid>, limit: u32, cursor: Option<&str>) -> Result<Listing<Key>, Problem> {
     let below = parent.map(|parent| parent.to_string());
     let filters = [("view", Some("tree")), ("sort", Some("best")), ("parent", below.as_deref())];
-    Listing::new(format!("/v2/threads/{thread}/posts"), &filters, limit, cursor)
+    let listing = Listing::new(format!("/v2/threads/{thread}/posts"), &filters, limit, cursor)?;
+    listing.of_keys(|(_, _, shown, seen)| 0 <= *seen && seen <= shown)
 }
 
 impl BestFirst {
@@ -85,13 +86,14 @@ impl BestFirst {
     fn lay_out(&self, post: PostRow, from: Key, below: &mut Below, items: &mut Vec<Post>) -> Option<Place<Key>> {
         let mut children = below.remove(&post.post_id).unwrap_or_default();
         children.sort_by_key(|child| (Reverse(child.score), child.number));
-        let seen = from.2 + i32::try_from(children.len()).unwrap_or(i32::MAX);
-        let key = children.last().map_or((from.0, from.1, seen), |last| (last.score, last.number, seen));
-        let count = post.replies - seen;
-        let rest = (count > 0).then_some(Place { key, direction: Direction::Forward });
+        let many = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        let shown = from.2.saturating_add(many(children.len()));
+        let seen = from.3.saturating_add(many(children.iter().filter(|child| child.can_be_seen()).count()));
+        let key = children.last().map_or((from.0, from.1, shown, seen), |it| (it.score, it.number, shown, seen));
+        let rest = (post.children > shown).then_some(Place { key, direction: Direction::Forward });
         let more = rest.as_ref().and_then(|place| {
             let children = listing(self.thread, Some(post.post_id), self.listing.limit(), None).ok()?;
-            Some(More { count, cursor: children.cursor(place) })
+            Some(More { count: post.replies.saturating_sub(seen).max(0), cursor: children.cursor(place) })
         });
         items.push(Post { more, ..post.into_body() });
         for child in children {
@@ -108,7 +110,7 @@ impl View for BestFirst {
     type Row = PostRow;
 
     async fn fetch(&self, audience: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<PostRow>, Failure> {
-        let (score, number, _) = self.from();
+        let (score, number, ..) = self.from();
         // Breadth first, and read no further than the limit: `tree` stops with who reads it. Below the first post, those of
         // the same score as the one to go on from, then those of a lower one; `between` keeps the planner on the index
         // that has them in order.

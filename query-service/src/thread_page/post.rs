@@ -15,6 +15,7 @@ use crate::{
     card::{AccountCard, CommunityCard, ThreadCard},
     failure::Failure,
     projection::{Projection, named},
+    reaction::Mine,
     view::{Page, Reflects, Shows, Snapshot, View},
     visibility::{AtPost, Audience, Refusal},
 };
@@ -47,14 +48,15 @@ pub(crate) struct Post {
     /// To be shown: sanitised; null where it is withheld.
     #[schema(example = "<p>What does <em>everybody</em> read?</p>")]
     pub(crate) body_html: Option<String>,
-    /// Direct replies, whatever became of them.
+    /// Direct replies that can be seen: neither deleted nor hidden. A page shows the others too, as place-holders that
+    /// say so.
     pub(crate) replies: i32,
     /// `up` and `like` count 1, `down` -1, imported votes too; other kinds do not count.
     pub(crate) score: i32,
     /// How many reacted, by kind; imported votes are among `up` and `down`.
     #[schema(example = json!({"like": 3, "up": 1}))]
     pub(crate) reactions: BTreeMap<String, i32>,
-    /// Whether it is the thread's accepted answer.
+    /// Whether it is the thread's accepted answer. One that is deleted or hidden is none.
     pub(crate) accepted: bool,
     /// Its text is withheld from all.
     pub(crate) deleted: bool,
@@ -65,12 +67,15 @@ pub(crate) struct Post {
     /// Its direct replies that are not on this page, with `sort=best`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) more: Option<More>,
+    /// In the post's own page, and missing for a guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mine: Option<Mine>,
 }
 
 /// Replies that are not on a page.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct More {
-    /// How many.
+    /// How many of them can be seen; 0 where only place-holders of deleted and hidden ones are left.
     pub(crate) count: i32,
     /// Send it as `cursor`, with `view=tree`, `sort=best` and the post as `parent`.
     pub(crate) cursor: String,
@@ -121,6 +126,8 @@ pub(crate) struct Row {
     pub(crate) format: String,
     pub(crate) body: Option<String>,
     pub(crate) body_html: Option<String>,
+    /// Direct replies, whatever became of them.
+    pub(crate) children: i32,
     pub(crate) replies: i32,
     pub(crate) score: i32,
     pub(crate) reactions: Reactions,
@@ -158,9 +165,9 @@ macro_rules! select_posts {
                 p.created_at, p.edited_at, p.revision, v.format,
                 case when not p.deleted and (not p.hidden or $4) then v.body end as "body?",
                 case when not p.deleted and (not p.hidden or $4) then v.body_html end as "body_html?",
-                p.replies, p.score, p.reactions as "reactions: crate::thread_page::Reactions",
-                p.imported_up, p.imported_down, coalesce(t.answer_id = p.post_id, false) as "accepted!", p.deleted,
-                p.hidden, p.version
+                p.children, p.replies, p.score, p.reactions as "reactions: crate::thread_page::Reactions",
+                p.imported_up, p.imported_down, coalesce(t.answer_id = p.post_id and not p.deleted and not p.hidden, false) as "accepted!",
+                p.deleted, p.hidden, p.version
             from reflected($1, $2, $3) r
             cross join post p
             join thread t on t.thread_id = p.thread_id
@@ -213,6 +220,11 @@ pub(super) fn shows(thread: ThreadId, rows: &[Row]) -> Shows {
 }
 
 impl Row {
+    /// Whether it counts: others are place-holders.
+    pub(super) fn can_be_seen(&self) -> bool {
+        !self.deleted && !self.hidden
+    }
+
     pub(crate) fn into_body(self) -> Post {
         let mut reactions = self.reactions.0;
         for (kind, imported) in [("up", self.imported_up), ("down", self.imported_down)] {
@@ -243,6 +255,7 @@ impl Row {
             hidden: self.hidden,
             version: self.version,
             more: None,
+            mine: None,
         }
     }
 }

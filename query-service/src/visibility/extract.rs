@@ -6,7 +6,7 @@ use platform::{extract::Path, identity::MaybeAuthenticated, problem::Problem};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Admitted, Audience, Facts, Horizon, Question, Reader, Refusal, Subject};
+use super::{Admitted, Audience, Facts, Horizon, Question, Reader, Refusal, Standing, Subject};
 use crate::{
     answer::Known,
     freshness::Wanted,
@@ -16,13 +16,28 @@ use crate::{
 /// In a community that the reader sees. The path names it as `c`, by id or slug.
 pub(crate) struct InCommunity {
     pub(crate) community: CommunityId,
-    /// What the reader is there; none for a guest.
+    pub(crate) reading: Reading<Audience>,
+    moderation: Result<(), Refusal>,
+}
+
+impl InCommunity {
+    /// The same, where the reader moderates: for what a parameter asks for and not the path.
+    pub(crate) fn moderated(self) -> Result<Self, Refusal> {
+        self.moderation.map(|()| self)
+    }
+}
+
+/// At a community's own page, which is shown to who is invited too. The path names it as `c`, by id or slug.
+pub(crate) struct AtCommunity {
+    pub(crate) community: CommunityId,
+    /// What the reader is there; none for a guest, and for who is banned.
     pub(crate) role: Option<Role>,
+    pub(crate) standing: Standing,
     pub(crate) reading: Reading<Audience>,
 }
 
-/// At what is between an account and a community that the reader sees; the account itself may see more of it. The
-/// path names them as `c` and `account`.
+/// At what is between an account and a community that the reader sees; the account itself may see more of it, and sees
+/// that it is invited. The path names them as `c` and `account`.
 pub(crate) struct AtMember {
     pub(crate) community: CommunityId,
     pub(crate) account: AccountId,
@@ -80,8 +95,21 @@ impl FromRequestParts<ReadSide> for InCommunity {
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
         let Path(path) = Path::<ToCommunity>::from_request_parts(parts, side).await?;
         let asked = Asked::about(path.subject(), parts, side).await?;
-        let Admitted { community, audience, role } = asked.reader.in_community(&asked.facts)?;
-        Ok(Self { community, role, reading: asked.within(side, community, audience) })
+        let Admitted { community, audience } = asked.reader.in_community(&asked.facts)?;
+        let moderation = asked.reader.in_moderation(&asked.facts).map(|_| ());
+        Ok(Self { community, reading: asked.within(side, community, audience), moderation })
+    }
+}
+
+impl FromRequestParts<ReadSide> for AtCommunity {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(path) = Path::<ToCommunity>::from_request_parts(parts, side).await?;
+        let asked = Asked::about(path.subject(), parts, side).await?;
+        let Admitted { community, audience } = asked.reader.at_community(&asked.facts)?;
+        let (role, standing) = (asked.facts.role_that_counts(), asked.facts.standing());
+        Ok(Self { community, role, standing, reading: asked.within(side, community, audience) })
     }
 }
 
@@ -91,10 +119,10 @@ impl FromRequestParts<ReadSide> for AtMember {
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
         let Path(path) = Path::<ToCommunity>::from_request_parts(parts, side).await?;
         let asked = Asked::about(path.subject(), parts, side).await?;
-        let admitted = asked.reader.in_community(&asked.facts)?;
+        asked.reader.at_community(&asked.facts)?;
         let OfAccount { account, .. } = OfAccount::from_request_parts(parts, side).await?;
-        let audience = admitted.about(account, asked.reader);
-        Ok(Self { community: admitted.community, account, reading: asked.within(side, admitted.community, audience) })
+        let Admitted { community, audience } = asked.reader.at_member(&asked.facts, account)?;
+        Ok(Self { community, account, reading: asked.within(side, community, audience) })
     }
 }
 
@@ -104,7 +132,7 @@ impl FromRequestParts<ReadSide> for InModeration {
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
         let Path(path) = Path::<ToCommunity>::from_request_parts(parts, side).await?;
         let asked = Asked::about(path.subject(), parts, side).await?;
-        let Admitted { community, audience, .. } = asked.reader.in_moderation(&asked.facts)?;
+        let Admitted { community, audience } = asked.reader.in_moderation(&asked.facts)?;
         Ok(Self { community, reading: asked.within(side, community, audience) })
     }
 }
@@ -115,7 +143,7 @@ impl FromRequestParts<ReadSide> for InCategory {
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
         let Path(To { id }) = Path::from_request_parts(parts, side).await?;
         let asked = Asked::about(Subject::Category(CategoryId(id)), parts, side).await?;
-        let (category, Admitted { community, audience, .. }) = asked.reader.in_category(&asked.facts)?;
+        let (category, Admitted { community, audience }) = asked.reader.in_category(&asked.facts)?;
         Ok(Self { category, community, reading: asked.within(side, community, audience) })
     }
 }
@@ -126,7 +154,7 @@ impl FromRequestParts<ReadSide> for InThread {
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
         let Path(To { id }) = Path::from_request_parts(parts, side).await?;
         let asked = Asked::about(Subject::Thread(ThreadId(id)), parts, side).await?;
-        let (thread, Admitted { community, audience, .. }) = asked.reader.in_thread(&asked.facts)?;
+        let (thread, Admitted { community, audience }) = asked.reader.in_thread(&asked.facts)?;
         Ok(Self { thread, reading: asked.within(side, community, audience) })
     }
 }
@@ -137,7 +165,7 @@ impl FromRequestParts<ReadSide> for AtPost {
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
         let Path(To { id }) = Path::from_request_parts(parts, side).await?;
         let asked = Asked::about(Subject::Post(PostId(id)), parts, side).await?;
-        let (thread, Admitted { community, audience, .. }) = asked.reader.at_post(&asked.facts)?;
+        let (thread, Admitted { community, audience }) = asked.reader.at_post(&asked.facts)?;
         Ok(Self { post: PostId(id), thread, reading: asked.within(side, community, audience) })
     }
 }
@@ -148,7 +176,7 @@ impl FromRequestParts<ReadSide> for BelowPost {
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
         let Path(To { id }) = Path::from_request_parts(parts, side).await?;
         let asked = Asked::about(Subject::Post(PostId(id)), parts, side).await?;
-        let (thread, Admitted { community, audience, .. }) = asked.reader.below_post(&asked.facts)?;
+        let (thread, Admitted { community, audience }) = asked.reader.below_post(&asked.facts)?;
         Ok(Self { post: PostId(id), thread, reading: asked.within(side, community, audience) })
     }
 }

@@ -6,6 +6,7 @@ use events::{AccountId, CategoryId, CommunityId, PostId, ThreadId, community::Vi
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::DeletedBy;
 use crate::{
     batch::Ask,
     projection::{Projection, named},
@@ -43,9 +44,12 @@ pub(crate) struct Facts {
     pub(super) role: Option<Role>,
     /// The reader is banned, and the ban has not run out.
     pub(super) banned: bool,
+    /// The reader is invited, and has not joined.
+    pub(super) invited: bool,
     pub(super) category: Option<CategoryId>,
     pub(super) thread: Option<ThreadId>,
-    pub(super) thread_deleted: bool,
+    pub(super) thread_deleted: Option<DeletedBy>,
+    pub(super) thread_author: Option<AccountId>,
     pub(super) post_author: Option<AccountId>,
     pub(super) post_hidden: bool,
     pub(super) account: Option<AccountId>,
@@ -112,6 +116,7 @@ impl Ask for AskFacts {
             *answer = Facts {
                 community: row.community_id.map(CommunityId),
                 visibility: row.visibility.as_deref().and_then(named),
+                invited: row.status.as_deref() == Some("invited"),
                 role: match row.owner {
                     Some(true) => Some(Role::Owner),
                     _ => row.status.filter(|status| status == "member").and(row.assigned).as_deref().and_then(named),
@@ -119,7 +124,8 @@ impl Ask for AskFacts {
                 banned: row.banned,
                 category: row.category_id.map(CategoryId),
                 thread: row.thread_id.map(ThreadId),
-                thread_deleted: row.thread_deleted.unwrap_or_default(),
+                thread_deleted: DeletedBy::of(row.thread_deleted.unwrap_or_default(), row.thread_deleted_by.as_deref()),
+                thread_author: row.thread_author.map(AccountId),
                 post_author: row.post_author.map(AccountId),
                 post_hidden: row.post_hidden.unwrap_or_default(),
                 account: row.account_id.map(AccountId),

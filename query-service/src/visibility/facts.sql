@@ -12,6 +12,8 @@ select
     coalesce(m.banned, false) as "banned!",
     t.thread_id as "thread_id?",
     t.deleted as "thread_deleted?",
+    t.deleted_by as "thread_deleted_by?",
+    t.author_id as "thread_author?",
     p.author_id as "post_author?",
     p.hidden as "post_hidden?",
     k.category_id as "category_id?",
@@ -30,7 +32,7 @@ left join lateral (
     select p.thread_id, p.author_id, p.hidden from post p where q.kind = 'post' and p.post_id = q.id limit 1
 ) p on true
 left join lateral (
-    select t.thread_id, t.community_id, t.deleted from thread t
+    select t.thread_id, t.community_id, t.deleted, t.deleted_by, t.author_id from thread t
     where t.thread_id = case q.kind when 'thread' then q.id when 'post' then p.thread_id end
     limit 1
 ) t on true

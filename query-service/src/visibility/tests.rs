@@ -15,9 +15,11 @@ const fn facts(visibility: Visibility) -> Facts {
         visibility: Some(visibility),
         role: None,
         banned: false,
+        invited: false,
         category: Some(CategoryId(id(2))),
         thread: Some(ThreadId(id(3))),
-        thread_deleted: false,
+        thread_deleted: None,
+        thread_author: Some(ADA),
         post_author: Some(ADA),
         post_hidden: false,
         account: Some(ADA),
@@ -89,12 +91,41 @@ fn what_is_in_a_private_community_is_not_found_by_its_own_name() {
 
 #[test]
 fn a_deleted_thread_is_its_moderators() {
-    let deleted = Facts { thread_deleted: true, ..PUBLIC };
-    assert_eq!(MEMBER.in_thread(&deleted).err(), Some(Refusal::ThreadNotFound), "also where it is the author's");
+    let deleted = Facts { thread_deleted: Some(DeletedBy::Moderator), ..PUBLIC };
+    assert_eq!(MEMBER.in_thread(&deleted).err(), Some(Refusal::ThreadNotFound), "a moderator deleted the author's");
     assert_eq!(MEMBER.at_post(&deleted).err(), Some(Refusal::PostNotFound));
     let moderator = Facts { role: Some(Role::Moderator), ..deleted.clone() };
     assert!(MEMBER.in_thread(&moderator).is_ok());
     assert!(OPERATOR.at_post(&deleted).is_ok());
+}
+
+#[test]
+fn who_may_restore_a_thread_reads_it() {
+    let withdrawn = Facts { thread_deleted: Some(DeletedBy::Author), ..PUBLIC };
+    assert!(MEMBER.in_thread(&withdrawn).is_ok() && MEMBER.at_post(&withdrawn).is_ok());
+    for (reader, facts) in [
+        (GUEST, withdrawn.clone()),
+        (GUEST, Facts { thread_author: None, ..withdrawn.clone() }),
+        (MEMBER, Facts { thread_author: None, ..withdrawn.clone() }),
+        (MEMBER, Facts { thread_author: Some(AccountId(id(9))), ..withdrawn.clone() }),
+        (MEMBER, Facts { banned: true, ..withdrawn.clone() }),
+        (MEMBER, Facts { visibility: Some(Visibility::Private), ..withdrawn }),
+    ] {
+        assert_eq!(reader.in_thread(&facts).err(), Some(Refusal::ThreadNotFound), "{facts:?}");
+    }
+}
+
+#[test]
+fn who_is_invited_sees_the_community_itself_and_its_own_invitation() {
+    let invited = Facts { invited: true, ..PRIVATE };
+    assert_eq!(who(MEMBER.at_community(&invited)), Ok(Who::Readers));
+    assert_eq!(who(MEMBER.at_member(&invited, ADA)), Ok(Who::Oneself(ADA)));
+    assert_eq!(who(MEMBER.at_member(&invited, AccountId(id(9)))), Err(Refusal::CommunityNotFound));
+    assert_eq!(who(MEMBER.in_community(&invited)), Err(Refusal::CommunityNotFound), "nothing of what is in it");
+    for facts in [PRIVATE, Facts { banned: true, ..invited.clone() }, Facts { visibility: None, ..invited }] {
+        assert_eq!(who(MEMBER.at_community(&facts)), Err(Refusal::CommunityNotFound));
+        assert_eq!(who(MEMBER.at_member(&facts, ADA)), Err(Refusal::CommunityNotFound));
+    }
 }
 
 #[test]
@@ -111,7 +142,7 @@ fn a_hidden_post_by_itself_shows_its_text_to_its_author() {
 
 #[test]
 fn what_is_about_oneself_shows_more_to_oneself_only() {
-    let about = |reader: Reader, facts: &Facts| reader.in_community(facts).map(|it| it.about(ADA, reader).0);
+    let about = |reader: Reader, facts: &Facts| who(reader.at_member(facts, ADA));
     assert_eq!(about(MEMBER, &PUBLIC), Ok(Who::Oneself(ADA)));
     assert_eq!(about(GUEST, &PUBLIC), Ok(Who::Readers));
     assert_eq!(about(Reader { account: Some(AccountId(id(9))), ..MEMBER }, &PUBLIC), Ok(Who::Readers));
