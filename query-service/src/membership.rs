@@ -136,6 +136,7 @@ pub(crate) struct Members {
     role: Option<Role>,
     /// Members on a page, 1 to 100.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
+    #[param(minimum = 1, maximum = 100, default = 20)]
     limit: u32,
     /// `next` or `previous` of another page.
     #[garde(skip)]

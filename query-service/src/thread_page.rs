@@ -91,6 +91,7 @@ pub(crate) struct Page {
     levels: Option<u32>,
     /// Posts on a page, 1 to 100; with `sort=best`, on its first level.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
+    #[param(minimum = 1, maximum = 100, default = 20)]
     limit: u32,
     /// `next`, `previous` or a post's `more` of another page.
     #[garde(skip)]

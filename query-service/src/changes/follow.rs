@@ -52,6 +52,10 @@ async fn listen(changes: &Changes, broker: &Broker) -> anyhow::Result<Infallible
     // The name is asked for, and not used: nothing is committed under it.
     let mut config = broker.consumer();
     config.set("group.id", "agora-query-service");
+    if broker.in_process() {
+        // Each fetch costs an idle process more than a late hint costs a read: those that wait look for themselves.
+        config.set("fetch.wait.max.ms", "20");
+    }
     let consumer: StreamConsumer<Quiet> = config.create_with_context(Quiet::new("the follower of change notices"))?;
     let consumer = Arc::new(consumer);
     let mut assigned = 0;
