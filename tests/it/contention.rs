@@ -9,8 +9,16 @@ use agora_tests::{
     counts::assert_counts_hold,
     forum::{Reply, TestForum},
 };
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, header},
+};
 use futures::future::join_all;
-use serde_json::json;
+use platform::health::Health;
+use serde_json::{Value, json};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
 
 /// A command's answer in the middle of it all.
 async fn timed(command: impl Future<Output = Reply>) -> (u16, f64) {
@@ -93,5 +101,41 @@ async fn what_one_stream_takes_from_all_sides_is_taken_one_by_one() {
     assert_taken("retitles", &join_all(bodies.iter().map(|body| timed(ada.patch(&path, body)))).await);
     assert_eq!(ada.get(&path).await.expect(200)["version"], 21, "each of them once");
     assert_counts_hold(&forum).await;
+    forum.stop().await;
+}
+
+/// What a second command-service on the same store answers.
+async fn patched_elsewhere(service: &Router, token: &str, path: &str, body: &Value) -> (u16, f64) {
+    let started = Instant::now();
+    let request = Request::patch(path)
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_string()))
+        .expect("a request");
+    let answer = service.clone().oneshot(request).await.expect("an answer");
+    (answer.status().as_u16(), started.elapsed().as_secs_f64())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_command_services_come_to_an_end_with_one_stream() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Busy").await;
+    let path = format!("/v2/threads/{thread}");
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let started =
+        command_service::start(&forum.config.command_service(), &Health::new(), shutdown.clone(), &tasks).await;
+    let other = Router::from(started.expect("it starts").0);
+    let here: Vec<_> = (0..20).map(|n| json!({"title": format!("Here {n}")})).collect();
+    let there: Vec<_> = (0..20).map(|n| json!({"title": format!("There {n}")})).collect();
+    let (here, there) = tokio::join!(
+        join_all(here.iter().map(|body| timed(ada.patch(&path, body)))),
+        join_all(there.iter().map(|body| patched_elsewhere(&other, ada.token(), &path, body))),
+    );
+    assert_taken("here", &here);
+    assert_taken("there", &there);
+    assert_eq!(ada.get(&path).await.expect(200)["version"], 41, "each of them once");
+    shutdown.cancel();
     forum.stop().await;
 }
