@@ -26,6 +26,8 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const ON_BEHALF_OF: HeaderName = HeaderName::from_static("agora-on-behalf-of");
 const OCCURRED_AT: HeaderName = HeaderName::from_static("agora-occurred-at");
+/// The namespace of guests' idempotency keys: version 5, so that no account has such an id.
+const GUESTS: Uuid = Uuid::nil();
 
 /// Somebody's command: who is logged in, and what the headers say.
 #[derive(Debug)]
@@ -110,10 +112,11 @@ impl Command {
 }
 
 impl GuestCommand {
-    /// What the store is asked; `account` is the one that the guest becomes. Keys are all guests' together, so they
-    /// should be as random as UUIDs.
-    pub fn request(&self, account: AccountId, body: &impl Serialize) -> Request {
-        self.said.request(Some(account), false, Uuid::nil(), body)
+    /// What the store is asked; `account` is the one that the guest becomes, under a name that no two have. Keys are those
+    /// of the name, so that no stranger's is mine by chance or intent.
+    pub fn request(&self, account: AccountId, name: &str, body: &impl Serialize) -> Request {
+        let owner = Uuid::new_v5(&GUESTS, name.to_lowercase().as_bytes());
+        self.said.request(Some(account), false, owner, body)
     }
 }
 

@@ -158,7 +158,8 @@ impl std::fmt::Debug for Password {
 
 impl Serialize for Password {
     /// Nothing of it: what is serialised is the part of a request that its fingerprint is made of, and a fingerprint is
-    /// stored. It would be guessed from that far faster than from its hash.
+    /// stored. It would be guessed from that far faster than from its hash. Whoever is asked again under a key compares
+    /// the password itself ([`crate::store::Operation::repeats`]).
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_unit()
     }

@@ -1,6 +1,6 @@
 //! What a use case is to the store, and what comes of carrying it out.
 
-use std::time::Duration;
+use std::{future::ready, time::Duration};
 
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -44,6 +44,12 @@ pub trait Operation: Send + Sync {
 
     /// Which refusal it is where somebody else holds a unique value of that kind.
     fn taken(&self, kind: &str) -> Self::Refusal;
+
+    /// Whether a request under a used key says the same in what its fingerprint leaves out; `answer` is the body that was
+    /// answered.
+    fn repeats(&self, _answer: &Value) -> impl Future<Output = Result<bool, Problem>> + Send {
+        ready(Ok(true))
+    }
 
     /// Where that which it created is found; from the answer's body, as that is all a repeated answer has.
     fn location(&self, _body: &Value) -> Option<String> {
@@ -94,7 +100,7 @@ pub struct Answer {
 /// The key under which a command may be sent again.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
-    /// Whose key it is; the nil UUID for guests.
+    /// Whose key it is: an account's, or a guest's.
     pub owner: Uuid,
     /// The key.
     pub key: String,
@@ -188,7 +194,7 @@ impl Store {
             Err(Stop::Refused(refusal)) => refusal.into(),
             Err(Stop::VersionMismatch { version }) => version_mismatch(version),
         };
-        self.confirm_refusal(work, request, refusal).await
+        self.confirm_refusal(work, request, operation, refusal).await
     }
 
     async fn append_decision<O: Operation>(
@@ -211,7 +217,7 @@ impl Store {
                 let position = PositionToken { history, shard, position };
                 Ok(Attempt::Settled(Settled { status: answer.status, body, position, replayed: false, unchanged }))
             }
-            Verdict::Replayed(replay) => Settled::again(request, replay).map(Attempt::Settled),
+            Verdict::Replayed(replay) => Settled::again(request, operation, replay).await.map(Attempt::Settled),
             Verdict::Moved { stream, .. } => Ok(self.moved(seen, &stream)),
             Verdict::Claimed { kind } => Err(operation.taken(&kind).into()),
             Verdict::Rejected(reason) => Err(StoreError::Rejected(reason).into()),
@@ -220,14 +226,20 @@ impl Store {
 
     /// A refusal rests on what was read, perhaps from a cache: it stands only where that is still so. Where the key
     /// was answered before, that answer comes first: what was created under it is no duplicate of itself.
-    async fn confirm_refusal(&self, work: Work<'_>, request: &Request, refusal: Problem) -> Result<Attempt, Problem> {
+    async fn confirm_refusal<O: Operation>(
+        &self,
+        work: Work<'_>,
+        request: &Request,
+        operation: &O,
+        refusal: Problem,
+    ) -> Result<Attempt, Problem> {
         let (confirmation, seen) = work.into_confirmation(request.receipt(None));
         if confirmation.checks.is_empty() && confirmation.receipt.is_none() {
             return Err(refusal);
         }
         match self.appender.append(confirmation).await? {
             Verdict::Appended { .. } => Err(refusal),
-            Verdict::Replayed(replay) => Settled::again(request, replay).map(Attempt::Settled),
+            Verdict::Replayed(replay) => Settled::again(request, operation, replay).await.map(Attempt::Settled),
             Verdict::Moved { stream, .. } => Ok(self.moved(seen, &stream)),
             Verdict::Claimed { kind } => Err(StoreError::Rejected(kind).into()),
             Verdict::Rejected(reason) => Err(StoreError::Rejected(reason).into()),
@@ -251,9 +263,16 @@ impl Store {
 }
 
 impl Settled {
-    fn again(request: &Request, replay: Replay) -> Result<Self, Problem> {
-        check_fingerprint(request, &replay.fingerprint)?;
-        let Replay { history, shard, position, status, answer, .. } = replay;
+    async fn again<O: Operation>(request: &Request, operation: &O, replay: Replay) -> Result<Self, Problem> {
+        let Replay { history, shard, position, fingerprint, status, answer } = replay;
+        let same = request.idempotency.as_ref().is_none_or(|it| it.fingerprint == *fingerprint);
+        if !same || !operation.repeats(&serde_json::from_str(&answer).unwrap_or_default()).await? {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "This Idempotency-Key was used for another request. Take a new key for a new command.",
+            ));
+        }
         let position = PositionToken { history, shard, position };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
         Ok(Self { status, body: answer, position, replayed: true, unchanged: false })
@@ -292,15 +311,4 @@ fn version_mismatch(version: i64) -> Problem {
     let detail = format!("If-Match names another version: it is at {version} now.");
     Problem::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail)
         .with_header(header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes"))
-}
-
-fn check_fingerprint(request: &Request, used: &[u8]) -> Result<(), Problem> {
-    match &request.idempotency {
-        Some(idempotency) if idempotency.fingerprint != *used => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency-key-reused",
-            "This Idempotency-Key was used for another request. Take a new key for a new command.",
-        )),
-        _ => Ok(()),
-    }
 }
