@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Segment, Track};
 
-use super::{code, malformed, pointer, push, validation};
+use super::{code, malformed, plain, pointer, push, validation};
 use crate::{
     http::body,
     problem::{FieldError, Problem},
@@ -37,7 +37,7 @@ where
     }
 }
 
-/// No body and no `Content-Type` is `None`.
+/// No body and no `Content-Type` is `None`, and so is `null`.
 impl<T, S> OptionalFromRequest<S> for Json<T>
 where
     T: DeserializeOwned + Validate<Context = ()>,
@@ -53,6 +53,7 @@ where
         let text = read(request.into_body()).await?;
         match (typed, text.is_empty()) {
             (_, true) => Ok(None),
+            (true, false) if text.trim_ascii() == b"null" => Ok(None),
             (true, false) => parse(&text).map(|body| Some(Self(body))),
             (false, false) => Err(unsupported("none")),
         }
@@ -85,7 +86,7 @@ fn unsupported(found: &str) -> Problem {
     )
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
     // The body was bounded when the request came in; no second limit here.
     to_bytes(body, usize::MAX).await.map_err(|error| body::problem(&error))
 }
@@ -124,14 +125,15 @@ fn parse<T: DeserializeOwned + Validate<Context = ()>>(text: &[u8]) -> Result<T,
 fn refusal<'a>(error: &serde_json::Error, path: impl IntoIterator<Item = &'a Segment>) -> Problem {
     let place = format!("line {}, column {}", error.line(), error.column());
     let words = error.to_string();
-    let words = words.split(" at line ").next().unwrap_or_default();
+    let words = words.rsplit_once(" at line ").map_or(&*words, |(words, _)| words);
     if error.is_data() {
         let mut pointer = pointer(path);
         if let Some(field) = named_field(words) {
             push(&mut pointer, field);
         }
+        let (code, words) = (code(words), plain(words));
         let detail = format!("The body does not fit at {pointer} ({place}): {words}.");
-        malformed(detail, FieldError::new(pointer, code(words), words))
+        malformed(detail, FieldError::new(pointer, code, words))
     } else {
         let detail = format!("The body is not valid JSON ({place}): {words}.");
         malformed(detail, FieldError::new("#", "invalid_json", words))

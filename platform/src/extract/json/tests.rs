@@ -83,6 +83,23 @@ async fn what_does_not_fit_is_refused_with_its_place() {
 }
 
 #[tokio::test]
+async fn what_does_not_fit_is_said_without_a_word_of_rust() {
+    for (body, said) in [
+        ("7", "invalid type: integer `7`, expected an object"),
+        (r#"{"title": "x", "tags": {}}"#, "invalid type: object, expected a list"),
+        (
+            r#"{"title": "x", "place": {"latitude": 3000000000}}"#,
+            "invalid value: integer `3000000000`, expected a whole number from -2147483648 to 2147483647",
+        ),
+        (r#"{"title": "x", "place": 7}"#, "invalid type: integer `7`, expected an object"),
+        (r#"{"title": ["x, expected y"]}"#, "invalid type: list, expected a string"),
+    ] {
+        let (_, answer) = posted("application/json", body).await;
+        assert_eq!(answer["errors"][0]["detail"], said, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn an_escaped_backslash_before_u0000_is_no_nul() {
     let (status, answer) = posted("application/json", r#"{"title": "\\u0000"}"#).await;
     assert_eq!((status, answer), (200, json!(["\\u0000", [], false])));
@@ -129,6 +146,8 @@ async fn a_body_may_be_optional() {
     };
     let request = Request::post("/").body(Body::empty()).expect("a request");
     assert_eq!(ask(request).await, (200, json!(false)));
+    let request = Request::post("/").header("content-type", "application/json").body(Body::from("null"));
+    assert_eq!(ask(request.expect("a request")).await, (200, json!(false)));
     let request = Request::post("/").header("content-type", "application/json").body(Body::from(r#"{"title": "x"}"#));
     assert_eq!(ask(request.expect("a request")).await, (200, json!(true)));
     let request = Request::post("/").body(Body::from(r#"{"title": "x"}"#)).expect("a request");
