@@ -185,7 +185,21 @@ async fn a_deleted_thread_is_there_for_moderators_and_comes_back_whole() {
         ] {
             eve.refused(Method::GET, &path, Value::Null, (404, problem)).await;
         }
-        eve.refused(Method::POST, &format!("{path}/posts"), json!({"body": "late"}), (422, "thread-deleted")).await;
+        let (late, like) = (json!({"body": "late"}), json!({"kind": "like"}));
+        for (method, path, body, problem) in [
+            (Method::POST, format!("{path}/posts"), late.clone(), "thread-not-found"),
+            (Method::DELETE, path.clone(), Value::Null, "thread-not-found"),
+            (Method::POST, format!("{path}/restore"), Value::Null, "thread-not-found"),
+            (Method::PUT, format!("/v2/posts/{opening}/reaction"), like, "post-not-found"),
+            (Method::POST, format!("/v2/posts/{opening}/replies"), late.clone(), "post-not-found"),
+            (Method::DELETE, format!("/v2/posts/{reply}"), Value::Null, "post-not-found"),
+        ] {
+            eve.refused(method, &path, body, (404, problem)).await;
+        }
+        for who_knows in [&bob, &ada] {
+            let posts = format!("{path}/posts");
+            who_knows.refused(Method::POST, &posts, late.clone(), (422, "thread-deleted")).await;
+        }
         assert!(walk(&eve, THREADS, 5).await.is_empty());
         assert_eq!(eve.get("/v2/accounts/eve").await.expect(200)["posts"], 0);
         assert_eq!(ada.get_after(by, &path).await.expect(200)["deleted"], true);

@@ -25,11 +25,13 @@ use crate::{
     command::{Command, GuestCommand},
     place::{AccountPath, AccountRef, Found, actor},
     refusal::Refused,
+    session::GuessRefusals,
     store::{Answer, Operation, Stop, StoreError, Work},
     text::{About, DisplayName, Email, Line, Password, Username, Website, chosen_id, present},
 };
 
 type Refusals = Refused<(AccessRefusal, AccountRefusal)>;
+type PasswordRefusals = Refused<(AccessRefusal, AccountRefusal, GuessRefusals)>;
 
 /// Who registers.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate, ToSchema)]
@@ -145,7 +147,7 @@ impl ProfilePatch {
     post,
     path = "/v2/accounts",
     tag = "accounts",
-    responses((status = 201, description = "Registered.", body = AccountChanged), Refusals),
+    responses((status = 201, description = "Registered.", body = AccountChanged), PasswordRefusals),
     security(())
 )]
 pub(crate) async fn register(State(app): State<App>, command: GuestCommand, Json(body): Json<NewAccount>) -> Response {
@@ -193,7 +195,7 @@ pub(crate) async fn change_profile(
     path = "/v2/accounts/{account}/password",
     tag = "accounts",
     params(AccountPath),
-    responses((status = 200, description = "Changed.", body = AccountChanged), Refusals)
+    responses((status = 200, description = "Changed.", body = AccountChanged), PasswordRefusals)
 )]
 pub(crate) async fn change_password(
     State(app): State<App>,

@@ -188,7 +188,8 @@ impl Store {
         turn: Option<&Turn<'_>>,
     ) -> Result<Attempt, Problem> {
         let mut work = Work::new(self, request);
-        let refusal = match operation.attempt(&mut work).await {
+        let attempted = operation.attempt(&mut work).await;
+        let refusal = match attempted.and_then(|answer| work.require_new().map(|()| answer)) {
             Ok(answer) => return self.append_decision(work, request, operation, answer, turn).await,
             Err(Stop::Store(error)) => return Err(error.into()),
             Err(Stop::Refused(refusal)) => refusal.into(),

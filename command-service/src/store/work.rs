@@ -20,6 +20,8 @@ pub struct Work<'a> {
     claims: Vec<Claim>,
     private: Vec<PrivateData>,
     home: Home,
+    /// Whether anything was held against the client's `If-Match`.
+    compared: bool,
 }
 
 /// The streams that an attempt read: at which version, and the state with what the attempt did to it.
@@ -45,6 +47,7 @@ impl<'a> Work<'a> {
             claims: Vec::new(),
             private: Vec::new(),
             home: Home::Nowhere,
+            compared: false,
         }
     }
 
@@ -86,11 +89,17 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     /// [`Stop::VersionMismatch`].
-    pub fn require_version<R>(&self, version: i64) -> Result<(), Stop<R>> {
+    pub fn require_version<R>(&mut self, version: i64) -> Result<(), Stop<R>> {
+        self.compared = true;
         match self.request.if_match {
             Some(expected) if expected != version => Err(Stop::VersionMismatch { version }),
             _ => Ok(()),
         }
+    }
+
+    /// Holds what is made against the client's `If-Match`: it was at no version.
+    pub(super) fn require_new<R>(&mut self) -> Result<(), Stop<R>> {
+        if self.compared { Ok(()) } else { self.require_version(0) }
     }
 
     /// Has an aggregate decide on a command, and keeps the events for the append. Answers the state after it.
