@@ -207,12 +207,11 @@ impl Seen {
         self.0.into_iter().map(|(stream, seen)| (stream, purpose(seen))).collect()
     }
 
-    /// The states that the attempt changed.
-    pub(super) fn changed(self) -> impl Iterator<Item = (Stream, Snapshot)> {
-        self.0
-            .into_iter()
-            .filter(|(_, (read, after))| after.version != *read)
-            .map(|(stream, (_, after))| (stream, after))
+    /// The states that no cache has: those that the attempt changed, and those of streams that are not there, which whoever
+    /// came to an end with them is likely to need again (a stranger's membership).
+    pub(super) fn news(self) -> impl Iterator<Item = (Stream, Snapshot)> {
+        let news = |(_, (read, after)): &(Stream, (i64, Snapshot))| after.version != *read || *read == 0;
+        self.0.into_iter().filter(news).map(|(stream, (_, after))| (stream, after))
     }
 
     /// The stream of that name, and the version at which it was read.
