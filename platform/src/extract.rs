@@ -88,7 +88,7 @@ fn plain(words: &str) -> String {
         "invalid type: sequence" => "invalid type: list",
         found => found,
     };
-    format!("{found}, expected {}", kind(expected))
+    format!("{}, expected {}", found.replacen("unknown variant", "unknown value", 1), kind(expected))
 }
 
 /// What serde calls a type, as JSON's readers call it.
@@ -104,6 +104,7 @@ fn kind(expected: &str) -> String {
         "a boolean" => "`true` or `false`".to_owned(),
         "a sequence" => "a list".to_owned(),
         "a map" => "an object".to_owned(),
+        "a formatted UUID string" => "a UUID".to_owned(),
         // Of a struct, serde says its name; of an enum, in what form it looks for one of its variants.
         expected if expected.starts_with("struct ") => "an object".to_owned(),
         expected if expected.starts_with("enum ") || expected == "variant identifier" => "a string".to_owned(),

@@ -111,8 +111,8 @@ fn parse<T: DeserializeOwned + Validate<Context = ()>>(text: &[u8]) -> Result<T,
             ignored.get_or_insert_with(|| ignored_pointer(&path));
         },
     );
-    let parsed: T = parsed.map_err(|error| refusal(&error, track.path().iter()))?;
-    reader.end().map_err(|error| refusal(&error, []))?;
+    let parsed: T = parsed.map_err(|error| refusal(text, &error, track.path().iter()))?;
+    reader.end().map_err(|error| refusal(text, &error, []))?;
     if let Some(pointer) = ignored {
         let error = FieldError::new(pointer, "unknown_field", "unknown field");
         return Err(malformed(format!("There is no field {}.", error.pointer), error));
@@ -122,11 +122,16 @@ fn parse<T: DeserializeOwned + Validate<Context = ()>>(text: &[u8]) -> Result<T,
     Ok(parsed)
 }
 
-fn refusal<'a>(error: &serde_json::Error, path: impl IntoIterator<Item = &'a Segment>) -> Problem {
+fn refusal<'a>(text: &[u8], error: &serde_json::Error, path: impl IntoIterator<Item = &'a Segment>) -> Problem {
     let place = format!("line {}, column {}", error.line(), error.column());
     let words = error.to_string();
-    let words = words.rsplit_once(" at line ").map_or(&*words, |(words, _)| words);
-    if error.is_data() {
+    let mut words = words.rsplit_once(" at line ").map_or(&*words, |(words, _)| words);
+    // Of a number where it looks for one of an enum's names, serde_json says that it is no JSON.
+    let misnamed = error.is_syntax() && serde_json::from_slice::<Value>(text).is_ok();
+    if misnamed {
+        words = "invalid type, expected a string";
+    }
+    if error.is_data() || misnamed {
         let mut pointer = pointer(path);
         if let Some(field) = named_field(words) {
             push(&mut pointer, field);

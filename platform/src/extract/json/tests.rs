@@ -16,6 +16,16 @@ struct Note {
     #[garde(dive)]
     #[serde(default)]
     place: Option<Place>,
+    #[garde(skip)]
+    #[serde(default)]
+    colour: Option<Colour>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Colour {
+    Red,
+    Green,
 }
 
 #[derive(Deserialize, Validate)]
@@ -31,7 +41,9 @@ fn lower(tag: &str, _: &()) -> garde::Result {
 }
 
 async fn posted(content_type: &str, body: impl Into<Body>) -> (u16, Value) {
-    let handler = |Json(note): Json<Note>| async move { Json(json!([note.title, note.tags, note.place.is_some()])) };
+    let handler = |Json(note): Json<Note>| async move {
+        Json(json!([note.title, note.tags, note.place.is_some() || note.colour.is_some()]))
+    };
     let router = Router::new().route("/", post(handler));
     let request = Request::post("/").header("content-type", content_type).body(body.into()).expect("a request");
     testing::read(router.oneshot(request).await.expect("an answer")).await
@@ -69,6 +81,7 @@ async fn what_does_not_fit_is_refused_with_its_place() {
         (r#"{"titel": "x", "title": "x"}"#, "#/titel", "unknown_field"),
         (r#"{"title": "x", "place": {"latitude": 1, "longitude": 2}}"#, "#/place/longitude", "unknown_field"),
         (r#"{"title": 1}"#, "#/title", "wrong_type"),
+        (r#"{"title": "x", "colour": 7}"#, "#/colour", "wrong_type"),
         (r#"{"title": "x", "tags": ["a", 7]}"#, "#/tags/1", "wrong_type"),
         (r#"{"tags": []}"#, "#/title", "missing_field"),
         (r#"{"title": "a\u0000b"}"#, "#/title", "nul_character"),
@@ -93,6 +106,8 @@ async fn what_does_not_fit_is_said_without_a_word_of_rust() {
         ),
         (r#"{"title": "x", "place": 7}"#, "invalid type: integer `7`, expected an object"),
         (r#"{"title": ["x, expected y"]}"#, "invalid type: list, expected a string"),
+        (r#"{"title": "x", "colour": "blue"}"#, "unknown value `blue`, expected `red` or `green`"),
+        (r#"{"title": "x", "colour": 7}"#, "invalid type, expected a string"),
     ] {
         let (_, answer) = posted("application/json", body).await;
         assert_eq!(answer["errors"][0]["detail"], said, "{body}");
