@@ -83,7 +83,7 @@ pub struct Moderator(());
 #[derive(Clone, Copy, Debug)]
 pub struct Admin(());
 
-/// Answers for the community, also while it is read-only.
+/// Answers for the community as a whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner(Actor);
 
@@ -252,6 +252,11 @@ impl Standing {
         self.sees() || (self.invited && self.banned.is_none())
     }
 
+    /// Whether a thread of `author` shows itself that is deleted: who may restore it knows of it.
+    pub fn sees_deleted(&self, author: Option<AccountId>) -> bool {
+        self.rank >= Rank::Moderator || (author.is_some() && self.actor.account == author)
+    }
+
     /// May write.
     pub fn participant(&self) -> Result<Participant, AccessRefusal> {
         self.not_banned()?;
@@ -275,8 +280,14 @@ impl Standing {
         self.at_least(Rank::Admin).map(|_| Admin(()))
     }
 
-    /// May decide about the community as a whole, also while it is read-only.
+    /// May decide about the community as a whole.
     pub fn owner(&self) -> Result<Owner, AccessRefusal> {
+        self.not_read_only()?;
+        self.caretaker()
+    }
+
+    /// The same, also while it is read-only: may make it so, and end that.
+    pub fn caretaker(&self) -> Result<Owner, AccessRefusal> {
         self.not_banned()?;
         if self.rank < Rank::Owner {
             return Err(AccessRefusal::RankTooLow(Rank::Owner));
@@ -310,7 +321,8 @@ impl Standing {
 
     /// May give up its own role: that is no sanction.
     pub fn resigner(&self, target: AccountId) -> Option<Superior> {
-        (self.actor.account == Some(target) && self.banned.is_none()).then_some(Superior(()))
+        let may = self.not_banned().and_then(|()| self.not_read_only()).is_ok();
+        (may && self.actor.account == Some(target)).then_some(Superior(()))
     }
 
     /// May become a member.

@@ -18,6 +18,8 @@ pub const USERNAME: &str = "username";
 pub const EMAIL: &str = "email";
 /// The kind of private data that keeps password hashes (argon2id).
 pub const PASSWORD: &str = "password";
+/// The kind of private data that names the session which survives the change of its password, for that change only.
+pub const KEPT_SESSION: &str = "kept_session";
 
 /// An account, folded from its stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -39,6 +39,6 @@ impl Because {
     }
 }
 
-/// No more than `{}`.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, Validate, ToSchema)]
-pub(crate) struct Nothing {}
+/// A query without parameters.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Validate)]
+pub struct Nothing {}

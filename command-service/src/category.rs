@@ -2,7 +2,7 @@
 
 use events::{
     CategoryEvent, CategoryId,
-    category::{Archived, Changed, Created, Moved, Presentation, Reordered},
+    category::{Archived, Changed, Created, Moved, Presentation, Reordered, Restored},
     limits,
 };
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub struct OpenCategory(CategoryId);
 aggregate! {
     /// What can be done with a category tree.
     CategoryTree("category_tree") given () => CategoryEvent, or CategoryRefusal;
-    CategoryCommand { CreateCategory, ChangeCategory, MoveCategory, ReorderCategories, ArchiveCategory }
+    CategoryCommand { CreateCategory, ChangeCategory, MoveCategory, ReorderCategories, ArchiveCategory, RestoreCategory }
 }
 
 /// Adds a category, last among its siblings.
@@ -95,6 +95,15 @@ pub struct ReorderCategories {
 /// Makes a category, and what is below it, read-only.
 #[derive(Clone, Debug)]
 pub struct ArchiveCategory {
+    /// An admin sets the place up.
+    pub by: Admin,
+    /// Which.
+    pub category: CategoryId,
+}
+
+/// Lets an archived category, and what is below it, take threads and posts again.
+#[derive(Clone, Debug)]
+pub struct RestoreCategory {
     /// An admin sets the place up.
     pub by: Admin,
     /// Which.
@@ -217,6 +226,11 @@ impl CategoryTree {
                     category.archived = true;
                 }
             }
+            CategoryEvent::Restored(Restored { category }) => {
+                if let Some(category) = self.get_mut(category) {
+                    category.archived = false;
+                }
+            }
         }
     }
 }
@@ -306,6 +320,15 @@ impl ArchiveCategory {
         let Self { category, by: _ } = self;
         let current = tree.get(category).ok_or(CategoryRefusal::NotFound)?;
         Ok((!current.archived).then_some(CategoryEvent::Archived(Archived { category })))
+    }
+}
+
+impl RestoreCategory {
+    /// Below an archived one it stays read-only, and so does what is archived below it by itself.
+    pub fn decide(self, tree: &CategoryTree, (): &()) -> Decision {
+        let Self { category, by: _ } = self;
+        let current = tree.get(category).ok_or(CategoryRefusal::NotFound)?;
+        Ok(current.archived.then_some(CategoryEvent::Restored(Restored { category })))
     }
 }
 

@@ -6,19 +6,22 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use events::AccountId;
+use garde::Validate;
 use platform::{
+    extract::{Query, moment},
     http::RequestId,
-    identity::{Authenticated, Identity, MaybeAuthenticated},
+    identity::{Authenticated, Identity},
     problem::{FieldError, Problem},
     telemetry,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
 use crate::{
     access::AccessRefusal,
+    answer::Nothing,
     limits::IDEMPOTENCY_KEY_BYTES,
     store::{Idempotency, Request},
 };
@@ -26,15 +29,20 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const ON_BEHALF_OF: HeaderName = HeaderName::from_static("agora-on-behalf-of");
 const OCCURRED_AT: HeaderName = HeaderName::from_static("agora-occurred-at");
+/// The namespace of guests' idempotency keys: version 5, so that no account has such an id.
+const GUESTS: Uuid = Uuid::nil();
 
-/// Somebody's command: who is logged in, and what the headers say.
+/// Somebody's command: who is logged in, and what the headers and the query say. Parameters that `Q` does not know are
+/// refused; most commands know none.
 #[derive(Debug)]
-pub struct Command {
+pub struct Command<Q = Nothing> {
     identity: Identity,
     said: Said,
+    /// What the query says.
+    pub query: Q,
 }
 
-/// A guest's command.
+/// A guest's command. Whoever sends a token with it is a guest all the same.
 #[derive(Debug)]
 pub struct GuestCommand {
     said: Said,
@@ -68,6 +76,17 @@ pub struct IfMatch {
     if_match: Option<String>,
 }
 
+/// The same, of what no read shows the version of.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "documentation: the headers are read one by one")]
+pub struct IfMatchAnswered {
+    /// The `ETag` that the last command on it answered, or that version in quotes; `"0"` where there was none yet. It is
+    /// one's reaction's, not the post's. Refused with 412 where it is at another version.
+    #[param(rename = "If-Match", example = "\"1\"")]
+    if_match: Option<String>,
+}
+
 /// What is read from a request's head.
 #[derive(Debug)]
 struct Said {
@@ -87,7 +106,7 @@ enum Behalf {
     Deleted,
 }
 
-impl Command {
+impl<Q> Command<Q> {
     /// The account that acts; none for a deleted one.
     pub fn account(&self) -> Option<AccountId> {
         match self.said.on_behalf_of {
@@ -110,14 +129,19 @@ impl Command {
 }
 
 impl GuestCommand {
-    /// What the store is asked; `account` is the one that the guest becomes. Keys are all guests' together, so they
-    /// should be as random as UUIDs.
-    pub fn request(&self, account: AccountId, body: &impl Serialize) -> Request {
-        self.said.request(Some(account), false, Uuid::nil(), body)
+    /// What the store is asked; `account` is the one that the guest becomes, under a name that no two have. Keys are those
+    /// of the name, so that no stranger's is mine by chance or intent.
+    pub fn request(&self, account: AccountId, name: &str, body: &impl Serialize) -> Request {
+        let owner = Uuid::new_v5(&GUESTS, name.to_lowercase().as_bytes());
+        self.said.request(Some(account), false, owner, body)
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Command {
+impl<Q, S> FromRequestParts<S> for Command<Q>
+where
+    Q: DeserializeOwned + Validate<Context = ()>,
+    S: Send + Sync,
+{
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -126,7 +150,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Command {
         if !identity.operator && (said.on_behalf_of.is_some() || said.occurred_at.is_some()) {
             return Err(AccessRefusal::OperatorsOnly.into());
         }
-        Ok(Self { identity, said })
+        let Query(query) = Query::from_request_parts(parts, state).await?;
+        Ok(Self { identity, said, query })
     }
 }
 
@@ -134,11 +159,11 @@ impl<S: Send + Sync> FromRequestParts<S> for GuestCommand {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        MaybeAuthenticated::from_request_parts(parts, state).await?;
         let said = Said::read(parts)?;
         if said.on_behalf_of.is_some() || said.occurred_at.is_some() {
             return Err(AccessRefusal::OperatorsOnly.into());
         }
+        Query::<Nothing>::from_request_parts(parts, state).await?;
         Ok(Self { said })
     }
 }
@@ -244,8 +269,8 @@ fn behalf(value: &str) -> Result<Behalf, &'static str> {
 }
 
 fn past(value: &str) -> Result<DateTime<Utc>, &'static str> {
-    let time = DateTime::parse_from_rfc3339(value).map_err(|_| "must be a time as in RFC 3339")?;
-    if time > Utc::now() { Err("must not be in the future") } else { Ok(time.to_utc()) }
+    let time = moment(value)?;
+    if time > Utc::now() { Err("must not be in the future") } else { Ok(time) }
 }
 
 #[cfg(test)]

@@ -225,7 +225,7 @@ pub(crate) struct AtThread {
 }
 
 impl AtThread {
-    /// The thread, where its community shows itself.
+    /// The thread, where its community shows itself; a deleted one only to its author and to moderators.
     pub(crate) async fn find(work: &mut Work<'_>, id: ThreadId) -> Found<Self> {
         Self::around(work, id, ThreadRefusal::NotFound).await
     }
@@ -235,7 +235,10 @@ impl AtThread {
         let Some(category) = thread.state.category else {
             return Err(Stop::Refused(hidden.into()));
         };
-        let at = AtTree::with(work, category, hidden).await?;
+        let at = AtTree::with(work, category, hidden.clone()).await?;
+        if thread.state.is_deleted() && !at.place.standing.sees_deleted(thread.state.author) {
+            return Err(Stop::Refused(hidden.into()));
+        }
         Ok(Self { id, thread, at })
     }
 
@@ -263,7 +266,7 @@ pub(crate) struct AtPost {
 }
 
 impl AtPost {
-    /// The post, where its community shows itself.
+    /// The post, where its thread shows itself.
     pub(crate) async fn find(work: &mut Work<'_>, id: PostId) -> Found<Self> {
         let post = work.load::<Post>(&Stream::post(id)).await?;
         let thread = post.state.thread.ok_or(PostRefusal::NotFound)?;

@@ -83,7 +83,7 @@ pub struct ImportScore {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReactionRefusal {
     /// Nobody reacts to itself.
-    #[error("This is your own post: nobody reacts to itself.")]
+    #[error("This is your own post: it is for others to react to.")]
     OwnPost,
     /// Not allowed here.
     #[error("This community has no such reaction. It has: {}.", .allowed.join(", "))]

@@ -15,7 +15,7 @@ use events::AccountId;
 use garde::Validate;
 use moka::sync::Cache;
 use platform::{
-    extract::Json,
+    extract::{Json, NoBody, Query},
     identity::{Authenticated, Tokens},
     problem::{FieldError, Problem},
 };
@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::{
     App,
     account::{EMAIL, PASSWORD, USERNAME},
+    answer::Nothing,
     limits::{CREDENTIAL_BYTES, LOG_IN_FAILURES, LOG_IN_WINDOW, LOG_INS_REMEMBERED},
     refusal::{Documented, Refused},
     store::{Store, StoreError},
@@ -61,6 +62,15 @@ pub struct SessionEnded {
     id: Uuid,
 }
 
+/// What every way to show a password may refuse.
+pub struct GuessRefusals;
+
+impl Documented for GuessRefusals {
+    fn problems() -> Vec<(StatusCode, &'static str)> {
+        vec![(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts"), (StatusCode::SERVICE_UNAVAILABLE, "unavailable")]
+    }
+}
+
 /// What a log-in or a renewal may refuse.
 pub struct SessionRefusals;
 
@@ -70,9 +80,10 @@ impl Documented for SessionRefusals {
             (StatusCode::UNAUTHORIZED, "credentials-refused"),
             (StatusCode::UNAUTHORIZED, "refresh-token-refused"),
             (StatusCode::UNAUTHORIZED, "refresh-token-reused"),
-            (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts"),
-            (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         ]
+        .into_iter()
+        .chain(GuessRefusals::problems())
+        .collect()
     }
 }
 
@@ -121,7 +132,11 @@ impl Default for Attempts {
     responses((status = 201, description = "Logged in.", body = Tokens), Refused<SessionRefusals>),
     security(())
 )]
-pub(crate) async fn log_in(State(app): State<App>, Json(body): Json<LogIn>) -> Result<impl IntoResponse, Problem> {
+pub(crate) async fn log_in(
+    State(app): State<App>,
+    _: Query<Nothing>,
+    Json(body): Json<LogIn>,
+) -> Result<impl IntoResponse, Problem> {
     let login = body.login.to_lowercase();
     let account = find(&app.store, &login).await?;
     // By account where there is one: a name and an address are not two chances.
@@ -156,7 +171,11 @@ pub(crate) async fn log_in(State(app): State<App>, Json(body): Json<LogIn>) -> R
     responses((status = 200, description = "Renewed.", body = Tokens), Refused<SessionRefusals>),
     security(())
 )]
-pub(crate) async fn renew(State(app): State<App>, Json(body): Json<Renewal>) -> Result<impl IntoResponse, Problem> {
+pub(crate) async fn renew(
+    State(app): State<App>,
+    _: Query<Nothing>,
+    Json(body): Json<Renewal>,
+) -> Result<impl IntoResponse, Problem> {
     let tokens = app.identities.refresh(&body.refresh_token).await?;
     Ok(([NO_STORE], Answered(tokens)))
 }
@@ -171,6 +190,8 @@ pub(crate) async fn renew(State(app): State<App>, Json(body): Json<Renewal>) -> 
 pub(crate) async fn log_out(
     State(app): State<App>,
     Authenticated(identity): Authenticated,
+    _: Query<Nothing>,
+    _: NoBody,
 ) -> Result<impl IntoResponse, Problem> {
     app.identities.end(identity.session).await?;
     Ok(([NO_STORE], Answered(SessionEnded { id: identity.session })))

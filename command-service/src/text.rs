@@ -1,7 +1,13 @@
 //! What clients may write where: a type for each kind of text, with its limit from [`events::limits`], its rule, and
 //! its entry in the API's documentation.
 
-use events::limits;
+use std::collections::HashSet;
+
+use events::{
+    limits,
+    reaction::KINDS,
+    visible::{hidden, is_visible},
+};
 use garde::Validate;
 use platform::{extract::invalid, identity::PASSWORD_CHARS};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -16,6 +22,9 @@ use uuid::Uuid;
 
 /// Words that would be mistaken for something else where an account is named in a path.
 const RESERVED_USERNAMES: [&str; 3] = ["me", "import", "deleted"];
+
+/// Unicode's own line and paragraph separators, which are no control characters.
+const LINE_ENDS: [char; 2] = ['\u{2028}', '\u{2029}'];
 
 macro_rules! texts {
     ($($(#[$doc:meta])* $text:ident: $min:literal to $max:expr, $rule:path, like $example:literal;)+) => {$(
@@ -43,6 +52,12 @@ macro_rules! texts {
 
         impl ToSchema for $text {}
 
+        impl AsRef<str> for $text {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl From<$text> for String {
             fn from(text: $text) -> Self {
                 text.0
@@ -56,7 +71,7 @@ texts! {
     Slug: 1 to limits::NAME_CHARS, slug, like "green-tea";
     /// An account's name: letters, digits, and `.`, `_` or `-` between them; compared ignoring case.
     Username: 1 to limits::NAME_CHARS, username, like "ada";
-    /// What is shown in a name's place, on one line.
+    /// What is shown in a name's place, on one line, without characters that show nothing.
     DisplayName: 1 to limits::DISPLAY_NAME_CHARS, line, like "Ada Lovelace";
     /// What something is about.
     Description: 0 to limits::DESCRIPTION_CHARS, anything, like "All about tea.";
@@ -70,7 +85,7 @@ texts! {
     Website: 1 to limits::LINE_CHARS, website, like "https://example.org";
     /// An e-mail address; compared ignoring case.
     Email: 3 to limits::LINE_CHARS, email, like "ada@example.org";
-    /// A thread's title, on one line.
+    /// A thread's title, on one line, without characters that show nothing.
     Title: 1 to limits::TITLE_CHARS, line, like "Which kettle?";
     /// One tag, on one line, without blanks or commas.
     Tag: 1 to limits::TAG_CHARS, tag, like "kettles";
@@ -79,12 +94,12 @@ texts! {
 }
 
 macro_rules! lists {
-    ($($(#[$doc:meta])* $list:ident: $max:expr, of $item:ident;)+) => {$(
+    ($($(#[$doc:meta])* $list:ident: $max:expr, of $item:ident, $rule:path;)+) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Validate)]
         #[serde(transparent)]
         #[garde(transparent)]
-        pub struct $list(#[garde(custom(distinct($max)), dive)] pub Vec<$item>);
+        pub struct $list(#[garde(custom(listed($max, $rule)), dive)] pub Vec<$item>);
 
         impl PartialSchema for $list {
             fn schema() -> RefOr<Schema> {
@@ -108,10 +123,10 @@ macro_rules! lists {
 }
 
 lists! {
-    /// The tags of a thread.
-    Tags: limits::TAGS, of Tag;
+    /// The tags of a thread, none twice; upper and lower case are the same.
+    Tags: limits::TAGS, of Tag, anything;
     /// Kinds of reaction besides `up`, `down` and `like`.
-    ReactionKinds: limits::REACTION_KINDS, of ReactionKind;
+    ReactionKinds: limits::REACTION_KINDS, of ReactionKind, not_everybodys;
 }
 
 /// What a post says, at most [`limits::BODY_BYTES`] bytes.
@@ -158,7 +173,8 @@ impl std::fmt::Debug for Password {
 
 impl Serialize for Password {
     /// Nothing of it: what is serialised is the part of a request that its fingerprint is made of, and a fingerprint is
-    /// stored. It would be guessed from that far faster than from its hash.
+    /// stored. It would be guessed from that far faster than from its hash. Whoever is asked again under a key compares
+    /// the password itself ([`crate::store::Operation::repeats`]).
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_unit()
     }
@@ -198,14 +214,17 @@ pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(value: D) 
     T::deserialize(value).map(Some)
 }
 
-/// At most so many, and none twice.
-fn distinct<T: PartialEq>(max: usize) -> impl Fn(&Vec<T>, &()) -> garde::Result {
+/// At most so many, none twice (upper and lower case are the same), and each by a rule of the list.
+fn listed<T: AsRef<str>>(max: usize, rule: fn(&str) -> garde::Result) -> impl Fn(&Vec<T>, &()) -> garde::Result {
     move |values, ()| {
         if values.len() > max {
             return Err(invalid("too_long", format_args!("must have a length of at most {max}")));
         }
-        let repeated = values.iter().enumerate().any(|(index, value)| values[..index].contains(value));
-        if repeated { Err(invalid("repeated", "must not contain the same twice")) } else { Ok(()) }
+        let mut seen = HashSet::new();
+        if !values.iter().all(|value| seen.insert(value.as_ref().to_lowercase())) {
+            return Err(invalid("repeated", "must not contain the same twice; upper and lower case are the same"));
+        }
+        values.iter().try_for_each(|value| rule(value.as_ref()))
     }
 }
 
@@ -223,14 +242,25 @@ fn anything(_: &str) -> garde::Result {
 }
 
 fn not_blank(text: &str) -> garde::Result {
-    if text.trim().is_empty() { Err(invalid("blank", "must not be blank")) } else { Ok(()) }
+    if is_visible(text) { Ok(()) } else { Err(invalid("blank", "must not be blank")) }
 }
 
 fn line(text: &str) -> garde::Result {
-    if text.contains(char::is_control) {
+    if text.contains(|c: char| c.is_control() || LINE_ENDS.contains(&c)) {
         return Err(invalid("control_character", "must be one line without control characters"));
     }
+    if let Some(hidden) = hidden(text) {
+        let code = u32::from(hidden);
+        return Err(invalid("invisible_character", format_args!("must not contain the invisible U+{code:04X}")));
+    }
     not_blank(text)
+}
+
+fn not_everybodys(kind: &str) -> garde::Result {
+    if KINDS.contains(&kind) {
+        return Err(invalid("reserved", format_args!("must not name what every community has: {}", KINDS.join(", "))));
+    }
+    Ok(())
 }
 
 fn tag(text: &str) -> garde::Result {
@@ -314,6 +344,8 @@ mod tests {
     fn lines_have_no_control_characters_and_count_characters_not_bytes() {
         assert_eq!(all(Title, &["Tea?", &"é".repeat(300)]), [true; 2]);
         assert_eq!(all(Title, &["", "  ", "a\nb", "a\u{7f}b", &"é".repeat(301)]), [false; 5]);
+        assert_eq!(all(Title, &["\u{200b}", "Admin\u{200b}", "\u{202e}nimdA", "a\u{2028}b", "\u{2800}"]), [false; 5]);
+        assert_eq!(all(DisplayName, &["नमस्ते श्री\u{200d}", "👩\u{200d}💻", "نمی\u{200c}خواهم"]), [true; 3]);
     }
 
     #[test]
@@ -322,7 +354,9 @@ mod tests {
         assert_eq!(all(Tag, &["", "a b", "a,b", "a\tb"]), [false; 4]);
         let tags = |tags: &[&str]| Tags(tags.iter().map(|tag| Tag((*tag).to_owned())).collect()).validate();
         assert!(tags(&["a", "b"]).is_ok() && tags(&[]).is_ok());
-        assert!(tags(&["a", "b", "a"]).is_err(), "none twice");
+        assert!(tags(&["a", "b", "a"]).is_err() && tags(&["Thé", "b", "THÉ"]).is_err(), "none twice");
+        let kinds = |kinds: &[&str]| ReactionKinds(kinds.iter().map(|it| ReactionKind((*it).to_owned())).collect());
+        assert!(kinds(&["cheers"]).validate().is_ok() && kinds(&["cheers", "up"]).validate().is_err());
         assert_eq!(tags(&["a", "b c"]).map_err(|report| report.to_string().starts_with("[1]: ")), Err(true));
         let numbers: Vec<_> = (0..=limits::TAGS).map(|n| n.to_string()).collect();
         let numbers: Vec<_> = numbers.iter().map(String::as_str).collect();

@@ -54,7 +54,7 @@ pub struct Deletion {
 /// What a thread's rules look at besides the thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ground {
-    /// Its category is read-only. Moderators still keep order in what is there.
+    /// Its category is read-only. Moderators still take away what must not be seen, and move threads out.
     pub archived: bool,
 }
 
@@ -213,6 +213,10 @@ impl Ground {
     pub fn of(thread: &Thread, tree: &CategoryTree) -> Self {
         Self { archived: thread.category.is_some_and(|category| tree.is_archived(category)) }
     }
+
+    fn open(self) -> Result<(), ThreadRefusal> {
+        if self.archived { Err(ThreadRefusal::CategoryArchived) } else { Ok(()) }
+    }
 }
 
 impl Answer {
@@ -262,9 +266,7 @@ impl Thread {
 
     /// What its author and moderators may still work on.
     fn editable(&self, ground: Ground) -> Result<(), ThreadRefusal> {
-        if ground.archived {
-            return Err(ThreadRefusal::CategoryArchived);
-        }
+        ground.open()?;
         if self.is_deleted() { Err(ThreadRefusal::Deleted) } else { Ok(()) }
     }
 }
@@ -314,7 +316,8 @@ impl SetTags {
 
 impl Lock {
     /// A lock does not change its reason.
-    pub fn decide(self, thread: &Thread, _: &Ground) -> Decision {
+    pub fn decide(self, thread: &Thread, ground: &Ground) -> Decision {
+        ground.open()?;
         let Self { reason, by: _ } = self;
         Ok((!thread.locked).then_some(ThreadEvent::Locked(Locked { reason })))
     }
@@ -322,18 +325,17 @@ impl Lock {
 
 impl Unlock {
     /// What is open stays so.
-    pub fn decide(self, thread: &Thread, _: &Ground) -> Decision {
+    pub fn decide(self, thread: &Thread, ground: &Ground) -> Decision {
+        ground.open()?;
         Ok(thread.locked.then_some(ThreadEvent::Unlocked(Unlocked {})))
     }
 }
 
 impl PinThread {
     /// Another end is another pin, in place of the one before.
-    pub fn decide(self, thread: &Thread, _: &Ground) -> Decision {
+    pub fn decide(self, thread: &Thread, ground: &Ground) -> Decision {
+        thread.editable(*ground)?;
         let Self { pin, now, by: _ } = self;
-        if thread.is_deleted() {
-            return Err(ThreadRefusal::Deleted);
-        }
         if pin.until.is_some_and(|until| until <= now) {
             return Err(ThreadRefusal::UntilPast);
         }
@@ -344,7 +346,8 @@ impl PinThread {
 
 impl Unpin {
     /// Also a pin that is over, as long as it stands in the stream.
-    pub fn decide(self, thread: &Thread, _: &Ground) -> Decision {
+    pub fn decide(self, thread: &Thread, ground: &Ground) -> Decision {
+        ground.open()?;
         Ok(thread.pin.is_some().then_some(ThreadEvent::Unpinned(Unpinned {})))
     }
 }

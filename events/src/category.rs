@@ -67,6 +67,13 @@ pub struct Archived {
     pub category: CategoryId,
 }
 
+/// An archived category takes threads and posts again, unless one above it is archived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Restored {
+    /// Which.
+    pub category: CategoryId,
+}
+
 aggregate_events! {
     /// The stream of a category tree, named by its [`crate::CommunityId`].
     CategoryEvent {
@@ -80,5 +87,7 @@ aggregate_events! {
         Reordered(Reordered) = ("category.reordered", 1),
         /// See [`Archived`].
         Archived(Archived) = ("category.archived", 1),
+        /// See [`Restored`].
+        Restored(Restored) = ("category.restored", 1),
     }
 }

@@ -1,8 +1,8 @@
 //! Agora's shared language: what every service, and everybody who reads the event history, agrees on.
 //!
 //! Ids ([`id`]), event types and versions ([`Event`]), the envelope they travel in ([`Envelope`]), the upcasters
-//! that keep old versions readable ([`upcast`]), the Kafka codec ([`kafka`]) and the published catalogue
-//! ([`catalogue`]). No I/O.
+//! that keep old versions readable ([`upcast`]), the Kafka codec ([`kafka`]), the published catalogue
+//! ([`catalogue`]), and what of a name can be seen ([`visible`]). No I/O.
 
 #[macro_use]
 mod macros;
@@ -22,6 +22,7 @@ pub mod reaction;
 pub mod shard;
 pub mod thread;
 pub mod upcast;
+pub mod visible;
 
 pub use account::AccountEvent;
 pub use category::CategoryEvent;

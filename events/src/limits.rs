@@ -20,6 +20,8 @@ pub const LINE_CHARS: usize = 254;
 pub const TAGS: usize = 10;
 /// One tag, and the name of one kind of reaction.
 pub const TAG_CHARS: usize = 48;
+/// Votes of one kind that a post is imported with: what a score holds without an overflow.
+pub const VOTES: u32 = 1_000_000_000;
 /// Kinds of reaction that a community allows.
 pub const REACTION_KINDS: usize = 32;
 /// Categories in one community: they are one stream, and shown on one page.

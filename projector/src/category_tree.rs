@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use events::{
     CategoryEvent, Event,
-    category::{Archived, Changed as CategoryChanged, Created, Moved, Presentation, Reordered},
+    category::{Archived, Changed as CategoryChanged, Created, Moved, Presentation, Reordered, Restored},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -91,6 +91,7 @@ impl Projection for CategoryTree {
                 }
             }
             CategoryEvent::Archived(Archived { category }) => touch(rows, recorded, category.0)?.archived = true,
+            CategoryEvent::Restored(Restored { category }) => touch(rows, recorded, category.0)?.archived = false,
         }
         changed.community(community);
         Ok(())
@@ -155,5 +156,8 @@ mod tests {
         let rows = rows(&history);
         let row = rows.get(category.0).expect("the category");
         assert!(row.archived && row.place == 0 && row.version == 2);
+        history.then(&tree, CategoryEvent::Restored(Restored { category }));
+        let restored = self::rows(&history);
+        assert!(restored.get(category.0).is_some_and(|row| !row.archived && row.version == 3));
     }
 }

@@ -180,7 +180,9 @@ impl Subject {
             C::Reordered(category::Reordered { parent, order }) => {
                 (parent.as_ref(), json!({ "parent": parent, "order": order }))
             }
-            C::Archived(category::Archived { category }) => (Some(category), json!({})),
+            C::Archived(category::Archived { category }) | C::Restored(category::Restored { category }) => {
+                (Some(category), json!({}))
+            }
         };
         Self { category: category.map(|id| id.0), ..Self::detail(detail) }
     }

@@ -119,7 +119,12 @@ fn text_object() -> Object {
 mod tests {
     use std::collections::HashSet;
 
-    use crate::api;
+    use serde_json::json;
+
+    use crate::{
+        api,
+        listing::{LONGEST_PAGE, PAGE},
+    };
 
     #[test]
     fn every_operation_is_described_under_a_name_of_its_own() {
@@ -133,6 +138,21 @@ mod tests {
             for status in ["200", "304", "400", "404", "503"] {
                 assert!(operation.responses.responses.contains_key(status), "{path} answers {status}");
             }
+        }
+    }
+
+    #[test]
+    fn a_page_is_as_long_as_it_says() {
+        let api = serde_json::to_value(api()).expect("JSON");
+        let operations = api["paths"].as_object().expect("paths").values();
+        let parameters = operations.filter_map(|item| item["get"]["parameters"].as_array()).flatten();
+        let limits: Vec<_> = parameters.filter(|it| it["name"] == "limit").map(|it| &it["schema"]).collect();
+        assert!(limits.len() > 5);
+        for limit in limits {
+            assert_eq!(
+                (&limit["minimum"], &limit["maximum"], &limit["default"]),
+                (&json!(1), &json!(LONGEST_PAGE), &json!(PAGE))
+            );
         }
     }
 

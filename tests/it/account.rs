@@ -64,6 +64,38 @@ async fn names_addresses_and_ids_are_given_once() {
 }
 
 #[tokio::test]
+async fn a_registration_is_repeated_under_its_key_for_who_knows_its_password() {
+    let forum = TestForum::start().await;
+    let guest = forum.guest();
+    let keyed = [("idempotency-key", "1")];
+    let post = async |body: &Value| guest.send(Method::POST, "/v2/accounts", Some(body), &keyed).await;
+    let ada = registration("ada");
+    let first = post(&ada).await.expect(201);
+    let again = post(&ada).await;
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(again.expect(201), first);
+    let mut other = ada.clone();
+    other["password"] = json!("another horse");
+    post(&other).await.expect_problem(422, "idempotency-key-reused");
+    other = ada.clone();
+    other["display_name"] = json!("Ada");
+    post(&other).await.expect_problem(422, "idempotency-key-reused");
+    // A stranger who took the same key is not told of ada, nor kept from registering.
+    let bob = post(&registration("bob")).await;
+    assert_eq!(bob.header("idempotency-replayed"), None);
+    assert_ne!(bob.expect(201)["id"], first["id"]);
+    // It is no way to guess a password.
+    let mut statuses = Vec::new();
+    for n in 0..11 {
+        let mut guess = ada.clone();
+        guess["password"] = json!(format!("guess number {n}"));
+        statuses.push(post(&guess).await.status);
+    }
+    assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
+    forum.stop().await;
+}
+
+#[tokio::test]
 async fn what_breaks_a_rule_is_named_all_at_once() {
     let forum = TestForum::start().await;
     let body = json!({
@@ -125,7 +157,7 @@ async fn a_profile_is_changed_by_its_account_and_shown_sanitised() {
 }
 
 #[tokio::test]
-async fn a_password_is_changed_with_the_old_one_and_ends_every_session() {
+async fn a_password_is_changed_with_the_old_one_and_ends_the_other_sessions() {
     let forum = TestForum::start().await;
     let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
     let change = |current: &str| json!({"current_password": current, "new_password": "battery staple"});
@@ -136,10 +168,26 @@ async fn a_password_is_changed_with_the_old_one_and_ends_every_session() {
     let short = json!({"current_password": "correct horse", "new_password": "short"});
     ada.refused(Method::PUT, path, short, (422, "invalid-value")).await;
 
-    ada.put(path, &change("correct horse")).await.expect(200);
-    ada.refused(Method::POST, "/v2/communities", json!({"slug": "x", "name": "X"}), (401, "session-ended")).await;
     let log_in = |password: &str| json!({"login": "ada", "password": password});
     let guest = forum.guest();
+    let tokens = guest.post("/v2/sessions", &log_in("correct horse")).await.expect(201);
+    let elsewhere = guest.with_token(&text(&tokens["access_token"]));
+    let keyed = [("idempotency-key", "change")];
+    let body = change("correct horse");
+    let changed = ada.send(Method::PUT, path, Some(&body), &keyed).await.expect(200);
+    let community = json!({"slug": "x", "name": "X"});
+    elsewhere.refused(Method::POST, "/v2/communities", community.clone(), (401, "session-ended")).await;
+    ada.post("/v2/communities", &community).await.expect(201);
+    let kept = "select count(*) from private_data where kind = 'kept_session'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(kept).fetch_one(&forum.pool).await.expect("a count"), 0, "for once only");
+
+    // The answer was lost: it is given again, and to nobody who means another password.
+    let again = ada.send(Method::PUT, path, Some(&body), &keyed).await;
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(again.expect(200), changed);
+    let other = json!({"current_password": "correct horse", "new_password": "another one"});
+    let other = ada.send(Method::PUT, path, Some(&other), &keyed).await;
+    other.expect_problem(422, "idempotency-key-reused");
     guest.refused(Method::POST, "/v2/sessions", log_in("correct horse"), (401, "credentials-refused")).await;
     guest.post("/v2/sessions", &log_in("battery staple")).await.expect(201);
     forum.stop().await;

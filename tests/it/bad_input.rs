@@ -151,7 +151,7 @@ async fn every_text_has_a_limit_and_says_it() {
     let post = ada.reply(&thread, &most).await;
     assert_eq!(ada.get(&format!("/v2/posts/{post}")).await.expect(200)["body"], json!(most));
     // Every character of it is escaped in the event's JSON: six bytes for one.
-    let escaped = json!({"body": "\u{1}".repeat(100_000)});
+    let escaped = json!({"body": format!("x{}", "\u{1}".repeat(100_000))});
     ada.refused(Method::POST, &format!("{thread_path}/posts"), escaped, (422, "event-too-large")).await;
     forum.stop().await;
 }
@@ -293,6 +293,108 @@ async fn headers_that_do_not_fit_are_named() {
     let twice = ada.send(Method::PATCH, "/v2/accounts/me", Some(&patch), &headers).await;
     twice.expect_problem(400, "malformed-request");
     assert_eq!(location(&ada).await, Value::Null, "nothing was written");
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_would_read_is_refused() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Talk").await;
+    let before = written(&forum).await;
+    let reason = json!({"reason": "it belongs into the query"});
+    for (method, path) in [
+        (Method::DELETE, format!("/v2/posts/{opening}")),
+        (Method::DELETE, format!("/v2/threads/{thread}/pin")),
+        (Method::PUT, "/v2/communities/tea/archive".to_owned()),
+        (Method::PUT, "/v2/communities/tea/members/ada/invitation".to_owned()),
+        (Method::POST, format!("/v2/posts/{opening}/restore")),
+        (Method::DELETE, "/v2/sessions/current".to_owned()),
+    ] {
+        let problem = ada.refused(method, &path, reason.clone(), (400, "malformed-request")).await;
+        assert_eq!(problem["errors"][0]["code"], "unexpected_body", "{path}");
+    }
+    let reply = json!({"body": "x"});
+    for (method, path, body) in [
+        (Method::POST, format!("/v2/threads/{thread}/posts"), reply.clone()),
+        (Method::PUT, format!("/v2/threads/{thread}/lock"), Value::Null),
+        (Method::POST, "/v2/accounts".to_owned(), json!({})),
+        (Method::POST, "/v2/sessions".to_owned(), json!({"login": "ada", "password": "correct horse"})),
+    ] {
+        let problem = ada.refused(method, &format!("{path}?zzz=1"), body, (400, "malformed-request")).await;
+        assert_eq!(problem["errors"][0]["pointer"], "?zzz", "{path}");
+    }
+    let stale = [("if-match", "\"77\"")];
+    let new = json!({"title": "New", "body": "New.", "category_id": tea.category});
+    for (path, body) in [(format!("/v2/threads/{thread}/posts"), &reply), ("/v2/communities/tea/threads".into(), &new)]
+    {
+        ada.send(Method::POST, &path, Some(body), &stale).await.expect_problem(412, "version-mismatch");
+    }
+    assert_eq!(written(&forum).await, before, "nothing was written");
+    for (path, body) in [("lock", Value::Null), ("pin", json!(null)), ("lock", json!({}))] {
+        ada.send(Method::PUT, &format!("/v2/threads/{thread}/{path}"), Some(&body), &[]).await.expect(200);
+    }
+    // Who needs no token is asked for none, so a bad one is nobody's business.
+    let guest = forum.guest().with_token("expired");
+    let eve = json!({"username": "eve", "email": "eve@example.org", "password": "correct horse"});
+    guest.post("/v2/accounts", &eve).await.expect(201);
+    guest.post("/v2/sessions", &json!({"login": "eve", "password": "correct horse"})).await.expect(201);
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn values_that_mislead_or_overflow_are_refused() {
+    let forum = TestForum::start().await;
+    let (ada, operator) = (forum.person("ada").await, forum.operator().await);
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Talk").await;
+    let (thread, score) = (format!("/v2/threads/{thread}"), format!("/v2/posts/{opening}/imported-score"));
+    let until = json!({"until": "+262142-12-31T23:59:59Z", "reason": "x"});
+    let invalid = (422, "invalid-value");
+    for (person, method, path, body, problem, pointer, code) in [
+        (&ada, Method::PATCH, &*thread, json!({"title": "\u{200b}"}), invalid, "#/title", "invisible_character"),
+        (&ada, Method::PATCH, &thread, json!({"title": "\u{202e}eltit"}), invalid, "#/title", "invisible_character"),
+        (
+            &ada,
+            Method::PATCH,
+            "/v2/accounts/me",
+            json!({"display_name": "Admin\u{200b}"}),
+            invalid,
+            "#/display_name",
+            "invisible_character",
+        ),
+        (&ada, Method::PATCH, &thread, json!({"tags": ["Tag", "tag"]}), invalid, "#/tags", "repeated"),
+        (&ada, Method::PATCH, "/v2/communities/tea", json!({"reactions": ["up"]}), invalid, "#/reactions", "reserved"),
+        (&operator, Method::PUT, &score, json!({"up": 2_147_483_648_u32, "down": 0}), invalid, "#/up", "too_large"),
+        (
+            &ada,
+            Method::PUT,
+            "/v2/communities/tea/members/operator/ban",
+            until,
+            (400, "malformed-request"),
+            "#/until",
+            "invalid_value",
+        ),
+        (
+            &ada,
+            Method::PUT,
+            &format!("{thread}/pin"),
+            json!({"until": "tomorrow"}),
+            (400, "malformed-request"),
+            "#/until",
+            "invalid_value",
+        ),
+    ] {
+        let refused = person.refused(method, path, body.clone(), problem).await;
+        let error = &refused["errors"][0];
+        assert_eq!((&error["pointer"], &error["code"]), (&json!(pointer), &json!(code)), "{body}: {refused}");
+    }
+    let emoji = json!({"title": "👩\u{200d}💻 ❤\u{fe0f} نمی\u{200c}خواهم", "tags": ["Tag", "tags"]});
+    ada.patch(&thread, &emoji).await.expect(200);
+    ada.put(&format!("{thread}/pin"), &json!({"until": null})).await.expect(200);
+    operator.put(&score, &json!({"up": 1_000_000_000, "down": 0})).await.expect(200);
+    assert_eq!(ada.get_after(&operator, &thread).await.expect(200)["score"], 1_000_000_000);
     forum.stop().await;
 }
 

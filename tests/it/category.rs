@@ -140,10 +140,33 @@ async fn an_archived_category_is_read_only_with_all_below_it() {
     for (method, path, body) in cases {
         bob.refused(method, &path, body, archived).await;
     }
+    for on in ["lock", "pin"] {
+        for method in [Method::PUT, Method::DELETE] {
+            ada.refused(method, &format!("/v2/threads/{thread}/{on}"), Value::Null, archived).await;
+        }
+    }
     bob.get_after(&ada, &format!("/v2/threads/{thread}/posts")).await.expect(200);
     ada.patch(&format!("/v2/threads/{thread}"), &json!({"category_id": general})).await.expect(200);
     bob.reply(&thread, "out of there").await;
     assert_counts_hold(&forum).await;
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn a_restored_category_takes_threads_again() {
+    let forum = TestForum::start().await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    let tea = forum.community(&ada, "tea").await;
+    let (path, restore) =
+        (format!("/v2/categories/{}", tea.category), format!("/v2/categories/{}/restore", tea.category));
+    ada.delete(&path).await.expect(200);
+    bob.refused(Method::POST, &restore, Value::Null, (403, "role-required")).await;
+    ada.send(Method::POST, &restore, None, &[]).await.expect(200);
+    assert_eq!(ada.get(&path).await.expect(200)["archived"], false);
+    bob.thread(&tea, "Again").await;
+    assert_eq!(ada.send(Method::POST, &restore, None, &[]).await.header("agora-unchanged"), Some("true"));
+    let log = ada.get("/v2/communities/tea/moderation-log").await.expect(200);
+    assert_eq!(log["items"][0]["action"], "category.restored");
     forum.stop().await;
 }
 

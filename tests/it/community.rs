@@ -133,7 +133,23 @@ async fn a_suspended_or_archived_community_is_read_only() {
     operator.delete(suspension).await.expect(200);
     ada.reply(&thread, "again").await;
 
+    for path in ["/v2/communities/tea/members/me", "/v2/communities/tea/members/operator"] {
+        let member = if path.ends_with("me") { &bob } else { &operator };
+        member.put(path, &json!({})).await.expect(200);
+    }
     ada.send(Method::PUT, archive, None, &[]).await.expect(200);
+    for (person, method, path) in [
+        (&ada, Method::PUT, "owners/bob"),
+        (&ada, Method::DELETE, "owners/ada"),
+        (&operator, Method::PUT, "owners/bob"),
+        (&ada, Method::DELETE, "members/me"),
+        (&ada, Method::DELETE, "members/bob"),
+        (&ada, Method::DELETE, "members/me/role"),
+    ] {
+        let path = format!("/v2/communities/tea/{path}");
+        person.refused(method, &path, Value::Null, (422, "community-archived")).await;
+    }
+    bob.delete("/v2/communities/tea/members/me").await.expect(200);
     assert_eq!(ada.get("/v2/communities/tea").await.expect(200)["status"], "archived");
     let late = json!({"body": "late"});
     ada.refused(Method::POST, &format!("/v2/threads/{thread}/posts"), late, (422, "community-archived")).await;

@@ -4,6 +4,7 @@ mod account;
 mod bad_input;
 mod category;
 mod community;
+mod contention;
 mod cqrs_es;
 mod database;
 mod embedded;

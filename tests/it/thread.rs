@@ -205,7 +205,6 @@ async fn a_deleted_thread_is_there_for_moderators_and_comes_back_whole() {
         ] {
             eve.refused(Method::GET, &path, Value::Null, (404, problem)).await;
         }
-        eve.refused(Method::POST, &format!("{path}/posts"), json!({"body": "late"}), (422, "thread-deleted")).await;
         // Who may restore it reads it, and nobody else.
         bob.catch_up(by);
         for path in [path.clone(), format!("{path}/posts"), format!("/v2/posts/{reply}")] {
@@ -221,6 +220,21 @@ async fn a_deleted_thread_is_there_for_moderators_and_comes_back_whole() {
         assert_eq!((&found[0]["deleted"], &found[0]["deleted_by"]), (&json!(true), &json!(whose)));
         bob.refused(Method::GET, &deleted, Value::Null, (403, "role-required")).await;
         forum.guest().refused(Method::GET, &deleted, Value::Null, (401, "unauthenticated")).await;
+        let (late, like) = (json!({"body": "late"}), json!({"kind": "like"}));
+        for (method, path, body, problem) in [
+            (Method::POST, format!("{path}/posts"), late.clone(), "thread-not-found"),
+            (Method::DELETE, path.clone(), Value::Null, "thread-not-found"),
+            (Method::POST, format!("{path}/restore"), Value::Null, "thread-not-found"),
+            (Method::PUT, format!("/v2/posts/{opening}/reaction"), like, "post-not-found"),
+            (Method::POST, format!("/v2/posts/{opening}/replies"), late.clone(), "post-not-found"),
+            (Method::DELETE, format!("/v2/posts/{reply}"), Value::Null, "post-not-found"),
+        ] {
+            eve.refused(method, &path, body, (404, problem)).await;
+        }
+        for who_knows in [&bob, &ada] {
+            let posts = format!("{path}/posts");
+            who_knows.refused(Method::POST, &posts, late.clone(), (422, "thread-deleted")).await;
+        }
         assert_eq!(eve.get("/v2/accounts/eve").await.expect(200)["posts"], 0);
         assert_eq!(ada.get_after(by, &path).await.expect(200)["deleted"], true);
         let restore = format!("{path}/restore");

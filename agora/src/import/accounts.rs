@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use events::limits;
+use events::{limits, visible::is_visible};
 
 use super::{origin::Origin, report::At, scan::NAME_CHARS, tables::User, thread::one_line};
 use crate::{client::command::NewAccount, slug::slug};
@@ -51,15 +51,18 @@ impl Account {
     /// As it is sent, under one of its usernames. A field that does not fit is left out.
     pub fn new_account(&self, origin: &Origin, username: &str) -> NewAccount {
         let User { id, created, name, about, location, website } = &self.user;
-        let display_name = if name.is_empty() { username } else { name };
-        let fits = |text: &Option<String>, most| text.clone().filter(|text| text.chars().count() <= most);
+        let name = one_line(name);
+        let display_name = if is_visible(&name) { &name } else { username };
+        let fits = |text: &Option<String>, most| {
+            text.clone().filter(|text: &String| text.chars().count() <= most && is_visible(text))
+        };
         let line = |text: &Option<String>| fits(&text.as_deref().map(one_line), limits::LINE_CHARS);
         let scheme = |text: &str| text.starts_with("http://") || text.starts_with("https://");
         let is_web = |text: &String| scheme(text) && !text.contains(char::is_whitespace);
         NewAccount {
             id: origin.account(*id, *created),
             username: username.to_owned(),
-            display_name: one_line(display_name).chars().take(limits::DISPLAY_NAME_CHARS).collect(),
+            display_name: display_name.chars().take(limits::DISPLAY_NAME_CHARS).collect(),
             about: fits(about, limits::ABOUT_CHARS),
             location: line(location),
             website: line(website).filter(is_web),

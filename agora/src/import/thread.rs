@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use events::{AccountId, CategoryId, CommunityId, PostId, ThreadId, limits, post::Format};
+use events::{AccountId, CategoryId, CommunityId, PostId, ThreadId, limits, post::Format, visible::without_hidden};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -250,7 +250,7 @@ impl Build<'_> {
             ));
         }
         let mut seen = HashSet::new();
-        tags.retain(|tag| tag.chars().count() <= limits::TAG_CHARS && seen.insert(tag.clone()));
+        tags.retain(|tag| tag.chars().count() <= limits::TAG_CHARS && seen.insert(tag.to_lowercase()));
         tags.truncate(limits::TAGS);
         let (thread, post) = (self.place.origin.thread(id, created), self.place.origin.post(id, created));
         let text = text(body, Format::Html)?;
@@ -315,9 +315,10 @@ impl Build<'_> {
     }
 }
 
-/// Where a line is asked for, a control character is a blank.
+/// Where a line is asked for, a control character is a blank, and what shows nothing is left out.
 pub(super) fn one_line(text: &str) -> String {
-    text.replace(char::is_control, " ").trim().to_owned()
+    let blank = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    without_hidden(&text.replace(blank, " ")).trim().to_owned()
 }
 
 fn text(body: String, format: Format) -> Result<Text, Skip> {

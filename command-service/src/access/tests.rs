@@ -158,6 +158,8 @@ fn suspended_and_archived_communities_are_read_only_even_for_who_runs_them() {
         assert_eq!(read_only(suspended(), actor).admin().err(), Some(AccessRefusal::Suspended));
         assert_eq!(read_only(archived(), actor).participant().err(), Some(AccessRefusal::Archived));
         assert_eq!(read_only(archived(), actor).joiner().err(), Some(AccessRefusal::Archived));
-        assert!(read_only(archived(), actor).owner().is_ok(), "its owners can still decide to resume it");
+        assert_eq!(read_only(archived(), actor).owner().err(), Some(AccessRefusal::Archived));
+        assert!(read_only(archived(), actor).caretaker().is_ok(), "its owners can still decide to resume it");
+        assert!(actor.account.and_then(|account| read_only(archived(), actor).resigner(account)).is_none());
     }
 }

@@ -5,16 +5,18 @@ use events::{AccountId, Stream, account::Profile};
 use garde::Validate;
 use platform::{
     extract::{Json, Path},
-    identity::{PasswordError, Passwords},
+    identity::{Identity, PasswordError},
     problem::Problem,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
-    Account, AccountCommand, AccountRefusal, ChangePassword, ChangeProfile, EMAIL, Import, PASSWORD, Register, USERNAME,
+    Account, AccountCommand, AccountRefusal, ChangePassword, ChangeProfile, EMAIL, Import, KEPT_SESSION, PASSWORD,
+    Register, USERNAME,
 };
 use crate::{
     App, Refusal,
@@ -23,11 +25,13 @@ use crate::{
     command::{Command, GuestCommand},
     place::{AccountPath, AccountRef, Found, actor},
     refusal::Refused,
-    store::{Answer, Operation, Stop, Store, StoreError, Work},
+    session::GuessRefusals,
+    store::{Answer, Operation, Stop, StoreError, Work},
     text::{About, DisplayName, Email, Line, Password, Username, Website, chosen_id, present},
 };
 
 type Refusals = Refused<(AccessRefusal, AccountRefusal)>;
+type PasswordRefusals = Refused<(AccessRefusal, AccountRefusal, GuessRefusals)>;
 
 /// Who registers.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate, ToSchema)]
@@ -137,19 +141,19 @@ impl ProfilePatch {
 
 /// Registers an account.
 ///
-/// The username and the e-mail address are unique on the platform, ignoring case. Log in with `POST /v2/sessions`.
+/// The username and the e-mail address are unique on the platform, ignoring case. Log in with `POST /v2/sessions`. An
+/// `Idempotency-Key` is the username's, so that no other guest's is in the way.
 #[utoipa::path(
     post,
     path = "/v2/accounts",
     tag = "accounts",
-    responses((status = 201, description = "Registered.", body = AccountChanged), Refusals),
+    responses((status = 201, description = "Registered.", body = AccountChanged), PasswordRefusals),
     security(())
 )]
 pub(crate) async fn register(State(app): State<App>, command: GuestCommand, Json(body): Json<NewAccount>) -> Response {
     let id = body.id.unwrap_or_else(AccountId::new);
-    let request = command.request(id, &body);
-    let hash = LazyHash::new(app.identities.passwords().clone());
-    app.store.execute(request, &RegisterAccount { id, body, hash }).await
+    let request = command.request(id, &body.username.0, &body);
+    app.store.execute(request, &RegisterAccount { id, body, hash: OnceCell::new(), app: app.clone() }).await
 }
 
 /// Brings an account over from elsewhere. Operators only; nobody can log in to it.
@@ -185,13 +189,13 @@ pub(crate) async fn change_profile(
 
 /// Changes one's own password.
 ///
-/// It ends every session of the account, this one included: log in again with the new password.
+/// It ends every other session of the account: there, log in again with the new password.
 #[utoipa::path(
     put,
     path = "/v2/accounts/{account}/password",
     tag = "accounts",
     params(AccountPath),
-    responses((status = 200, description = "Changed.", body = AccountChanged), Refusals)
+    responses((status = 200, description = "Changed.", body = AccountChanged), PasswordRefusals)
 )]
 pub(crate) async fn change_password(
     State(app): State<App>,
@@ -199,11 +203,10 @@ pub(crate) async fn change_password(
     Path(path): Path<AccountPath>,
     Json(body): Json<PasswordChange>,
 ) -> Result<Response, Problem> {
-    let account = command.identity().account;
+    let Identity { account, session, .. } = command.identity();
     app.attempts.admit(&account.to_string())?;
     let request = command.request(&body);
-    let hash = LazyHash::new(app.identities.passwords().clone());
-    let operation = ReplacePassword { account: path.account, body, store: app.store.clone(), hash };
+    let operation = ReplacePassword { account: path.account, body, session, hash: OnceCell::new(), app: app.clone() };
     let response = app.store.execute(request, &operation).await;
     if response.status().is_success() {
         app.attempts.forgive(&account.to_string());
@@ -212,24 +215,22 @@ pub(crate) async fn change_password(
     Ok(response)
 }
 
-/// A hash that is made at most once, and only when everything cheaper was checked: it takes tens of milliseconds.
-struct LazyHash {
-    passwords: Passwords,
-    hash: OnceCell<String>,
+/// The hash of a new password, made at most once, and only when everything cheaper was checked: it takes tens of
+/// milliseconds.
+async fn hashed(app: &App, password: &Password, hash: &OnceCell<String>) -> Result<String, Stop<Refusal>> {
+    let made = hash.get_or_try_init(|| app.identities.passwords().hash(password.0.clone())).await;
+    made.cloned().map_err(|error| unhashed(&error))
 }
 
-impl LazyHash {
-    fn new(passwords: Passwords) -> Self {
-        Self { passwords, hash: OnceCell::new() }
-    }
-
-    async fn of(&self, password: &Password) -> Result<String, Stop<Refusal>> {
-        self.hash
-            .get_or_try_init(|| self.passwords.hash(password.0.clone()))
-            .await
-            .cloned()
-            .map_err(|error| unhashed(&error))
-    }
+/// Whether the account that was answered has this password now. A password is in no fingerprint, so that whoever asks
+/// again under a key is compared by the password itself.
+async fn is_current(app: &App, answer: &Value, password: &Password) -> Result<bool, Problem> {
+    let id = answer.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+    let hash = match id {
+        Some(id) => app.store.private(id, PASSWORD).await?,
+        None => None,
+    };
+    Ok(app.identities.passwords().verify(password.0.clone(), hash).await?)
 }
 
 fn unhashed(error: &PasswordError) -> Stop<Refusal> {
@@ -242,7 +243,8 @@ fn unhashed(error: &PasswordError) -> Stop<Refusal> {
 struct RegisterAccount {
     id: AccountId,
     body: NewAccount,
-    hash: LazyHash,
+    hash: OnceCell<String>,
+    app: App,
 }
 
 impl Operation for RegisterAccount {
@@ -258,8 +260,19 @@ impl Operation for RegisterAccount {
         }
         work.claim(EMAIL, email.clone(), self.id.to_string());
         work.keep_private(self.id, EMAIL, Some(email));
-        work.keep_private(self.id, PASSWORD, Some(self.hash.of(password).await?));
+        work.keep_private(self.id, PASSWORD, Some(hashed(&self.app, password, &self.hash).await?));
         Ok(answer)
+    }
+
+    async fn repeats(&self, answer: &Value) -> Result<bool, Problem> {
+        // Who asks is a guest: it must not become a way to guess.
+        let account = answer.get("id").and_then(Value::as_str).unwrap_or_default();
+        self.app.attempts.admit(account)?;
+        let repeats = is_current(&self.app, answer, &self.body.password).await?;
+        if repeats {
+            self.app.attempts.forgive(account);
+        }
+        Ok(repeats)
     }
 
     fn taken(&self, kind: &str) -> Refusal {
@@ -330,8 +343,10 @@ impl Operation for PatchProfile {
 struct ReplacePassword {
     account: AccountRef,
     body: PasswordChange,
-    store: Store,
-    hash: LazyHash,
+    /// In which it is changed: the one that goes on.
+    session: Uuid,
+    hash: OnceCell<String>,
+    app: App,
 }
 
 impl Operation for ReplacePassword {
@@ -346,13 +361,19 @@ impl Operation for ReplacePassword {
         let account = work.load::<Account>(&Stream::account(id)).await?;
         work.require_version(account.version)?;
         // Read after the version that guards it: a password that changes meanwhile makes this attempt one too many.
-        let hash = self.store.private(id, PASSWORD).await?.ok_or(AccountRefusal::NoPassword)?;
+        let hash = self.app.store.private(id, PASSWORD).await?.ok_or(AccountRefusal::NoPassword)?;
         let current = self.body.current_password.0.clone();
-        if !self.hash.passwords.verify(current, Some(hash)).await.map_err(|error| unhashed(&error))? {
+        let passwords = self.app.identities.passwords();
+        if !passwords.verify(current, Some(hash)).await.map_err(|error| unhashed(&error))? {
             return Err(AccountRefusal::WrongPassword.into());
         }
-        work.keep_private(id, PASSWORD, Some(self.hash.of(&self.body.new_password).await?));
+        work.keep_private(id, KEPT_SESSION, Some(self.session.to_string()));
+        work.keep_private(id, PASSWORD, Some(hashed(&self.app, &self.body.new_password, &self.hash).await?));
         change(work, id, ChangePassword {}.into()).await.map(|changed| done(&changed))
+    }
+
+    async fn repeats(&self, answer: &Value) -> Result<bool, Problem> {
+        is_current(&self.app, answer, &self.body.new_password).await
     }
 
     fn taken(&self, kind: &str) -> Refusal {

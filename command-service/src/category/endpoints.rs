@@ -3,14 +3,14 @@
 use axum::{extract::State, response::Response};
 use events::{CategoryId, CommunityId, Stream, category::Presentation, limits};
 use garde::Validate;
-use platform::extract::{Json, Path};
+use platform::extract::{Json, NoBody, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     ArchiveCategory, CATEGORY, CategoryCommand, CategoryRefusal, CategoryTree, ChangeCategory, CreateCategory,
-    MoveCategory, ReorderCategories,
+    MoveCategory, ReorderCategories, RestoreCategory,
 };
 use crate::{
     App, Refusal,
@@ -162,9 +162,32 @@ pub(crate) async fn change(
     params(CategoryPath),
     responses((status = 200, description = "It is archived now.", body = CategoryChanged), Refusals)
 )]
-pub(crate) async fn archive(State(app): State<App>, command: Command, Path(path): Path<CategoryPath>) -> Response {
+pub(crate) async fn archive(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<CategoryPath>,
+    _: NoBody,
+) -> Response {
     let archive = |at: &AtTree| Ok(vec![ArchiveCategory { by: at.place.standing.admin()?, category: path.id }.into()]);
     app.store.execute(command.request(&()), &OnCategory { id: path.id, commands: archive }).await
+}
+
+/// Restores an archived category: it takes threads and posts again, unless one above it is archived. Admins may.
+#[utoipa::path(
+    post,
+    path = "/v2/categories/{id}/restore",
+    tag = "categories",
+    params(CategoryPath),
+    responses((status = 200, description = "It is not archived now.", body = CategoryChanged), Refusals)
+)]
+pub(crate) async fn restore(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<CategoryPath>,
+    _: NoBody,
+) -> Response {
+    let restore = |at: &AtTree| Ok(vec![RestoreCategory { by: at.place.standing.admin()?, category: path.id }.into()]);
+    app.store.execute(command.request(&()), &OnCategory { id: path.id, commands: restore }).await
 }
 
 impl CategoryPatch {

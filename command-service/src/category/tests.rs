@@ -41,12 +41,20 @@ fn archive(n: u128) -> CategoryCommand {
     ArchiveCategory { by: by(), category: category(n) }.into()
 }
 
+fn restore(n: u128) -> CategoryCommand {
+    RestoreCategory { by: by(), category: category(n) }.into()
+}
+
 fn moved(n: u128, parent: Option<u128>) -> CategoryEvent {
     CategoryEvent::Moved(Moved { category: category(n), parent: parent.map(category) })
 }
 
 fn archived(n: u128) -> CategoryEvent {
     CategoryEvent::Archived(Archived { category: category(n) })
+}
+
+fn restored(n: u128) -> CategoryEvent {
+    CategoryEvent::Restored(Restored { category: category(n) })
 }
 
 fn refused(refusal: CategoryRefusal) -> Refusal {
@@ -116,6 +124,16 @@ fn what_is_archived_or_below_it_is_read_only() {
     let closed = Err(CategoryRefusal::Archived);
     assert_eq!(open, [closed.clone(), closed.clone(), closed, Ok(category(4))]);
     assert_eq!(tree.open(category(99)), Err(CategoryRefusal::Unknown));
+}
+
+#[test]
+fn what_was_archived_by_itself_is_restored_by_itself() {
+    given([forest(), vec![archived(1)]].concat()).when(restore(1)).then_expect_events(vec![restored(1)]);
+    given(forest()).when(restore(1)).then_expect_events(vec![]);
+    given([forest(), vec![archived(1)]].concat()).when(restore(2)).then_expect_events(vec![]);
+    given(forest()).when(restore(99)).then_expect_error(refused(CategoryRefusal::NotFound));
+    let tree: CategoryTree = fixture::given([forest(), vec![archived(1), archived(3), restored(1)]].concat());
+    assert_eq!([1, 2, 3].map(|n| tree.is_archived(category(n))), [false, false, true]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use events::{
     community::{Settings, Visibility},
 };
 use garde::Validate;
-use platform::extract::{Json, Path};
+use platform::extract::{Json, NoBody, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -169,7 +169,12 @@ pub(crate) async fn change(
     params(MemberPath),
     responses((status = 200, description = "It is one now.", body = CommunityChanged), Refusals)
 )]
-pub(crate) async fn add_owner(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
+pub(crate) async fn add_owner(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<MemberPath>,
+    _: NoBody,
+) -> Response {
     let MemberPath { c: community, account } = path;
     app.store.execute(command.request(&()), &ChangeOwners { community, account, add: true }).await
 }
@@ -182,7 +187,12 @@ pub(crate) async fn add_owner(State(app): State<App>, command: Command, Path(pat
     params(MemberPath),
     responses((status = 200, description = "It is none now.", body = CommunityChanged), Refusals)
 )]
-pub(crate) async fn remove_owner(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
+pub(crate) async fn remove_owner(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<MemberPath>,
+    _: NoBody,
+) -> Response {
     let MemberPath { c: community, account } = path;
     app.store.execute(command.request(&()), &ChangeOwners { community, account, add: false }).await
 }
@@ -216,7 +226,12 @@ pub(crate) async fn suspend(
     params(CommunityPath),
     responses((status = 200, description = "It takes posts now.", body = CommunityChanged), Refusals)
 )]
-pub(crate) async fn resume(State(app): State<App>, command: Command, Path(path): Path<CommunityPath>) -> Response {
+pub(crate) async fn resume(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<CommunityPath>,
+    _: NoBody,
+) -> Response {
     let resume = |_: &Place, request: &Request| Ok(Resume { by: actor(request).as_operator()? }.into());
     app.store.execute(command.request(&()), &OnCommunity { community: path.c, command: resume }).await
 }
@@ -229,8 +244,13 @@ pub(crate) async fn resume(State(app): State<App>, command: Command, Path(path):
     params(CommunityPath),
     responses((status = 200, description = "It is archived now.", body = CommunityChanged), Refusals)
 )]
-pub(crate) async fn archive(State(app): State<App>, command: Command, Path(path): Path<CommunityPath>) -> Response {
-    let archive = |place: &Place, _: &Request| Ok(Archive { by: place.standing.owner()? }.into());
+pub(crate) async fn archive(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<CommunityPath>,
+    _: NoBody,
+) -> Response {
+    let archive = |place: &Place, _: &Request| Ok(Archive { by: place.standing.caretaker()? }.into());
     app.store.execute(command.request(&()), &OnCommunity { community: path.c, command: archive }).await
 }
 
@@ -242,8 +262,13 @@ pub(crate) async fn archive(State(app): State<App>, command: Command, Path(path)
     params(CommunityPath),
     responses((status = 200, description = "It takes posts now.", body = CommunityChanged), Refusals)
 )]
-pub(crate) async fn reopen(State(app): State<App>, command: Command, Path(path): Path<CommunityPath>) -> Response {
-    let reopen = |place: &Place, _: &Request| Ok(Reopen { by: place.standing.owner()? }.into());
+pub(crate) async fn reopen(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<CommunityPath>,
+    _: NoBody,
+) -> Response {
+    let reopen = |place: &Place, _: &Request| Ok(Reopen { by: place.standing.caretaker()? }.into());
     app.store.execute(command.request(&()), &OnCommunity { community: path.c, command: reopen }).await
 }
 

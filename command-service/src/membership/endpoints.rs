@@ -6,7 +6,7 @@ use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use events::{AccountId, Stream, membership::Role};
 use garde::Validate;
-use platform::extract::{Json, Path};
+use platform::extract::{Json, NoBody, Path, moment_field, optional_moment_field};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -18,7 +18,7 @@ use crate::{
     App, Refusal,
     access::{AccessRefusal, Rank},
     account::AccountRefusal,
-    answer::{Nothing, done},
+    answer::done,
     command::Command,
     community::{Community, CommunityRefusal, RemoveOwner},
     place::{AccountRef, CommunityRef, Found, MemberPath, Place, actor},
@@ -43,6 +43,8 @@ pub struct NewRole {
 pub struct NewBan {
     /// Its end; for good, where it is not said.
     #[garde(skip)]
+    #[serde(default, deserialize_with = "optional_moment_field")]
+    #[schema(required = false)]
     pub until: Option<DateTime<Utc>>,
     /// Why.
     #[garde(dive)]
@@ -54,6 +56,7 @@ pub struct NewBan {
 pub struct NewSilence {
     /// Its end.
     #[garde(skip)]
+    #[serde(deserialize_with = "moment_field")]
     pub until: DateTime<Utc>,
     /// Why.
     #[garde(dive)]
@@ -84,14 +87,15 @@ pub(crate) async fn join(
     State(app): State<App>,
     command: Command,
     Path(path): Path<MemberPath>,
-    _body: Option<Json<Nothing>>,
+    _: NoBody,
 ) -> Response {
     app.store.execute(command.request(&()), &JoinCommunity { path }).await
 }
 
 /// Leaves a community or declines its invitation; or, as a moderator, removes a member or takes an invitation back.
 ///
-/// An owner who leaves gives up its ownership; the last owner cannot leave.
+/// An owner who leaves gives up its ownership; the last owner cannot leave. Members leave a read-only community, too: it
+/// keeps nobody.
 #[utoipa::path(
     delete,
     path = "/v2/communities/{c}/members/{account}",
@@ -99,7 +103,12 @@ pub(crate) async fn join(
     params(MemberPath),
     responses((status = 200, description = "It is none now.", body = MembershipChanged), Refusals)
 )]
-pub(crate) async fn leave(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
+pub(crate) async fn leave(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<MemberPath>,
+    _: NoBody,
+) -> Response {
     app.store.execute(command.request(&()), &LeaveCommunity { path }).await
 }
 
@@ -111,7 +120,12 @@ pub(crate) async fn leave(State(app): State<App>, command: Command, Path(path): 
     params(MemberPath),
     responses((status = 200, description = "It may join now.", body = MembershipChanged), Refusals)
 )]
-pub(crate) async fn invite(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
+pub(crate) async fn invite(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<MemberPath>,
+    _: NoBody,
+) -> Response {
     let invite = |at: &AtMember, _: &Request| Ok(Invite { by: at.place.standing.moderator()? }.into());
     app.store.execute(command.request(&()), &OnMember { path, command: invite }).await
 }
@@ -145,7 +159,12 @@ pub(crate) async fn assign_role(
     params(MemberPath),
     responses((status = 200, description = "It has none now.", body = MembershipChanged), Refusals)
 )]
-pub(crate) async fn revoke_role(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
+pub(crate) async fn revoke_role(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<MemberPath>,
+    _: NoBody,
+) -> Response {
     let revoke = |at: &AtMember, _: &Request| {
         let standing = &at.place.standing;
         let by = standing.resigner(at.account).map_or_else(|| standing.appointer(at.rank(), Role::Member), Ok)?;
@@ -186,7 +205,12 @@ pub(crate) async fn ban(
     params(MemberPath),
     responses((status = 200, description = "It is not banned now.", body = MembershipChanged), Refusals)
 )]
-pub(crate) async fn lift_ban(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
+pub(crate) async fn lift_ban(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<MemberPath>,
+    _: NoBody,
+) -> Response {
     let lift = |at: &AtMember, _: &Request| Ok(LiftBan { by: at.place.standing.moderator()? }.into());
     app.store.execute(command.request(&()), &OnMember { path, command: lift }).await
 }
@@ -224,7 +248,12 @@ pub(crate) async fn silence(
     params(MemberPath),
     responses((status = 200, description = "It is not silenced now.", body = MembershipChanged), Refusals)
 )]
-pub(crate) async fn lift_silence(State(app): State<App>, command: Command, Path(path): Path<MemberPath>) -> Response {
+pub(crate) async fn lift_silence(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<MemberPath>,
+    _: NoBody,
+) -> Response {
     let lift = |at: &AtMember, _: &Request| Ok(LiftSilence { by: at.place.standing.moderator()? }.into());
     app.store.execute(command.request(&()), &OnMember { path, command: lift }).await
 }

@@ -3,7 +3,7 @@
 use axum::{extract::State, response::Response};
 use events::{PostId, Stream, ThreadId, post::Format};
 use garde::Validate;
-use platform::extract::{Json, Path, Query};
+use platform::extract::{Json, NoBody, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -165,10 +165,11 @@ pub(crate) async fn edit(
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
-    command: Command,
+    command: Command<Because>,
     Path(path): Path<PostPath>,
-    Query(because): Query<Because>,
+    _: NoBody,
 ) -> Response {
+    let because = command.query.clone();
     let delete = |at: &AtPost, _: &Request| {
         Ok(DeletePost { by: at.standing().curator(at.author())?, reason: because.reason() }.into())
     };
@@ -183,7 +184,12 @@ pub(crate) async fn delete(
     params(PostPath),
     responses((status = 200, description = "It is shown now.", body = PostChanged), Refusals)
 )]
-pub(crate) async fn restore(State(app): State<App>, command: Command, Path(path): Path<PostPath>) -> Response {
+pub(crate) async fn restore(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<PostPath>,
+    _: NoBody,
+) -> Response {
     let restore = |at: &AtPost, _: &Request| Ok(RestorePost { by: at.standing().curator(at.author())? }.into());
     app.store.execute(command.request(&()), &OnPost { id: path.id, command: restore }).await
 }
@@ -216,7 +222,12 @@ pub(crate) async fn hide(
     params(PostPath),
     responses((status = 200, description = "It is shown now.", body = PostChanged), Refusals)
 )]
-pub(crate) async fn unhide(State(app): State<App>, command: Command, Path(path): Path<PostPath>) -> Response {
+pub(crate) async fn unhide(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<PostPath>,
+    _: NoBody,
+) -> Response {
     let unhide = |at: &AtPost, _: &Request| Ok(Unhide { by: at.standing().moderator()? }.into());
     app.store.execute(command.request(&()), &OnPost { id: path.id, command: unhide }).await
 }

@@ -1,9 +1,9 @@
 //! Reacting, and importing scores.
 
 use axum::{extract::State, response::Response};
-use events::{PostId, Stream};
+use events::{PostId, Stream, limits};
 use garde::Validate;
-use platform::extract::{Json, Path};
+use platform::extract::{Json, NoBody, Path};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -34,12 +34,12 @@ pub struct NewReaction {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, Validate, ToSchema)]
 pub struct NewScore {
     /// Votes up.
-    #[garde(skip)]
-    #[schema(example = 12)]
+    #[garde(range(max = limits::VOTES))]
+    #[schema(example = 12, maximum = 1_000_000_000)]
     pub up: u32,
     /// Votes down.
-    #[garde(skip)]
-    #[schema(example = 1)]
+    #[garde(range(max = limits::VOTES))]
+    #[schema(example = 1, maximum = 1_000_000_000)]
     pub down: u32,
 }
 
@@ -82,7 +82,7 @@ pub(crate) async fn set(
     params(PostPath),
     responses((status = 200, description = "It is clear now.", body = ReactionChanged), Refusals)
 )]
-pub(crate) async fn clear(State(app): State<App>, command: Command, Path(path): Path<PostPath>) -> Response {
+pub(crate) async fn clear(State(app): State<App>, command: Command, Path(path): Path<PostPath>, _: NoBody) -> Response {
     app.store.execute(command.request(&()), &React { post: path.id, kind: None }).await
 }
 

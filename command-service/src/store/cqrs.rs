@@ -47,7 +47,7 @@ impl<A: Stored> EventStore<A> for Store {
         match self.append(append).await.map_err(unexpected)? {
             Verdict::Appended { .. } => {}
             Verdict::Moved { .. } => {
-                self.loader.forget(&[stream]);
+                self.loader.forget(&stream, loaded.version);
                 return Err(AggregateError::AggregateConflict);
             }
             verdict @ (Verdict::Replayed(_) | Verdict::Claimed { .. } | Verdict::Rejected(_)) => {
@@ -55,7 +55,7 @@ impl<A: Stored> EventStore<A> for Store {
             }
         }
         // The aggregate in the context is as it was before its events: what the cache holds is now behind.
-        self.loader.forget(std::slice::from_ref(&stream));
+        self.loader.forget(&stream, loaded.version);
         let first = usize::try_from(loaded.version).unwrap_or(usize::MAX) + 1;
         let envelope = |(sequence, payload)| EventEnvelope {
             aggregate_id: stream.id.clone(),

@@ -7,7 +7,7 @@ use cqrs_es::{
     persist::{PersistedEventRepository, SerializedEvent},
 };
 use events::{DecodeError, Event, Stream};
-use moka::sync::Cache;
+use moka::{ops::compute::Op, sync::Cache};
 use postgres_es::PostgresEventRepository;
 use serde_json::value::to_raw_value;
 use sqlx::PgPool;
@@ -31,14 +31,29 @@ pub struct Loaded<A> {
     pub version: i64,
 }
 
-/// A state of any aggregate, for the cache.
-pub(super) type AnyState = Arc<dyn Any + Send + Sync>;
+/// A [`Loaded`] of any aggregate, for the cache.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    pub(super) version: i64,
+    loaded: Arc<dyn Any + Send + Sync>,
+}
+
+impl Snapshot {
+    pub(super) fn of<A: Stored>(loaded: &Arc<Loaded<A>>) -> Self {
+        Self { version: loaded.version, loaded: loaded.clone() }
+    }
+
+    /// None where it is of another aggregate.
+    pub(super) fn state<A: Stored>(&self) -> Option<Arc<Loaded<A>>> {
+        self.loaded.clone().downcast().ok()
+    }
+}
 
 /// Reads streams, remembering what they fold to. A state may be stale: every decision names the versions it rests on.
 #[derive(Clone)]
 pub(super) struct Loader {
     repository: Arc<PostgresEventRepository>,
-    states: Cache<Stream, AnyState>,
+    states: Cache<Stream, Snapshot>,
 }
 
 impl Loader {
@@ -47,13 +62,13 @@ impl Loader {
     }
 
     pub(super) async fn load<A: Stored>(&self, stream: &Stream) -> Result<Arc<Loaded<A>>, StoreError> {
-        if let Some(state) = self.states.get(stream).and_then(|state| state.downcast().ok()) {
+        if let Some(state) = self.states.get(stream).and_then(|snapshot| snapshot.state()) {
             return Ok(state);
         }
         let loaded = Arc::new(self.read::<A>(stream).await?);
         // What is not there yet is likely to come: its absence is not worth a place.
         if loaded.version > 0 {
-            self.states.insert(stream.clone(), loaded.clone());
+            self.remember(stream.clone(), Snapshot::of(&loaded));
         }
         Ok(loaded)
     }
@@ -82,14 +97,17 @@ impl Loader {
         Ok(envelopes)
     }
 
-    pub(super) fn remember(&self, states: Vec<(Stream, AnyState)>) {
-        for (stream, state) in states {
-            self.states.insert(stream, state);
-        }
+    /// Keeps a state, unless a later one is there: who wrote last need not be here last.
+    pub(super) fn remember(&self, stream: Stream, snapshot: Snapshot) {
+        self.states.entry(stream).and_compute_with(|known| match known {
+            Some(known) if known.value().version > snapshot.version => Op::Nop,
+            _ => Op::Put(snapshot),
+        });
     }
 
-    pub(super) fn forget<'a>(&self, streams: impl IntoIterator<Item = &'a Stream>) {
-        for stream in streams {
+    /// Forgets a state of which it came out that it is past; what came in its place meanwhile stays.
+    pub(super) fn forget(&self, stream: &Stream, version: i64) {
+        if self.states.get(stream).is_some_and(|known| known.version == version) {
             self.states.invalidate(stream);
         }
     }

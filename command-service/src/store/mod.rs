@@ -2,7 +2,7 @@
 //!
 //! An [`Operation`] reads streams through a [`Work`], decides, and leaves in it what is to be appended. The store
 //! appends that together with the versions of all that was read; where one of them has moved meanwhile, the
-//! operation is attempted again on what stands there now. A refusal, too, is answered only after the versions that
+//! operation is attempted again on what stands there now, in its turn among all who write it. A refusal, too, is answered only after the versions that
 //! it rests on were confirmed.
 
 mod append;
@@ -11,6 +11,7 @@ mod cqrs;
 mod load;
 mod operation;
 mod ping;
+mod turns;
 mod work;
 
 pub use append::{Append, Claim, NewEvent, PrivateData, Receipt, Replay, Verdict, append};
@@ -42,9 +43,9 @@ pub enum StoreError {
     /// The database did not answer in time. The command may or may not be in; under its key it takes effect once.
     #[error("the event store does not answer")]
     Unavailable,
-    /// Others changed what the command read, on every attempt.
-    #[error("still contended after {0} attempts")]
-    Contended(usize),
+    /// Others changed what the command read, or were before it, for as long as it waited.
+    #[error("others keep changing what the command reads")]
+    Contended,
     /// An event of a stream does not decode: the data, or a release older than it, is at fault.
     #[error("stream {stream}: {source}")]
     Undecodable {
@@ -82,7 +83,7 @@ impl From<StoreError> for Problem {
         };
         match error {
             StoreError::Busy => unavailable("overloaded", "Too many commands are waiting. Try again."),
-            StoreError::Contended(_) => unavailable("contended", "Others keep changing the same thing. Try again."),
+            StoreError::Contended => unavailable("contended", "Others keep changing the same thing. Try again."),
             StoreError::TooLarge { .. } => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "event-too-large", error),
             StoreError::Unavailable | StoreError::Database(_) | StoreError::Repository(_) => {
                 tracing::warn!(%error, "the event store is out of reach");
@@ -102,6 +103,7 @@ pub struct Store {
     pool: PgPool,
     appender: Appender,
     loader: load::Loader,
+    turns: turns::Turns,
     lasting: Cache<(&'static str, String), String>,
 }
 
@@ -112,7 +114,7 @@ impl Store {
     pub fn start(pool: PgPool, config: &AppenderConfig, tasks: &TaskTracker) -> Self {
         let appender = Appender::start(config, pool.connect_options().as_ref().clone(), tasks);
         let lasting = Cache::new(LASTING_CLAIMS);
-        Self { loader: load::Loader::new(pool.clone()), pool, appender, lasting }
+        Self { loader: load::Loader::new(pool.clone()), pool, appender, turns: turns::Turns::default(), lasting }
     }
 
     /// Private data of an account: a password's hash, an e-mail address. A change that is being committed is waited for.

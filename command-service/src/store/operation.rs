@@ -1,5 +1,7 @@
 //! What a use case is to the store, and what comes of carrying it out.
 
+use std::{future::ready, time::Duration};
+
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -8,12 +10,21 @@ use chrono::{DateTime, Utc};
 use events::{AccountId, PositionToken};
 use platform::problem::Problem;
 use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
-use super::{Append, Receipt, Store, StoreError, Verdict, Work, append::Replay};
+use super::{
+    Append, Receipt, Store, StoreError, Verdict, Work,
+    append::Replay,
+    turns::{Concerns, Turn},
+    work::Seen,
+};
 
-/// How often an operation is attempted on state that others change meanwhile.
-const ATTEMPTS: usize = 10;
+/// How long an operation is attempted anew on state that others change meanwhile: longer than any queue that moves,
+/// shorter than clients wait.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest wait between two attempts where it is another process that changes it.
+const BACKOFF: Duration = Duration::from_millis(50);
 
 /// Names how far a reader must have come to see what was written.
 pub const AGORA_POSITION: HeaderName = HeaderName::from_static("agora-position");
@@ -33,6 +44,12 @@ pub trait Operation: Send + Sync {
 
     /// Which refusal it is where somebody else holds a unique value of that kind.
     fn taken(&self, kind: &str) -> Self::Refusal;
+
+    /// Whether a request under a used key says the same in what its fingerprint leaves out; `answer` is the body that was
+    /// answered.
+    fn repeats(&self, _answer: &Value) -> impl Future<Output = Result<bool, Problem>> + Send {
+        ready(Ok(true))
+    }
 
     /// Where that which it created is found; from the answer's body, as that is all a repeated answer has.
     fn location(&self, _body: &Value) -> Option<String> {
@@ -83,7 +100,7 @@ pub struct Answer {
 /// The key under which a command may be sent again.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
-    /// Whose key it is; the nil UUID for guests.
+    /// Whose key it is: an account's, or a guest's.
     pub owner: Uuid,
     /// The key.
     pub key: String,
@@ -128,37 +145,57 @@ struct Settled {
     unchanged: bool,
 }
 
-/// What one attempt came to: an end, or the advice to try again.
+/// What one attempt came to: an end, or the advice to try again, with all that it concerned.
 enum Attempt {
     Settled(Settled),
-    Moved,
+    Moved(Concerns),
 }
 
 impl Store {
-    /// Carries out a use case: attempts it until it stands on versions that are current, at most 10 times.
+    /// Carries out a use case: attempts it until it stands on versions that are current, for five seconds at most. From
+    /// the second attempt on it has its [turn](super::turns), so that only another process can come in between.
     ///
     /// A 2xx is on disk. A refusal was confirmed against the store, so that it is never one of a past that others
     /// have changed. Under an idempotency key, the first 2xx is answered again.
     pub async fn execute<O: Operation>(&self, request: Request, operation: &O) -> Response {
-        for _ in 0..ATTEMPTS {
-            match self.attempt(&request, operation).await {
+        let deadline = Instant::now() + PATIENCE;
+        let mut backoff = Duration::from_millis(1);
+        let mut turn: Option<Turn<'_>> = None;
+        loop {
+            let concerns = match self.attempt(&request, operation, turn.as_ref()).await {
                 Ok(Attempt::Settled(settled)) => return settled.respond(operation),
-                Ok(Attempt::Moved) => {}
+                Ok(Attempt::Moved(concerns)) => concerns,
                 Err(problem) => return problem.into_response(),
+            };
+            if turn.as_ref().is_some_and(|turn| turn.covers(&concerns)) {
+                sleep(backoff.mul_f64(rand::random())).await;
+                backoff = BACKOFF.min(backoff * 2);
+            } else {
+                // Given back first: with one in hand, taking another might wait for somebody who waits for this one.
+                drop(turn.take());
+                turn = timeout_at(deadline, self.turns.take(concerns)).await.ok();
+            }
+            if turn.is_none() || Instant::now() > deadline {
+                return Problem::from(StoreError::Contended).into_response();
             }
         }
-        Problem::from(StoreError::Contended(ATTEMPTS)).into_response()
     }
 
-    async fn attempt<O: Operation>(&self, request: &Request, operation: &O) -> Result<Attempt, Problem> {
+    async fn attempt<O: Operation>(
+        &self,
+        request: &Request,
+        operation: &O,
+        turn: Option<&Turn<'_>>,
+    ) -> Result<Attempt, Problem> {
         let mut work = Work::new(self, request);
-        let refusal = match operation.attempt(&mut work).await {
-            Ok(answer) => return self.append_decision(work, request, operation, answer).await,
+        let attempted = operation.attempt(&mut work).await;
+        let refusal = match attempted.and_then(|answer| work.require_new().map(|()| answer)) {
+            Ok(answer) => return self.append_decision(work, request, operation, answer, turn).await,
             Err(Stop::Store(error)) => return Err(error.into()),
             Err(Stop::Refused(refusal)) => refusal.into(),
             Err(Stop::VersionMismatch { version }) => version_mismatch(version),
         };
-        self.confirm_refusal(work, request, refusal).await
+        self.confirm_refusal(work, request, operation, refusal).await
     }
 
     async fn append_decision<O: Operation>(
@@ -167,21 +204,22 @@ impl Store {
         request: &Request,
         operation: &O,
         answer: Answer,
+        turn: Option<&Turn<'_>>,
     ) -> Result<Attempt, Problem> {
         let body = answer.body.to_string();
-        let (append, states) = work.into_append(request.receipt(Some((answer.status.as_u16(), body.clone()))))?;
+        let (append, seen) = work.into_append(request.receipt(Some((answer.status.as_u16(), body.clone()))))?;
+        if self.turns.are_others_on(append.events.iter().map(|event| &event.stream), turn) {
+            return Ok(Attempt::Moved(seen.concerns()));
+        }
         let (shard, unchanged) = (append.shard, append.events.is_empty());
         match self.appender.append(append).await? {
             Verdict::Appended { history, position, .. } => {
-                self.loader.remember(states);
+                seen.news().for_each(|(stream, snapshot)| self.loader.remember(stream, snapshot));
                 let position = PositionToken { history, shard, position };
                 Ok(Attempt::Settled(Settled { status: answer.status, body, position, replayed: false, unchanged }))
             }
-            Verdict::Replayed(replay) => Settled::again(request, replay).map(Attempt::Settled),
-            Verdict::Moved { .. } => {
-                self.loader.forget(states.iter().map(|(stream, _)| stream));
-                Ok(Attempt::Moved)
-            }
+            Verdict::Replayed(replay) => Settled::again(request, operation, replay).await.map(Attempt::Settled),
+            Verdict::Moved { stream, .. } => Ok(self.moved(seen, &stream)),
             Verdict::Claimed { kind } => Err(operation.taken(&kind).into()),
             Verdict::Rejected(reason) => Err(StoreError::Rejected(reason).into()),
         }
@@ -189,21 +227,31 @@ impl Store {
 
     /// A refusal rests on what was read, perhaps from a cache: it stands only where that is still so. Where the key
     /// was answered before, that answer comes first: what was created under it is no duplicate of itself.
-    async fn confirm_refusal(&self, work: Work<'_>, request: &Request, refusal: Problem) -> Result<Attempt, Problem> {
-        let (confirmation, states) = work.into_confirmation(request.receipt(None));
+    async fn confirm_refusal<O: Operation>(
+        &self,
+        work: Work<'_>,
+        request: &Request,
+        operation: &O,
+        refusal: Problem,
+    ) -> Result<Attempt, Problem> {
+        let (confirmation, seen) = work.into_confirmation(request.receipt(None));
         if confirmation.checks.is_empty() && confirmation.receipt.is_none() {
             return Err(refusal);
         }
         match self.appender.append(confirmation).await? {
             Verdict::Appended { .. } => Err(refusal),
-            Verdict::Replayed(replay) => Settled::again(request, replay).map(Attempt::Settled),
-            Verdict::Moved { .. } => {
-                self.loader.forget(states.iter().map(|(stream, _)| stream));
-                Ok(Attempt::Moved)
-            }
+            Verdict::Replayed(replay) => Settled::again(request, operation, replay).await.map(Attempt::Settled),
+            Verdict::Moved { stream, .. } => Ok(self.moved(seen, &stream)),
             Verdict::Claimed { kind } => Err(StoreError::Rejected(kind).into()),
             Verdict::Rejected(reason) => Err(StoreError::Rejected(reason).into()),
         }
+    }
+
+    fn moved(&self, seen: Seen, stream: &str) -> Attempt {
+        if let Some((stream, version)) = seen.named(stream) {
+            self.loader.forget(stream, version);
+        }
+        Attempt::Moved(seen.concerns())
     }
 
     /// Appends what was decided elsewhere: for `cqrs-es`, and for jobs.
@@ -216,9 +264,16 @@ impl Store {
 }
 
 impl Settled {
-    fn again(request: &Request, replay: Replay) -> Result<Self, Problem> {
-        check_fingerprint(request, &replay.fingerprint)?;
-        let Replay { history, shard, position, status, answer, .. } = replay;
+    async fn again<O: Operation>(request: &Request, operation: &O, replay: Replay) -> Result<Self, Problem> {
+        let Replay { history, shard, position, fingerprint, status, answer } = replay;
+        let same = request.idempotency.as_ref().is_none_or(|it| it.fingerprint == *fingerprint);
+        if !same || !operation.repeats(&serde_json::from_str(&answer).unwrap_or_default()).await? {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "This Idempotency-Key was used for another request. Take a new key for a new command.",
+            ));
+        }
         let position = PositionToken { history, shard, position };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
         Ok(Self { status, body: answer, position, replayed: true, unchanged: false })
@@ -257,15 +312,4 @@ fn version_mismatch(version: i64) -> Problem {
     let detail = format!("If-Match names another version: it is at {version} now.");
     Problem::new(StatusCode::PRECONDITION_FAILED, "version-mismatch", detail)
         .with_header(header::ETAG, HeaderValue::try_from(format!("\"{version}\"")).expect("digits and quotes"))
-}
-
-fn check_fingerprint(request: &Request, used: &[u8]) -> Result<(), Problem> {
-    match &request.idempotency {
-        Some(idempotency) if idempotency.fingerprint != *used => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency-key-reused",
-            "This Idempotency-Key was used for another request. Take a new key for a new command.",
-        )),
-        _ => Ok(()),
-    }
 }

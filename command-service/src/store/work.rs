@@ -6,22 +6,27 @@ use cqrs_es::event_sink::EventSink;
 use events::{AccountId, CommunityId, Event, EventId, Metadata, Shard, Stream, limits};
 
 use super::{
-    Append, Claim, Loaded, NewEvent, PrivateData, Receipt, Request, Stop, Store, StoreError, Stored, load::AnyState,
+    Append, Claim, Loaded, NewEvent, PrivateData, Receipt, Request, Stop, Store, StoreError, Stored,
+    load::Snapshot,
+    turns::{Concerns, Use},
 };
 
 /// One attempt. What is read through it is recorded, and has to be current when it is appended.
 pub struct Work<'a> {
     store: &'a Store,
     request: &'a Request,
-    /// The version at which each stream was read.
-    read: HashMap<Stream, i64>,
-    /// Each stream's state with what this attempt did to it, and its version then.
-    states: HashMap<Stream, (AnyState, i64)>,
+    seen: Seen,
     events: Vec<NewEvent>,
     claims: Vec<Claim>,
     private: Vec<PrivateData>,
     home: Home,
+    /// Whether anything was held against the client's `If-Match`.
+    compared: bool,
 }
+
+/// The streams that an attempt read: at which version, and the state with what the attempt did to it.
+#[derive(Default)]
+pub(super) struct Seen(HashMap<Stream, (i64, Snapshot)>);
 
 /// What an attempt's events belong to.
 #[derive(Clone, Copy)]
@@ -37,12 +42,12 @@ impl<'a> Work<'a> {
         Self {
             store,
             request,
-            read: HashMap::new(),
-            states: HashMap::new(),
+            seen: Seen::default(),
             events: Vec::new(),
             claims: Vec::new(),
             private: Vec::new(),
             home: Home::Nowhere,
+            compared: false,
         }
     }
 
@@ -56,12 +61,11 @@ impl<'a> Work<'a> {
     /// # Errors
     /// [`StoreError`] where the stream cannot be read or decoded.
     pub async fn load<A: Stored>(&mut self, stream: &Stream) -> Result<Arc<Loaded<A>>, StoreError> {
-        if let Some(state) = self.states.get(stream).and_then(|(state, _)| state.clone().downcast().ok()) {
+        if let Some(state) = self.seen.0.get(stream).and_then(|(_, snapshot)| snapshot.state()) {
             return Ok(state);
         }
         let loaded = self.store.loader.load::<A>(stream).await?;
-        self.read.insert(stream.clone(), loaded.version);
-        self.states.insert(stream.clone(), (loaded.clone(), loaded.version));
+        self.seen.0.insert(stream.clone(), (loaded.version, Snapshot::of(&loaded)));
         Ok(loaded)
     }
 
@@ -85,11 +89,17 @@ impl<'a> Work<'a> {
     ///
     /// # Errors
     /// [`Stop::VersionMismatch`].
-    pub fn require_version<R>(&self, version: i64) -> Result<(), Stop<R>> {
+    pub fn require_version<R>(&mut self, version: i64) -> Result<(), Stop<R>> {
+        self.compared = true;
         match self.request.if_match {
             Some(expected) if expected != version => Err(Stop::VersionMismatch { version }),
             _ => Ok(()),
         }
+    }
+
+    /// Holds what is made against the client's `If-Match`: it was at no version.
+    pub(super) fn require_new<R>(&mut self) -> Result<(), Stop<R>> {
+        if self.compared { Ok(()) } else { self.require_version(0) }
     }
 
     /// Has an aggregate decide on a command, and keeps the events for the append. Answers the state after it.
@@ -112,7 +122,9 @@ impl<'a> Work<'a> {
             self.events.push(new_event(stream, version, &event.into())?);
         }
         let after = Arc::new(Loaded { state, version });
-        self.states.insert(stream.clone(), (after.clone(), version));
+        if let Some((_, snapshot)) = self.seen.0.get_mut(stream) {
+            *snapshot = Snapshot::of(&after);
+        }
         Ok(after)
     }
 
@@ -141,8 +153,8 @@ impl<'a> Work<'a> {
         self.home = Home::Account(account);
     }
 
-    /// What the attempt wants appended, and the states to remember if it stands.
-    pub(super) fn into_append(self, receipt: Option<Receipt>) -> Result<(Append, Vec<(Stream, AnyState)>), StoreError> {
+    /// What the attempt wants appended, and what it read.
+    pub(super) fn into_append(self, receipt: Option<Receipt>) -> Result<(Append, Seen), StoreError> {
         let metadata = serde_json::to_string(&Metadata {
             actor: self.request.actor,
             correlation_id: self.request.correlation_id,
@@ -157,30 +169,55 @@ impl<'a> Work<'a> {
         let append = Append {
             shard,
             community,
-            checks: self.read.into_iter().collect(),
+            checks: self.seen.versions(),
             events: self.events,
             metadata,
             claims: self.claims,
             private: self.private,
             receipt,
         };
-        Ok((append, states(self.states)))
+        Ok((append, self.seen))
     }
 
-    /// What a refusal rests on, and nothing to write; and the states to forget if it has moved.
-    pub(super) fn into_confirmation(self, receipt: Option<Receipt>) -> (Append, Vec<(Stream, AnyState)>) {
+    /// What a refusal rests on, and nothing to write; and what was read.
+    pub(super) fn into_confirmation(self, receipt: Option<Receipt>) -> (Append, Seen) {
         let (shard, community) = self.home.lane();
         let append = Append {
             shard,
             community,
-            checks: self.read.into_iter().collect(),
+            checks: self.seen.versions(),
             events: Vec::new(),
             metadata: String::new(),
             claims: Vec::new(),
             private: Vec::new(),
             receipt,
         };
-        (append, states(self.states))
+        (append, self.seen)
+    }
+}
+
+impl Seen {
+    fn versions(&self) -> Vec<(Stream, i64)> {
+        self.0.iter().map(|(stream, (read, _))| (stream.clone(), *read)).collect()
+    }
+
+    /// What another attempt will concern: the same, most likely.
+    pub(super) fn concerns(self) -> Concerns {
+        let purpose = |(read, after): (i64, Snapshot)| if after.version == read { Use::Reads } else { Use::Writes };
+        self.0.into_iter().map(|(stream, seen)| (stream, purpose(seen))).collect()
+    }
+
+    /// The states that no cache has: those that the attempt changed, and those of streams that are not there, which whoever
+    /// came to an end with them is likely to need again (a stranger's membership).
+    pub(super) fn news(self) -> impl Iterator<Item = (Stream, Snapshot)> {
+        let news = |(_, (read, after)): &(Stream, (i64, Snapshot))| after.version != *read || *read == 0;
+        self.0.into_iter().filter(news).map(|(stream, (_, after))| (stream, after))
+    }
+
+    /// The stream of that name, and the version at which it was read.
+    pub(super) fn named(&self, name: &str) -> Option<(&Stream, i64)> {
+        let named = |stream: &Stream| name.split_once('/') == Some((&stream.aggregate, &stream.id));
+        self.0.iter().find(|(stream, _)| named(stream)).map(|(stream, (read, _))| (stream, *read))
     }
 }
 
@@ -192,10 +229,6 @@ impl Home {
             Self::Nowhere => (Shard::default(), None),
         }
     }
-}
-
-fn states(states: HashMap<Stream, (AnyState, i64)>) -> Vec<(Stream, AnyState)> {
-    states.into_iter().map(|(stream, (state, _))| (stream, state)).collect()
 }
 
 fn new_event(stream: &Stream, sequence: i64, event: &Event) -> Result<NewEvent, StoreError> {

@@ -4,7 +4,7 @@ use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use events::{CategoryId, CommunityId, PostId, Stream, ThreadId, post::Format};
 use garde::Validate;
-use platform::extract::{Json, Path, Query};
+use platform::extract::{Json, NoBody, Path, optional_moment_field};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -84,6 +84,8 @@ pub struct ThreadPatch {
 pub struct NewPin {
     /// The end; until it is unpinned, where it is not said.
     #[garde(skip)]
+    #[serde(default, deserialize_with = "optional_moment_field")]
+    #[schema(required = false)]
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -160,10 +162,11 @@ pub(crate) async fn change(
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
-    command: Command,
+    command: Command<Because>,
     Path(path): Path<ThreadPath>,
-    Query(because): Query<Because>,
+    _: NoBody,
 ) -> Response {
+    let because = command.query.clone();
     let delete = |at: &AtThread, _: &Request| {
         Ok(vec![DeleteThread { by: at.standing().curator(at.author())?, reason: because.reason() }.into()])
     };
@@ -178,7 +181,12 @@ pub(crate) async fn delete(
     params(ThreadPath),
     responses((status = 200, description = "It is shown now.", body = ThreadChanged), Refusals)
 )]
-pub(crate) async fn restore(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
+pub(crate) async fn restore(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<ThreadPath>,
+    _: NoBody,
+) -> Response {
     let restore =
         |at: &AtThread, _: &Request| Ok(vec![RestoreThread { by: at.standing().curator(at.author())? }.into()]);
     app.store.execute(command.request(&()), &OnThread { id: path.id, commands: restore }).await
@@ -213,7 +221,12 @@ pub(crate) async fn lock(
     params(ThreadPath),
     responses((status = 200, description = "It takes replies now.", body = ThreadChanged), Refusals)
 )]
-pub(crate) async fn unlock(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
+pub(crate) async fn unlock(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<ThreadPath>,
+    _: NoBody,
+) -> Response {
     let unlock = |at: &AtThread, _: &Request| Ok(vec![Unlock { by: at.standing().moderator()? }.into()]);
     app.store.execute(command.request(&()), &OnThread { id: path.id, commands: unlock }).await
 }
@@ -249,7 +262,12 @@ pub(crate) async fn pin(
     params(ThreadPath),
     responses((status = 200, description = "It is not pinned now.", body = ThreadChanged), Refusals)
 )]
-pub(crate) async fn unpin(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
+pub(crate) async fn unpin(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<ThreadPath>,
+    _: NoBody,
+) -> Response {
     let unpin = |at: &AtThread, _: &Request| Ok(vec![Unpin { by: at.standing().moderator()? }.into()]);
     app.store.execute(command.request(&()), &OnThread { id: path.id, commands: unpin }).await
 }
@@ -279,7 +297,12 @@ pub(crate) async fn accept_answer(
     params(ThreadPath),
     responses((status = 200, description = "It has no answer now.", body = ThreadChanged), Refusals)
 )]
-pub(crate) async fn clear_answer(State(app): State<App>, command: Command, Path(path): Path<ThreadPath>) -> Response {
+pub(crate) async fn clear_answer(
+    State(app): State<App>,
+    command: Command,
+    Path(path): Path<ThreadPath>,
+    _: NoBody,
+) -> Response {
     let clear = |at: &AtThread, _: &Request| Ok(vec![ClearAnswer { by: at.standing().curator(at.author())? }.into()]);
     app.store.execute(command.request(&()), &OnThread { id: path.id, commands: clear }).await
 }

@@ -138,6 +138,10 @@ fn it_is_locked_and_unlocked_once() {
     given(OPEN, vec![started(), locked()]).when(lock()).then_expect_events(vec![]);
     given(OPEN, vec![started(), locked()]).when(unlock()).then_expect_events(vec![ThreadEvent::Unlocked(Unlocked {})]);
     given(OPEN, vec![started()]).when(unlock()).then_expect_events(vec![]);
+    for (command, before) in [(lock(), vec![]), (unlock(), vec![locked()])] {
+        let archived = given(ARCHIVED, [vec![started()], before].concat()).when(command);
+        archived.then_expect_error(refused(ThreadRefusal::CategoryArchived));
+    }
 }
 
 #[test]
@@ -152,6 +156,10 @@ fn it_is_pinned_with_or_without_an_end() {
         .when(unpin())
         .then_expect_events(vec![ThreadEvent::Unpinned(Unpinned {})]);
     given(OPEN, vec![started()]).when(unpin()).then_expect_events(vec![]);
+    for (command, before) in [(pin(None), vec![]), (unpin(), vec![pinned(None)])] {
+        let archived = given(ARCHIVED, [vec![started()], before].concat()).when(command);
+        archived.then_expect_error(refused(ThreadRefusal::CategoryArchived));
+    }
 }
 
 #[test]

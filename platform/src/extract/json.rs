@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use serde_path_to_error::{Segment, Track};
 
-use super::{code, malformed, pointer, push, validation};
+use super::{code, malformed, plain, pointer, push, validation};
 use crate::{
     http::body,
     problem::{FieldError, Problem},
@@ -37,7 +37,7 @@ where
     }
 }
 
-/// No body and no `Content-Type` is `None`.
+/// No body and no `Content-Type` is `None`, and so is `null`.
 impl<T, S> OptionalFromRequest<S> for Json<T>
 where
     T: DeserializeOwned + Validate<Context = ()>,
@@ -53,6 +53,7 @@ where
         let text = read(request.into_body()).await?;
         match (typed, text.is_empty()) {
             (_, true) => Ok(None),
+            (true, false) if text.trim_ascii() == b"null" => Ok(None),
             (true, false) => parse(&text).map(|body| Some(Self(body))),
             (false, false) => Err(unsupported("none")),
         }
@@ -85,7 +86,7 @@ fn unsupported(found: &str) -> Problem {
     )
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: Body) -> Result<Bytes, Problem> {
     // The body was bounded when the request came in; no second limit here.
     to_bytes(body, usize::MAX).await.map_err(|error| body::problem(&error))
 }
@@ -110,8 +111,8 @@ fn parse<T: DeserializeOwned + Validate<Context = ()>>(text: &[u8]) -> Result<T,
             ignored.get_or_insert_with(|| ignored_pointer(&path));
         },
     );
-    let parsed: T = parsed.map_err(|error| refusal(&error, track.path().iter()))?;
-    reader.end().map_err(|error| refusal(&error, []))?;
+    let parsed: T = parsed.map_err(|error| refusal(text, &error, track.path().iter()))?;
+    reader.end().map_err(|error| refusal(text, &error, []))?;
     if let Some(pointer) = ignored {
         let error = FieldError::new(pointer, "unknown_field", "unknown field");
         return Err(malformed(format!("There is no field {}.", error.pointer), error));
@@ -121,17 +122,23 @@ fn parse<T: DeserializeOwned + Validate<Context = ()>>(text: &[u8]) -> Result<T,
     Ok(parsed)
 }
 
-fn refusal<'a>(error: &serde_json::Error, path: impl IntoIterator<Item = &'a Segment>) -> Problem {
+fn refusal<'a>(text: &[u8], error: &serde_json::Error, path: impl IntoIterator<Item = &'a Segment>) -> Problem {
     let place = format!("line {}, column {}", error.line(), error.column());
     let words = error.to_string();
-    let words = words.split(" at line ").next().unwrap_or_default();
-    if error.is_data() {
+    let mut words = words.rsplit_once(" at line ").map_or(&*words, |(words, _)| words);
+    // Of a number where it looks for one of an enum's names, serde_json says that it is no JSON.
+    let misnamed = error.is_syntax() && serde_json::from_slice::<Value>(text).is_ok();
+    if misnamed {
+        words = "invalid type, expected a string";
+    }
+    if error.is_data() || misnamed {
         let mut pointer = pointer(path);
         if let Some(field) = named_field(words) {
             push(&mut pointer, field);
         }
+        let (code, words) = (code(words), plain(words));
         let detail = format!("The body does not fit at {pointer} ({place}): {words}.");
-        malformed(detail, FieldError::new(pointer, code(words), words))
+        malformed(detail, FieldError::new(pointer, code, words))
     } else {
         let detail = format!("The body is not valid JSON ({place}): {words}.");
         malformed(detail, FieldError::new("#", "invalid_json", words))

@@ -4,7 +4,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::malformed;
+use super::{kind as kind_of, malformed, plain};
 use crate::problem::{FieldError, Problem};
 
 /// The named parts of the path, refused with 400 where one is not what it must be (an id that is no UUID, bad UTF-8, a
@@ -43,14 +43,16 @@ async fn nul<S: Send + Sync>(parts: &mut Parts, state: &S) -> Problem {
 fn refusal(kind: ErrorKind) -> Problem {
     let (name, code, words) = match kind {
         ErrorKind::ParseErrorAtKey { key, value, expected_type } => {
-            (key, "invalid_value", format!("`{value}` is no {expected_type}"))
+            (key, "invalid_value", format!("`{value}`: expected {}", kind_of(expected_type)))
         }
-        ErrorKind::DeserializeError { key, value, message } => (key, "invalid_value", format!("`{value}`: {message}")),
+        ErrorKind::DeserializeError { key, value, message } => {
+            (key, "invalid_value", format!("`{value}`: {}", plain(&message)))
+        }
         ErrorKind::InvalidUtf8InPathParam { key } => (key, "invalid_utf8", "not valid UTF-8".to_owned()),
         ErrorKind::ParseError { value, expected_type } | ErrorKind::ParseErrorAtIndex { value, expected_type, .. } => {
-            (String::new(), "invalid_value", format!("`{value}` is no {expected_type}"))
+            (String::new(), "invalid_value", format!("`{value}`: expected {}", kind_of(expected_type)))
         }
-        ErrorKind::Message(words) => (String::new(), "invalid_value", words),
+        ErrorKind::Message(words) => (String::new(), "invalid_value", plain(&words)),
         // Only a route whose handler takes what it does not have.
         other => return Problem::internal(&std::io::Error::other(other.to_string())),
     };

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Segment, Track};
 
-use super::{code, malformed, validation};
+use super::{code, malformed, plain, validation};
 use crate::problem::{FieldError, Problem};
 
 /// The query, understood and valid by `T`'s own `garde` rules. Refused: 400 an unknown or doubled parameter, a wrong
@@ -58,7 +58,7 @@ fn parse<T: DeserializeOwned + Validate<Context = ()>>(query: &str) -> Result<T,
                 _ => words.split('`').nth(1).unwrap_or_default().to_owned(),
             };
             let code = code(&words).replace("field", "parameter");
-            FieldError::new(format!("?{name}"), code, words.replace("field", "parameter"))
+            FieldError::new(format!("?{name}"), code, plain(&words).replace("field", "parameter"))
         }
     };
     Err(malformed(format_args!("The query does not fit at {}: {}.", refused.pointer, refused.detail), refused.clone()))
@@ -103,6 +103,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_fit_is_refused_by_name() {
+        let (_, body) = asked("?limit=many").await;
+        assert_eq!(body["errors"][0]["detail"], "must be a whole number");
         let cases = [
             ("?limti=20", 400, "?limti", "unknown_parameter"),
             ("?limit=many", 400, "?limit", "invalid_value"),

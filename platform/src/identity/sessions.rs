@@ -224,7 +224,7 @@ impl Identities {
         Ok(())
     }
 
-    /// Learns now which sessions the database ended (a changed password ends all of its account's), not at the next poll.
+    /// Learns now which sessions the database ended (a changed password ends those of its account), not at the next poll.
     ///
     /// # Errors
     /// Where the database is away.

@@ -16,6 +16,16 @@ struct Note {
     #[garde(dive)]
     #[serde(default)]
     place: Option<Place>,
+    #[garde(skip)]
+    #[serde(default)]
+    colour: Option<Colour>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Colour {
+    Red,
+    Green,
 }
 
 #[derive(Deserialize, Validate)]
@@ -31,7 +41,9 @@ fn lower(tag: &str, _: &()) -> garde::Result {
 }
 
 async fn posted(content_type: &str, body: impl Into<Body>) -> (u16, Value) {
-    let handler = |Json(note): Json<Note>| async move { Json(json!([note.title, note.tags, note.place.is_some()])) };
+    let handler = |Json(note): Json<Note>| async move {
+        Json(json!([note.title, note.tags, note.place.is_some() || note.colour.is_some()]))
+    };
     let router = Router::new().route("/", post(handler));
     let request = Request::post("/").header("content-type", content_type).body(body.into()).expect("a request");
     testing::read(router.oneshot(request).await.expect("an answer")).await
@@ -69,6 +81,7 @@ async fn what_does_not_fit_is_refused_with_its_place() {
         (r#"{"titel": "x", "title": "x"}"#, "#/titel", "unknown_field"),
         (r#"{"title": "x", "place": {"latitude": 1, "longitude": 2}}"#, "#/place/longitude", "unknown_field"),
         (r#"{"title": 1}"#, "#/title", "wrong_type"),
+        (r#"{"title": "x", "colour": 7}"#, "#/colour", "wrong_type"),
         (r#"{"title": "x", "tags": ["a", 7]}"#, "#/tags/1", "wrong_type"),
         (r#"{"tags": []}"#, "#/title", "missing_field"),
         (r#"{"title": "a\u0000b"}"#, "#/title", "nul_character"),
@@ -79,6 +92,25 @@ async fn what_does_not_fit_is_refused_with_its_place() {
     for (body, pointer, code) in cases {
         let (status, found, found_code, detail) = refused(body).await;
         assert_eq!((status, found.as_str(), found_code.as_str()), (400, pointer, code), "{body}: {detail}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_said_without_a_word_of_rust() {
+    for (body, said) in [
+        ("7", "invalid type: integer `7`, expected an object"),
+        (r#"{"title": "x", "tags": {}}"#, "invalid type: object, expected a list"),
+        (
+            r#"{"title": "x", "place": {"latitude": 3000000000}}"#,
+            "invalid value: integer `3000000000`, expected a whole number from -2147483648 to 2147483647",
+        ),
+        (r#"{"title": "x", "place": 7}"#, "invalid type: integer `7`, expected an object"),
+        (r#"{"title": ["x, expected y"]}"#, "invalid type: list, expected a string"),
+        (r#"{"title": "x", "colour": "blue"}"#, "unknown value `blue`, expected `red` or `green`"),
+        (r#"{"title": "x", "colour": 7}"#, "invalid type, expected a string"),
+    ] {
+        let (_, answer) = posted("application/json", body).await;
+        assert_eq!(answer["errors"][0]["detail"], said, "{body}");
     }
 }
 
@@ -129,6 +161,8 @@ async fn a_body_may_be_optional() {
     };
     let request = Request::post("/").body(Body::empty()).expect("a request");
     assert_eq!(ask(request).await, (200, json!(false)));
+    let request = Request::post("/").header("content-type", "application/json").body(Body::from("null"));
+    assert_eq!(ask(request.expect("a request")).await, (200, json!(false)));
     let request = Request::post("/").header("content-type", "application/json").body(Body::from(r#"{"title": "x"}"#));
     assert_eq!(ask(request.expect("a request")).await, (200, json!(true)));
     let request = Request::post("/").body(Body::from(r#"{"title": "x"}"#)).expect("a request");
