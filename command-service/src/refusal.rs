@@ -4,10 +4,13 @@
 use std::{collections::BTreeMap, marker::PhantomData};
 
 use axum::http::StatusCode;
-use platform::problem::{self, Problem};
+use platform::{
+    openapi,
+    problem::{self, Problem},
+};
 use utoipa::{
     IntoResponses,
-    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+    openapi::{RefOr, Response, ResponseBuilder},
 };
 
 use crate::{
@@ -124,19 +127,20 @@ pub struct Refused<T>(PhantomData<T>);
 
 impl<T: Documented> IntoResponses for Refused<T> {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut names: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        let mut names: BTreeMap<StatusCode, Vec<&'static str>> = BTreeMap::new();
         for (status, name) in <(T, Always)>::problems() {
-            let names = names.entry(status.as_u16()).or_default();
+            let names = names.entry(status).or_default();
             if !names.contains(&name) {
                 names.push(name);
             }
         }
-        names.into_iter().map(|(status, names)| (status.to_string(), RefOr::T(response(&names)))).collect()
+        let described = |(status, names): (StatusCode, Vec<_>)| (status.as_str().to_owned(), response(status, &names));
+        names.into_iter().map(described).collect()
     }
 }
 
-fn response(names: &[&str]) -> Response {
+fn response(status: StatusCode, names: &[&'static str]) -> RefOr<Response> {
     let types: Vec<_> = names.iter().map(|name| format!("`/problems/{name}`")).collect();
-    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-    ResponseBuilder::new().description(types.join(", ")).content(problem::CONTENT_TYPE, problem).build()
+    let problem = openapi::problem(status, names.first().copied().unwrap_or_default());
+    RefOr::T(ResponseBuilder::new().description(types.join(", ")).content(problem::CONTENT_TYPE, problem).build())
 }

@@ -12,7 +12,7 @@ macro_rules! ids {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
         #[serde(transparent)]
-        #[schema(value_type = Uuid)]
+        #[schema(value_type = Uuid, example = "0191e2b8-7c00-7000-8000-000000000001")]
         pub struct $id(pub Uuid);
 
         impl $id {

@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 
-use axum::Router;
+use axum::{Router, http::StatusCode};
 use utoipa::openapi::{
-    OpenApi, RefOr, Schema,
+    Content, ContentBuilder, OpenApi, Ref, RefOr, Schema,
     path::PathItem,
     schema::{AdditionalProperties, ArrayItems, SchemaType, Type},
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::problem::Problem;
 
 /// The name under which operations ask for an access token: `security(("bearer" = []))`.
 pub const BEARER: &str = "bearer";
@@ -24,6 +26,13 @@ pub fn routes<S: Clone + Send + Sync + 'static>(api: OpenApi) -> Router<S> {
 pub fn describe_bearer(api: &mut OpenApi) {
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
     api.components.get_or_insert_default().add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+}
+
+/// What an answer holds that is a problem of the kind `name`, with an example.
+pub fn problem(status: StatusCode, name: &'static str) -> Content {
+    let example = Problem::new(status, name, "What went wrong this time, and what to do about it.").to_json();
+    let schema = Ref::from_schema_name("Problem");
+    ContentBuilder::new().schema(Some(schema)).example(serde_json::from_str(&example).ok()).build()
 }
 
 /// Says of every object in a request's body what [`Json`](crate::extract::Json) does: fields that it does not name are

@@ -1,16 +1,17 @@
 //! What all reads have in common in the API's documentation.
 
+use axum::http::StatusCode;
 use platform::{
-    openapi::BEARER,
+    openapi::{self as docs, BEARER},
     problem::{self, Problem},
 };
 use utoipa::{
     OpenApi, PartialSchema,
     openapi::{
-        self, Content, Header, Object, ObjectBuilder, RefOr, Required, ResponseBuilder,
+        self, Header, Object, ObjectBuilder, RefOr, Required, ResponseBuilder,
         header::HeaderBuilder,
         path::{Operation, ParameterBuilder, ParameterIn},
-        schema::{Ref, Type},
+        schema::Type,
         security::SecurityRequirement,
     },
 };
@@ -52,13 +53,21 @@ const HEADERS: [(&str, &str); 4] = [
 ];
 
 /// What every read may answer instead.
-const PROBLEMS: [(&str, &str); 6] = [
-    ("400", "The request is malformed: an id that is none, an unknown parameter, a cursor from elsewhere."),
-    ("401", "The access token is not good, or needed and not there."),
-    ("404", "There is no such thing, or the reader may not know of it."),
-    ("410", "`history-lost`: what Agora-Position names is of a history that was lost."),
-    ("422", "A parameter is out of its range."),
-    ("503", "`position-not-reached`: what Agora-Position names cannot be read yet; or the service is overloaded."),
+const PROBLEMS: [(StatusCode, &str, &str); 6] = [
+    (
+        StatusCode::BAD_REQUEST,
+        "malformed-request",
+        "The request is malformed: an id that is none, an unknown parameter, a cursor from elsewhere.",
+    ),
+    (StatusCode::UNAUTHORIZED, "unauthenticated", "The access token is not good, or needed and not there."),
+    (StatusCode::NOT_FOUND, "not-found", "There is no such thing, or the reader may not know of it."),
+    (StatusCode::GONE, "history-lost", "`history-lost`: what Agora-Position names is of a history that was lost."),
+    (StatusCode::UNPROCESSABLE_ENTITY, "invalid-value", "A parameter is out of its range."),
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "position-not-reached",
+        "`position-not-reached`: what Agora-Position names cannot be read yet; or the service is overloaded.",
+    ),
 ];
 
 /// Adds to every operation what all of them have.
@@ -89,17 +98,16 @@ fn complete_operation(operation: &mut Operation) {
     }
     let unchanged = ResponseBuilder::new().description("The client has the answer already.");
     responses.entry("304".to_owned()).or_insert(RefOr::T(unchanged.build()));
-    for (status, description) in PROBLEMS {
-        let problem = ResponseBuilder::new().description(description);
-        responses.entry(status.to_owned()).or_insert(RefOr::T(problem.build()));
-    }
-    for (status, response) in responses {
-        if let RefOr::T(problem) = response
-            && status.starts_with(['4', '5'])
-        {
-            let body = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
-            problem.content.insert(problem::CONTENT_TYPE.to_owned(), RefOr::T(body));
+    let problem = |status, name| (problem::CONTENT_TYPE.to_owned(), RefOr::T(docs::problem(status, name)));
+    for (status, name, description) in PROBLEMS {
+        let described = || RefOr::T(ResponseBuilder::new().description(description).build());
+        if let RefOr::T(response) = responses.entry(status.as_str().to_owned()).or_insert_with(described) {
+            response.content.extend([problem(status, name)]);
         }
+    }
+    // Where an operation says that it answers so.
+    if let Some(RefOr::T(response)) = responses.get_mut("403") {
+        response.content.extend([problem(StatusCode::FORBIDDEN, "role-required")]);
     }
 }
 
