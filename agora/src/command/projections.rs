@@ -77,14 +77,17 @@ impl Projections {
                 Self::Retry(At { projection, shard }) => {
                     anyhow::ensure!(
                         projector::retry(&read, &projection, shard).await?,
-                        "{projection} has not stopped in shard {shard}"
+                        "{projection} has not stopped in shard {shard}: `agora projections status` lists what has"
                     );
                     Ok(format!("{projection} tries shard {shard} again within two seconds\n"))
                 }
                 Self::Skip(Skip { at: At { projection, shard }, reason }) => {
                     let event = projector::skip(&read, &projection, shard, &reason).await?;
-                    let event =
-                        event.ok_or_else(|| anyhow::anyhow!("{projection} has not stopped in shard {shard}"))?;
+                    let event = event.ok_or_else(|| {
+                        anyhow::anyhow!(
+                            "{projection} has not stopped in shard {shard}: `agora projections status` lists what has"
+                        )
+                    })?;
                     Ok(format!("{projection} passes event {event} by, and goes on within two seconds\n"))
                 }
             }
