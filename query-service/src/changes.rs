@@ -36,7 +36,7 @@ pub(crate) struct Changes {
     history: ArcSwap<HistoryId>,
     /// Up to where every change is in the stamps.
     noted: Grid<AtomicI64>,
-    /// Checkpoints that were seen in the database: lower bounds of where they are now.
+    /// Checkpoints that were seen in the database: lower bounds of where they are now, unless its crash rolled them back.
     seen: Grid<AtomicI64>,
     wake: Vec<Arc<Notify>>,
 }
@@ -107,7 +107,9 @@ impl Changes {
             if history != current {
                 return false;
             }
-            self.seen.at(projection, shard).fetch_max(position, Ordering::SeqCst);
+            if self.seen.at(projection, shard).fetch_max(position, Ordering::SeqCst) > position {
+                self.fall_back(projection, shard, position);
+            }
             position > self.noted.at(projection, shard).load(Ordering::SeqCst)
         };
         checkpoints.iter().filter(lag).copied().collect()
@@ -123,6 +125,15 @@ impl Changes {
             noted.fetch_max(position, Ordering::SeqCst);
             self.wake[shard.index()].notify_waiters();
         }
+    }
+
+    /// The read tables were found here, though they had been further: a crash of their database rolled rows and
+    /// checkpoints back together. What is known of the shard ends here, and goes on as the projector does.
+    pub(crate) fn fall_back(&self, projection: Projection, shard: Shard, position: Position) {
+        // The marks first: whoever sees them as they were also sees the stamps of what was loaded meanwhile.
+        self.seen.at(projection, shard).fetch_min(position, Ordering::SeqCst);
+        self.noted.at(projection, shard).fetch_min(position, Ordering::SeqCst);
+        self.lose(projection, shard);
     }
 
     /// Another history begins: nothing that was known of the one before holds.
@@ -273,6 +284,18 @@ mod tests {
         assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 3);
         assert_eq!(read.changes.seen(&VIEW[..1], shard(2)), 0);
         assert!(!read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[1], shard(2))]));
+    }
+
+    #[test]
+    fn a_checkpoint_that_went_back_takes_the_marks_along() {
+        let read = Read::up_to_10();
+        let born = read.changes.stamps.now();
+        read.changes.see(&[read.checkpoint(VIEW[0], 1, 8)]);
+        assert_eq!((read.changes.seen(&VIEW[..1], shard(1)), read.changes.noted(&VIEW[..1], shard(1))), (8, 8));
+        assert!(!read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[0], shard(1))]));
+        assert_eq!(read.changes.seen(&VIEW[1..], shard(1)), 10, "the other projection stands where it stood");
+        read.note(VIEW[0], 8, 9, Uuid::now_v7());
+        assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 9);
     }
 
     #[tokio::test]

@@ -130,6 +130,8 @@ impl<S: Send + Sync> Reading<S> {
         }
         cache.count(key.view.name(), false);
         for _ in 0..ATTEMPTS {
+            // Again: rows that were found to have gone back are to be waited for.
+            freshness.reach(&self.request.wanted, V::JOINS).await?;
             let good = |entry: &Entry| {
                 let (current, positions) = self.check::<V>(entry);
                 current && self.request.wanted.within(&positions)
@@ -192,9 +194,16 @@ impl<S: Send + Sync> Reading<S> {
         shards.extend(self.request.wanted.tokens().iter().map(|token| token.shard));
         shards.sort_unstable();
         shards.dedup();
+        let noted: Vec<Position> = shards.iter().map(|shard| changes.noted(V::JOINS, *shard)).collect();
         let mut connection = db.acquire().await?;
         let (rows, positions) = read(view, sight, &mut connection, &shards, history).await?;
         drop(connection);
+        for ((shard, position), noted) in shards.iter().zip(&positions).zip(noted) {
+            let went_back = *position < noted;
+            for projection in V::JOINS.iter().filter(|_| went_back) {
+                changes.fall_back(*projection, *shard, *position);
+            }
+        }
         let page = view.page(sight, rows)?;
         let communities = page.shows.communities;
         let shown = |shard| vec![shard];

@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use agora_tests::{forum::TestForum, pages::each};
+use agora_tests::{
+    forum::{TestForum, text},
+    pages::each,
+};
 use axum::{
     Router,
     body::{Body, to_bytes},
     http::Request,
 };
+use events::Shard;
 use futures::{FutureExt, future::BoxFuture};
 use platform::{
     config::Secret,
@@ -77,6 +81,49 @@ async fn without_a_single_notice_a_read_is_as_fresh_as_it_asks_for() {
     shutdown.cancel();
     tasks.close();
     tasks.wait().await;
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn rows_that_a_crash_of_their_database_took_back_are_waited_for() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Talk").await;
+    let path = format!("/v2/threads/{thread}/posts");
+    let reply = ada.post(&path, &json!({"body": "more"})).await;
+    let position = reply.header("agora-position").expect("a position").to_owned();
+    let reply = text(&reply.expect(201)["id"]);
+    let posts = |body: &Value| body["items"].as_array().expect("posts").len();
+    assert_eq!(posts(&ada.get(&path).await.expect(200)), 2);
+    let guest = forum.guest();
+    let read = async |limit: u32, wait: &str| {
+        let headers = [("agora-position", &*position), ("prefer", wait)];
+        guest.send(Method::GET, &format!("{path}?limit={limit}"), None, &headers).await
+    };
+    // As Postgres comes back whose last transactions were not on disk: rows and checkpoint together.
+    let shard = i16::from(Shard::of_community(tea.id.parse().expect("an id")));
+    let mut crash = forum.pool.begin().await.expect("begins");
+    let taken_back = sqlx::query("delete from post where post_id = $1::uuid").bind(&reply);
+    assert_eq!(taken_back.execute(&mut *crash).await.expect("deleted").rows_affected(), 1);
+    sqlx::query(
+        "update checkpoint c set position = e.position, event_id = e.event_id
+        from (select position, event_id from events where shard = $1 order by position desc limit 1 offset 1) e
+        where c.shard = $1 and c.projection = 'thread_page'",
+    )
+    .bind(shard)
+    .execute(&mut *crash)
+    .await
+    .expect("moved");
+    crash.commit().await.expect("commits");
+    // The projector waits meanwhile.
+    let mut held = forum.pool.begin().await.expect("begins");
+    sqlx::query("lock table checkpoint in share mode").execute(&mut *held).await.expect("locked");
+    for limit in 3..6 {
+        read(limit, "wait=0").await.expect_problem(503, "position-not-reached");
+    }
+    held.rollback().await.expect("rolls back");
+    assert_eq!(posts(&read(6, "wait=20").await.expect(200)), 2);
     forum.stop().await;
 }
 

@@ -1,7 +1,10 @@
 //! Group commit: one appender flushes all waiting commands in one call; the next flush gathers while the last one is
 //! on its way to disk.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use events::Stream;
 use opentelemetry::{
@@ -94,8 +97,8 @@ impl Worker {
         let mut waiting = Vec::new();
         while self.gather(&mut waiting).await {
             let (flush, later) = independent(waiting);
-            waiting = later;
-            self.flush(flush).await;
+            let appended = self.flush(flush).await;
+            waiting = later.into_iter().filter_map(|job| appended.tell(job)).collect();
         }
     }
 
@@ -114,7 +117,8 @@ impl Worker {
 
     /// Brings a flush to its end: sent again where its answer was lost, halved where the database refuses a value,
     /// until each command has its verdict or nobody waits for it any more.
-    async fn flush(&mut self, jobs: Vec<Job>) {
+    async fn flush(&mut self, jobs: Vec<Job>) -> Appended {
+        let mut appended = Appended::default();
         // A stack of flushes; each of a halved one stands alone.
         let mut flushes = vec![jobs];
         let mut resend = false;
@@ -126,7 +130,7 @@ impl Worker {
             }
             match self.call(resend, &jobs).await {
                 Ok(verdicts) => {
-                    self.answer(jobs, verdicts);
+                    self.answer(jobs, verdicts, &mut appended);
                     if failures > 0 {
                         tracing::info!(failures, "the event store answers again");
                     }
@@ -151,6 +155,7 @@ impl Worker {
                 }
             }
         }
+        appended
     }
 
     async fn call(&mut self, resend: bool, jobs: &[Job]) -> Result<Vec<Verdict>, sqlx::Error> {
@@ -171,17 +176,18 @@ impl Worker {
         answer
     }
 
-    fn answer(&self, jobs: Vec<Job>, verdicts: Vec<Verdict>) {
-        let mut appended = 0;
+    fn answer(&self, jobs: Vec<Job>, verdicts: Vec<Verdict>, appended: &mut Appended) {
+        let mut events = 0;
         for (job, verdict) in jobs.into_iter().zip(verdicts) {
             if matches!(verdict, Verdict::Appended { .. }) {
-                appended += job.append.events.len() as u64;
+                events += job.append.events.len() as u64;
+                appended.note(&job.append);
             }
             // Nobody waits for it any more: then it will be asked for again, under its key.
             let _ = job.verdict.send(Ok(verdict));
         }
-        if appended > 0 {
-            self.metrics.events.add(appended, &[]);
+        if events > 0 {
+            self.metrics.events.add(events, &[]);
             self.ping.send();
         }
     }
@@ -230,6 +236,43 @@ impl Written {
         self.claims.extend(append.claims.iter().map(|claim| (claim.kind, claim.value.clone())));
         self.receipts.extend(append.receipt.iter().map(|it| (it.owner, it.key.clone())));
         self.private.extend(append.private.iter().map(|it| (it.owner, it.kind)));
+    }
+}
+
+/// What a flush appended. Who waited, and rests on less, is told so at once: versions only rise, so the database would
+/// say nothing else, at a round trip for each.
+#[derive(Default)]
+struct Appended {
+    versions: HashMap<Stream, i64>,
+    receipts: HashSet<(uuid::Uuid, String)>,
+}
+
+impl Appended {
+    fn note(&mut self, append: &Append) {
+        for event in &append.events {
+            let version = self.versions.entry(event.stream.clone()).or_default();
+            *version = event.sequence.max(*version);
+        }
+        self.receipts.extend(append.receipt.iter().map(|it| (it.owner, it.key.clone())));
+    }
+
+    /// Answers a command that was overtaken, and gives back any other. One that is a repetition has its answer in the
+    /// database.
+    fn tell(&self, job: Job) -> Option<Job> {
+        let Append { checks, receipt, .. } = &job.append;
+        let repeats = receipt.iter().any(|it| self.receipts.contains(&(it.owner, it.key.clone())));
+        let moved = checks.iter().find_map(|(stream, expected)| {
+            let version = *self.versions.get(stream)?;
+            (version > *expected).then(|| Verdict::Moved { stream: stream.to_string(), version })
+        });
+        match moved {
+            Some(moved) if !repeats => {
+                // Nobody waits for it any more, perhaps.
+                let _ = job.verdict.send(Ok(moved));
+                None
+            }
+            _ => Some(job),
+        }
     }
 }
 
@@ -319,6 +362,21 @@ mod tests {
         let written = |jobs: &[Job]| jobs.iter().map(|job| job.append.events[0].stream.clone()).collect::<Vec<_>>();
         assert_eq!(written(&now), [posts[0].clone(), thread, posts[2].clone()]);
         assert_eq!(written(&later), [posts[1].clone()]);
+    }
+
+    #[test]
+    fn who_was_overtaken_while_it_waited_is_told_at_once() {
+        let [thread, other] = [(); 2].map(|()| Stream::thread(ThreadId::new()));
+        let mut appended = Appended::default();
+        appended.note(&job(&[], &[&thread]).append);
+        assert!(appended.tell(job(&[&other], &[&other])).is_some(), "it rests on nothing that moved");
+        let (verdict, mut answer) = oneshot::channel();
+        assert!(appended.tell(Job { verdict, ..job(&[&thread], &[&other]) }).is_none());
+        let told = answer.try_recv().expect("an answer").expect("a verdict");
+        assert!(matches!(told, Verdict::Moved { stream, version: 1 } if stream == thread.to_string()));
+        let mut seen = job(&[&thread], &[&other]);
+        seen.append.checks[0].1 = 1;
+        assert!(appended.tell(seen).is_some(), "it was decided on that version");
     }
 
     #[test]
