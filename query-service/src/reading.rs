@@ -129,14 +129,19 @@ impl<S: Send + Sync> Reading<S> {
             return Ok(shown);
         }
         cache.count(key.view.name(), false);
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
             // Again: rows that were found to have gone back are to be waited for.
             freshness.reach(&self.request.wanted, V::JOINS).await?;
             let good = |entry: &Entry| {
                 let (current, positions) = self.check::<V>(entry);
                 current && self.request.wanted.within(&positions)
             };
-            let entry = cache.load(key.clone(), good, self.load(view, sight)).await?;
+            let entry = if attempt == 1 {
+                cache.load(key.clone(), good, self.load(view, sight)).await?
+            } else {
+                // What is kept shows what is not to be seen any more, and the notice of that is still on its way.
+                Arc::new(self.load(view, sight).await?)
+            };
             if let Some(shown) = self.good::<V>(entry, &key.sight, false).await? {
                 return Ok(shown);
             }

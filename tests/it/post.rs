@@ -300,6 +300,42 @@ async fn the_best_first_tree_tells_how_many_more_there_are_and_leads_to_them() {
 }
 
 #[tokio::test]
+async fn votes_between_the_pages_of_the_best_neither_hide_what_stayed_nor_go_on_for_ever() {
+    let forum = TestForum::start().await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Tree").await;
+    let mut replies = Vec::new();
+    for n in 0..6 {
+        replies.push(below(&ada, &opening, &format!("{n}")).await);
+    }
+    let vote = async |post: &str, kind: &str| {
+        bob.put(&format!("/v2/posts/{post}/reaction"), &json!({"kind": kind})).await.expect(200);
+    };
+    let page = async |cursor: Option<&str>| {
+        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        bob.get(&format!("/v2/threads/{thread}/posts?view=tree&sort=best&limit=2{cursor}")).await.expect(200)
+    };
+    vote(&replies[0], "up").await;
+    vote(&replies[5], "down").await;
+    let first = page(None).await;
+    assert_eq!(numbers(&first), [1, 2, 3]);
+    // One that was shown falls behind, one that was not rises before.
+    vote(&replies[0], "down").await;
+    vote(&replies[3], "up").await;
+    let mut shown = numbers(&first);
+    let mut next = first["next"].as_str().map(str::to_owned);
+    while let Some(cursor) = next {
+        assert!(shown.len() < 20, "it ends: {shown:?}");
+        let page = page(Some(&cursor)).await;
+        shown.extend(numbers(&page));
+        next = page["next"].as_str().map(str::to_owned);
+    }
+    assert_eq!(shown, [1, 2, 3, 4, 6, 2, 7], "what stayed where it was is shown once");
+    forum.stop().await;
+}
+
+#[tokio::test]
 async fn more_counts_what_can_be_seen_and_leads_to_the_place_holders_too() {
     let forum = TestForum::start().await;
     let ada = forum.person("ada").await;

@@ -127,6 +127,28 @@ async fn rows_that_a_crash_of_their_database_took_back_are_waited_for() {
     forum.stop().await;
 }
 
+#[tokio::test]
+async fn a_community_that_turned_private_is_out_of_every_list_at_once_without_a_notice() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    forum.community(&ada, "tea").await;
+    let mug = forum.community(&ada, "mug").await;
+    ada.get("/v2/communities").await.expect(200);
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let deaf = deaf(&forum.database_url, &shutdown, &tasks).await;
+    let slugs = async || each(read(&deaf, "/v2/communities", None).await["items"].as_array().expect("items"), "/slug");
+    assert_eq!(slugs().await.len(), 2);
+    for visibility in ["private", "public", "private"] {
+        ada.patch(&format!("/v2/communities/{}", mug.id), &json!({"visibility": visibility})).await.expect(200);
+        ada.get("/v2/communities/mug").await.expect(200);
+        assert!(visibility == "public" || slugs().await == [json!("tea")]);
+    }
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    forum.stop().await;
+}
+
 /// A query-service that hears no notices, and would keep an answer for an hour.
 async fn deaf(database_url: &str, shutdown: &CancellationToken, tasks: &TaskTracker) -> Router {
     let config = query_service::Config {

@@ -49,20 +49,20 @@ pub(crate) struct BestFirst {
     listing: Listing<Key>,
 }
 
-/// Score and number of the last child shown; how many were shown before and with it, and how many of them can be seen.
-type Key = (i32, i32, i32, i32);
+/// Score and number of the last child shown.
+type Key = (i32, i32);
 
 /// Posts by the one that they answer.
 type Below = HashMap<Uuid, Vec<PostRow>>;
 
 /// Before every child.
-const BEGINNING: Key = (i32::MAX, 0, 0, 0);
+const BEGINNING: Key = (i32::MAX, 0);
 
 fn listing(thread: ThreadId, parent: Option<Uuid>, limit: u32, cursor: Option<&str>) -> Result<Listing<Key>, Problem> {
     let below = parent.map(|parent| parent.to_string());
     let filters = [("view", Some("tree")), ("sort", Some("best")), ("parent", below.as_deref())];
     let listing = Listing::new(format!("/v2/threads/{thread}/posts"), &filters, limit, cursor)?;
-    listing.of_keys(|(_, _, shown, seen)| 0 <= *seen && seen <= shown)
+    listing.of_keys(|(_, number)| *number >= 0)
 }
 
 impl BestFirst {
@@ -81,26 +81,38 @@ impl BestFirst {
         self.listing.from().copied().unwrap_or(BEGINNING)
     }
 
-    /// Adds a post and, after it, what of `below` is below it; of its own children, those after `from`. Returns where
-    /// its children go on.
-    fn lay_out(&self, post: PostRow, from: Key, below: &mut Below, items: &mut Vec<Post>) -> Option<Place<Key>> {
-        let mut children = below.remove(&post.post_id).unwrap_or_default();
-        children.sort_by_key(|child| (Reverse(child.score), child.number));
-        let many = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        let shown = from.2.saturating_add(many(children.len()));
-        let seen = from.3.saturating_add(many(children.iter().filter(|child| child.can_be_seen()).count()));
-        let key = children.last().map_or((from.0, from.1, shown, seen), |it| (it.score, it.number, shown, seen));
-        let rest = (post.children > shown).then_some(Place { key, direction: Direction::Forward });
-        let more = rest.as_ref().and_then(|place| {
-            let children = listing(self.thread, Some(post.post_id), self.listing.limit(), None).ok()?;
-            Some(More { count: post.replies.saturating_sub(seen).max(0), cursor: children.cursor(place) })
-        });
-        items.push(Post { more, ..post.into_body() });
+    /// Adds a post and, after it, what of `below` is below it.
+    fn lay_out(&self, post: PostRow, below: &mut Below, items: &mut Vec<Post>) {
+        let children = best(below.remove(&post.post_id));
+        items.push(Post { more: self.more(&post, &children), ..post.into_body() });
         for child in children {
-            self.lay_out(child, BEGINNING, below, items);
+            self.lay_out(child, below, items);
         }
-        rest
     }
+
+    /// How many children there are behind the first ones.
+    fn more(&self, post: &PostRow, first: &[PostRow]) -> Option<More> {
+        let many = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        if post.children <= many(first.len()) {
+            return None;
+        }
+        let seen = many(first.iter().filter(|child| child.can_be_seen()).count());
+        let children = listing(self.thread, Some(post.post_id), self.listing.limit(), None).ok()?;
+        Some(More { count: post.replies.saturating_sub(seen).max(0), cursor: children.cursor(&behind(first)) })
+    }
+}
+
+/// The best first; of the same score, the oldest.
+fn best(children: Option<Vec<PostRow>>) -> Vec<PostRow> {
+    let mut children = children.unwrap_or_default();
+    children.sort_by_key(|child| (Reverse(child.score), child.number));
+    children
+}
+
+/// Where what is behind these children begins.
+fn behind(children: &[PostRow]) -> Place<Key> {
+    let key = children.last().map_or(BEGINNING, |it| (it.score, it.number));
+    Place { key, direction: Direction::Forward }
 }
 
 impl View for BestFirst {
@@ -110,8 +122,8 @@ impl View for BestFirst {
     type Row = PostRow;
 
     async fn fetch(&self, audience: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<PostRow>, Failure> {
-        let (score, number, ..) = self.from();
-        // Breadth first, and read no further than the limit: `tree` stops with who reads it. Below the first post, those of
+        let (score, number) = self.from();
+        // One more than the page holds tells whether there is another. Breadth first, and read no further than the limit: `tree` stops with who reads it. Below the first post, those of
         // the same score as the one to go on from, then those of a lower one; `between` keeps the planner on the index
         // that has them in order.
         let fetched = select_posts!(
@@ -148,7 +160,7 @@ impl View for BestFirst {
                 (select tree.post_id from tree limit $12)
             )",
             "join picked on picked.post_id = p.post_id";
-            self.thread.0, self.parent, score, number, i64::from(self.listing.limit()), i64::from(self.shape.children), self.shape.levels.cast_signed(), MOST_POSTS
+            self.thread.0, self.parent, score, number, i64::from(self.listing.limit()) + 1, i64::from(self.shape.children), self.shape.levels.cast_signed(), MOST_POSTS
         );
         Ok(fetched?)
     }
@@ -166,8 +178,15 @@ impl View for BestFirst {
             }
         }
         let top = top.ok_or(Refusal::PostNotFound)?;
+        let mut children = best(below.remove(&top.post_id));
+        let longest = usize::try_from(self.listing.limit()).unwrap_or(usize::MAX);
+        let rest = (children.len() > longest).then(|| {
+            children.truncate(longest);
+            behind(&children)
+        });
+        below.insert(top.post_id, children);
         let mut items = Vec::new();
-        let rest = self.lay_out(top, self.from(), &mut below, &mut items);
+        self.lay_out(top, &mut below, &mut items);
         if self.parent.is_some() || self.listing.from().is_some() {
             // The client has it: it came from there.
             items.remove(0);
