@@ -97,22 +97,26 @@ impl Attempts {
         Self(Cache::builder().max_capacity(LOG_INS_REMEMBERED).time_to_live(LOG_IN_WINDOW).build())
     }
 
-    /// Counts an attempt, as a failure until it is forgiven.
+    /// Lets an attempt begin. Those under way count once they have failed: the queue of passwords that wait to be hashed
+    /// bounds how many there are.
     ///
     /// # Errors
-    /// 429 where there were too many.
+    /// 429 where too many failed.
     pub(crate) fn admit(&self, login: &str) -> Result<(), Problem> {
-        let failures = self.0.get_with_by_ref(login, Arc::default);
-        if failures.fetch_add(1, Ordering::Relaxed) < LOG_IN_FAILURES {
+        if self.0.get(login).is_none_or(|failures| failures.load(Ordering::Relaxed) < LOG_IN_FAILURES) {
             return Ok(());
         }
         let detail = "Too many failed attempts to log in to this account. Wait a little.";
         Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail).with_retry_after(LOG_IN_WINDOW))
     }
 
-    /// It was no failure.
-    pub(crate) fn forgive(&self, login: &str) {
-        self.0.invalidate(login);
+    /// Counts a failure, or forgives those before.
+    pub(crate) fn ended(&self, login: &str, success: bool) {
+        if success {
+            self.0.invalidate(login);
+        } else {
+            self.0.get_with_by_ref(login, Arc::default).fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -147,10 +151,10 @@ pub(crate) async fn log_in(
         None => None,
     };
     let proved = app.identities.passwords().verify(body.password.0, hash.clone()).await?;
+    app.attempts.ended(&key, proved);
     let Some(account) = account.filter(|_| proved) else {
         return Err(refused());
     };
-    app.attempts.forgive(&key);
     let tokens = app.identities.issue(account.0).await?;
     // A password that changed meanwhile ended the sessions that were there: this one may have come just too late.
     if app.store.private(account, PASSWORD).await? != hash {
@@ -220,11 +224,12 @@ mod tests {
         let attempts = Attempts::new();
         for _ in 0..LOG_IN_FAILURES {
             assert!(attempts.admit("ada").is_ok());
+            attempts.ended("ada", false);
         }
         let refused = attempts.admit("ada").expect_err("one too many");
         assert_eq!((refused.status(), refused.name()), (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts"));
         assert!(attempts.admit("bob").is_ok(), "others are not concerned");
-        attempts.forgive("ada");
+        attempts.ended("ada", true);
         assert!(attempts.admit("ada").is_ok());
     }
 }

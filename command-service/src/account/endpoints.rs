@@ -208,8 +208,9 @@ pub(crate) async fn change_password(
     let request = command.request(&body);
     let operation = ReplacePassword { account: path.account, body, session, hash: OnceCell::new(), app: app.clone() };
     let response = app.store.execute(request, &operation).await;
-    if response.status().is_success() {
-        app.attempts.forgive(&account.to_string());
+    let changed = response.status().is_success();
+    app.attempts.ended(&account.to_string(), changed);
+    if changed {
         app.identities.learn_of_endings().await?;
     }
     Ok(response)
@@ -269,9 +270,7 @@ impl Operation for RegisterAccount {
         let account = answer.get("id").and_then(Value::as_str).unwrap_or_default();
         self.app.attempts.admit(account)?;
         let repeats = is_current(&self.app, answer, &self.body.password).await?;
-        if repeats {
-            self.app.attempts.forgive(account);
-        }
+        self.app.attempts.ended(account, repeats);
         Ok(repeats)
     }
 
