@@ -44,7 +44,7 @@ pub struct CacheConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { capacity_bytes: 64 * 1024 * 1024, time_to_live: Duration::from_secs(10) }
+        Self { capacity_bytes: 32 * 1024 * 1024, time_to_live: Duration::from_secs(10) }
     }
 }
 
