@@ -21,6 +21,6 @@ pub const PASSWORD_CHARS: RangeInclusive<usize> = 8..=256;
 /// Passwords that wait to be hashed, in one process: some seconds of work. The next one is told to come back.
 pub const PASSWORD_QUEUE: usize = 128;
 /// How often one refresh token may be used while its answers may be getting lost; more is no accident.
-pub const REFRESH_TOKEN_USES: i16 = 10;
+pub const REFRESH_TOKEN_USES: i16 = 100;
 /// Expired rows deleted in one statement: each holds its locks for milliseconds only.
 pub const PURGE_BATCH: i64 = 1_000;

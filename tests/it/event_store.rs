@@ -1,6 +1,9 @@
 //! The event store over a real Postgres: order, exactly once, and that history stands.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use command_service::store::{Append, Appender, AppenderConfig, Claim, NewEvent, Receipt, Verdict, append};
 use events::{
@@ -13,6 +16,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use agora_tests::postgres::fresh_database;
+
+/// How long another may take to get to the append lock, on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A pool on the store's schema of a database of its own.
 async fn store() -> PgPool {
@@ -269,6 +275,7 @@ async fn a_reply_that_waits_for_the_append_lock_while_its_thread_is_locked_is_re
 
 /// Until somebody waits for the append lock: a condition, not a time.
 async fn wait_for_lock(pool: &PgPool) {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let waits: bool = sqlx::query_scalar(
             "select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'advisory')",
@@ -279,6 +286,7 @@ async fn wait_for_lock(pool: &PgPool) {
         if waits {
             return;
         }
+        assert!(Instant::now() < deadline, "nobody waits for the append lock after {PATIENCE:?}");
         tokio::task::yield_now().await;
     }
 }

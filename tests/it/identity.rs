@@ -1,11 +1,13 @@
 //! Sessions, tokens and keys over a real database, as two instances of a service see them.
 
-use std::time::Duration;
+use std::{pin::pin, task::Poll, time::Duration};
 
 use agora_tests::postgres;
+use futures::poll;
 use platform::{
     db::{self, DatabaseConfig},
     identity::{self, Authenticator, Identities, IdentityConfig, PasswordConfig, RefreshError, TokenError, Verifier},
+    limits::REFRESH_TOKEN_USES,
 };
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -132,6 +134,99 @@ async fn a_refresh_token_used_twice_ends_its_family() {
     assert!(matches!(thief, Err(RefreshError::Refused)));
     assert_eq!(instance.check(&second.access_token).await, Err(TokenError::SessionEnded));
     assert_eq!(instance.check(&other.access_token).await, Ok(ada), "another log-in goes on");
+}
+
+#[tokio::test]
+async fn a_refresh_token_used_too_often_ends_its_family() {
+    let pool = fresh_store().await;
+    let instance = Instance::start(&pool).await;
+    let first = instance.identities.issue(Uuid::now_v7()).await.expect("issued");
+    for _ in 0..REFRESH_TOKEN_USES {
+        instance.identities.refresh(&first.refresh_token).await.expect("its answer may have been lost");
+    }
+    assert!(matches!(instance.identities.refresh(&first.refresh_token).await, Err(RefreshError::Reused)));
+    assert_eq!(instance.check(&first.access_token).await, Err(TokenError::SessionEnded));
+}
+
+#[tokio::test]
+async fn what_is_over_is_refused_and_ends_nothing() {
+    let pool = fresh_store().await;
+    let instance = Instance::start(&pool).await;
+    let first = instance.identities.issue(Uuid::now_v7()).await.expect("issued");
+    let second = instance.identities.refresh(&first.refresh_token).await.expect("renewed");
+    let spent =
+        "update refresh_tokens set used_at = now() - interval '11 s', expires_at = now() where used_at is not null";
+    sqlx::query(spent).execute(&pool).await.expect("aged");
+    assert!(matches!(instance.identities.refresh(&first.refresh_token).await, Err(RefreshError::Refused)));
+    assert_eq!(count(&pool, "refresh_tokens").await, 2, "a refusal puts no token beside it");
+    instance.identities.refresh(&second.refresh_token).await.expect("the session goes on");
+}
+
+/// A changed password ends sessions while every append waits: nobody may hold one for as long as a process likes.
+#[tokio::test]
+async fn a_refresh_that_freezes_anywhere_holds_no_lock() {
+    let pool = fresh_store().await;
+    let instance = Instance::start(&pool).await;
+    let first = instance.identities.issue(Uuid::now_v7()).await.expect("issued");
+    // Seen from a pool of its own: the server's sessions are another's, whatever ours are doing.
+    let observer = PgPool::connect_with(pool.connect_options().as_ref().clone()).await.expect("connects");
+    let mut refresh = pin!(instance.identities.refresh(&first.refresh_token));
+    loop {
+        // It goes on only here: in between it is frozen, and the server has answered all that it was sent.
+        if let Poll::Ready(renewed) = poll!(refresh.as_mut()) {
+            renewed.expect("renewed");
+            return;
+        }
+        until(&observer, "not exists (select from pg_stat_activity where state = 'active' and {others})").await;
+        let open = "exists (select from pg_stat_activity where state like 'idle in transaction%' and {others})";
+        assert!(!holds(&observer, open).await, "it froze in a transaction");
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_and_a_purge_of_one_session_do_not_lock_each_other_out() {
+    let pool = fresh_store().await;
+    let instance = Instance::start(&pool).await;
+    let tokens = instance.identities.issue(Uuid::now_v7()).await.expect("issued");
+    sqlx::query("update sessions set expires_at = now() - interval '1 s'").execute(&pool).await.expect("aged");
+    // The refresh waits for the token with all that it locks before it; only then the purge begins.
+    let mut holder = pool.begin().await.expect("begins");
+    sqlx::query("select from refresh_tokens for update").execute(&mut *holder).await.expect("locked");
+    let refresh = instance.identities.refresh(&tokens.refresh_token);
+    let others = async {
+        until(&pool, "exists (select from pg_stat_activity where wait_event_type = 'Lock' and {others})").await;
+        let purge = tokio::spawn({
+            let pool = pool.clone();
+            async move { identity::purge_expired(&pool).await }
+        });
+        let waits = "2 = (select count(*) from pg_stat_activity where wait_event_type = 'Lock' and {others})";
+        // Either is well: that it waits too, or that it is through.
+        while !purge.is_finished() && !holds(&pool, waits).await {
+            tokio::task::yield_now().await;
+        }
+        holder.commit().await.expect("commits");
+        purge.await.expect("ends").expect("purged");
+    };
+    let (refreshed, ()) = tokio::join!(refresh, others);
+    assert!(matches!(refreshed, Err(RefreshError::Refused)), "{:?}", refreshed.err());
+    identity::purge_expired(&pool).await.expect("purged");
+    assert_eq!((count(&pool, "sessions").await, count(&pool, "refresh_tokens").await), (0, 0));
+}
+
+/// Whether the condition holds; `{others}` are the server's other sessions in this database.
+async fn holds(pool: &PgPool, condition: &str) -> bool {
+    let condition = condition.replace("{others}", "datname = current_database() and pid <> pg_backend_pid()");
+    sqlx::query_scalar(&format!("select {condition}")).fetch_one(pool).await.expect("an answer")
+}
+
+/// Until the condition holds.
+async fn until(pool: &PgPool, condition: &str) {
+    let reached = async {
+        while !holds(pool, condition).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reached).await.expect("within ten seconds");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Sessions and the tokens that speak for them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agora_tests::forum::{Person, TestForum, text};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -219,7 +219,9 @@ async fn who_logs_in_while_the_password_changes_is_out() {
     let change = async {
         let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
             and query like '%insert into sessions%')";
+        let deadline = Instant::now() + Duration::from_secs(30);
         while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&forum.pool).await.expect("an answer") {
+            assert!(Instant::now() < deadline, "the log-in does not begin its session");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let changed = sqlx::query("update private_data set value = value || 'x' where kind = 'password'");

@@ -1,8 +1,13 @@
 //! Counts in a view always equal the rows they count: what can be seen, which is neither deleted nor hidden.
 
+use std::time::{Duration, Instant};
+
 use sqlx::{PgPool, Row as _};
 
 use crate::forum::TestForum;
+
+/// How long the projections may take on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the read tables say of each thing, beside what is counted there: rows that differ are wrong. `{visible}` are the
 /// posts that can be seen, of threads that are not deleted.
@@ -123,6 +128,7 @@ pub async fn assert_counts_hold(forum: &TestForum) {
 
 /// Until every projection has passed the store's head of every shard: a condition, not a time.
 async fn caught_up(pool: &PgPool) {
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let behind: bool = sqlx::query_scalar(
             "select exists (
@@ -136,6 +142,7 @@ async fn caught_up(pool: &PgPool) {
         if !behind {
             return;
         }
+        assert!(Instant::now() < deadline, "the projections are behind after {PATIENCE:?}");
         tokio::task::yield_now().await;
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
-use super::{failure, read_optional, user::ServerUser};
+use super::{create_all, failure, read_optional, user::ServerUser};
 
 /// Where data goes that the server's user could not reach beside the clone.
 const FALLBACK: &str = "/var/lib/agora";
@@ -44,8 +44,17 @@ impl Home {
                 near
             } else {
                 fs::remove_dir(&near).with_context(|| format!("cannot remove {}", near.display()))?;
-                fs::create_dir_all(FALLBACK).with_context(|| format!("cannot create {FALLBACK}"))?;
+                create_all(Path::new(FALLBACK), 0o711).with_context(|| format!("cannot create {FALLBACK}"))?;
                 create(user, &far)?;
+                if !user.reaches(&far)? {
+                    fs::remove_dir(&far).with_context(|| format!("cannot remove {}", far.display()))?;
+                    bail!(
+                        "the user {}, who runs the database, can get neither into {} nor into {FALLBACK}: open one of \
+                         them (`chmod o+x` it and what is above it)",
+                        user.name,
+                        dir.display()
+                    );
+                }
                 far
             }
         };

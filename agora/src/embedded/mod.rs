@@ -17,7 +17,7 @@ mod user;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -145,11 +145,26 @@ pub(crate) fn claim(dir: &Path) -> anyhow::Result<(PathBuf, DirectoryLock)> {
 /// Creates `dir` so that nobody else can list it. As root it stays passable: the server, another user, lives below it.
 fn create_directory(dir: &Path) -> anyhow::Result<PathBuf> {
     let mode = if user::effective_uid()? == 0 { 0o711 } else { 0o700 };
-    let created = fs::DirBuilder::new().recursive(true).mode(mode).create(dir);
-    created
+    create_all(dir, mode)
         .and_then(|()| dir.canonicalize())
         .map_err(|error| failure::storage(&error, dir).unwrap_or_else(|| error.into()))
         .with_context(|| format!("cannot create the directory {}", dir.display()))
+}
+
+/// Creates `dir` and what is missing above it, with this mode whatever the umask. What is there keeps its own.
+fn create_all(dir: &Path, mode: u32) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty()) {
+        create_all(above, mode)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(dir) {
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(mode)),
+        // Another Agora made it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads a file that may not be there.

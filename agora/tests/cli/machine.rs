@@ -170,3 +170,37 @@ fn where_the_database_cannot_be_beside_the_clone_it_is_elsewhere_and_that_is_sai
     assert_eq!(again.named("data"), Some(data));
     assert!(again.end_by("INT").0.success());
 }
+
+#[test]
+fn a_strict_umask_keeps_nobody_out_who_runs_the_database() {
+    let (agora, Some(mut machine)) = (Agora::new(), Machine::new()) else { return };
+    if machine.user != 0 {
+        println!("skipped: only root runs Postgres as another user, who may not get everywhere");
+        return;
+    }
+    let strict = |command: Command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 077 && exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+        shell.current_dir(agora.path());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell
+    };
+    machine.run("mount -t tmpfs -o mode=755 tmpfs /var/lib");
+    let up = Up::start(strict(machine.inside(&agora.up())));
+    assert!(machine.path(&agora.path().join(".agora/postgres/data")).is_dir(), "{:?}", up.said);
+    assert!(up.end_by("INT").0.success());
+    machine.run(&format!("chmod 700 {dir} && rm -r {dir}/.agora", dir = agora.path().display()));
+    let up = Up::start(strict(machine.inside(&agora.up())));
+    assert!(up.named("data").is_some_and(|data| data.starts_with("/var/lib/agora/")), "{:?}", up.said);
+    assert!(up.end_by("INT").0.success());
+
+    // Where it can get nowhere, that is said.
+    machine.run("rm -r /var/lib/agora && chmod 700 /var/lib");
+    let said = refuses(strict(machine.inside(&agora.up())));
+    assert!(said.contains("can get neither into"), "{said}");
+}

@@ -1,8 +1,14 @@
 //! The databases of a running Agora, looked at directly.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
+
+/// How long the projections may take on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A session that sees both schemas, once every projection has passed the store's head of every shard.
 pub(crate) async fn caught_up(url: &str) -> PgConnection {
@@ -11,7 +17,9 @@ pub(crate) async fn caught_up(url: &str) -> PgConnection {
         select from (select shard, max(position) as head from events group by shard) e
         where (select count(*) from checkpoint c where c.shard = e.shard and c.position >= e.head) < 7
     )";
+    let deadline = Instant::now() + PATIENCE;
     while sqlx::query_scalar::<_, bool>(behind).fetch_one(&mut database).await.expect("it answers") {
+        assert!(Instant::now() < deadline, "the projections are behind after {PATIENCE:?}");
         tokio::task::yield_now().await;
     }
     database

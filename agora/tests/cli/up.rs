@@ -181,7 +181,9 @@ fn one_that_is_told_to_stop_while_it_starts_leaves_nothing_behind() {
     let agora = Agora::new();
     let mut starting = agora.up().stderr(Stdio::piped()).spawn().expect("it runs");
     // From here on it makes a database, which takes a second.
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !agora.path().join(".agora/postgres").exists() {
+        assert!(Instant::now() < deadline, "it makes no database");
         std::thread::yield_now();
     }
     Command::new("kill").args(["-s", "INT", &starting.id().to_string()]).status().expect("kill");

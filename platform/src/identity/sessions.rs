@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -82,35 +82,13 @@ struct State {
     passwords: Passwords,
 }
 
-/// A refresh token as it stands in the database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Found {
+/// What became of a refresh token that was shown and is not refused.
+struct Refreshed {
     session: Uuid,
     account: Uuid,
-    /// The token or its session has expired, or the session has ended.
-    over: bool,
-    /// It was used, and longer ago than an answer may take to be lost.
-    spent: bool,
-    uses: i16,
-}
-
-/// What becomes of a refresh token that is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Renew,
-    Refuse,
-    EndSession,
-}
-
-impl Found {
-    fn verdict(self) -> Verdict {
-        match self {
-            Self { over: true, .. } => Verdict::Refuse,
-            Self { spent: true, .. } => Verdict::EndSession,
-            Self { uses, .. } if uses >= REFRESH_TOKEN_USES => Verdict::EndSession,
-            Self { .. } => Verdict::Renew,
-        }
-    }
+    operator: bool,
+    /// It was used before, so its session was ended.
+    reused: bool,
 }
 
 impl Identities {
@@ -188,24 +166,15 @@ impl Identities {
     /// See [`RefreshError`].
     pub async fn refresh(&self, token: &str) -> Result<Tokens, RefreshError> {
         let shown = RefreshToken::parse(token).ok_or(RefreshError::Refused)?;
-        let mut transaction = self.0.pool.begin().await?;
-        let found = self.find(&mut transaction, &shown).await?.ok_or(RefreshError::Refused)?;
-        match found.verdict() {
-            Verdict::Refuse => Err(RefreshError::Refused),
-            Verdict::EndSession => {
-                transaction.rollback().await?;
-                self.end(found.session).await?;
-                tracing::warn!(session = %found.session, account = %found.account, "a refresh token was used twice");
-                Err(RefreshError::Reused)
-            }
-            Verdict::Renew => {
-                let new = RefreshToken::generate();
-                let operator = self.renew(&mut transaction, &shown, &new, found).await?;
-                transaction.commit().await?;
-                let identity = Identity { account: found.account, session: found.session, operator };
-                Ok(self.tokens(identity, new)?)
-            }
+        let next = RefreshToken::generate();
+        let Refreshed { session, account, operator, reused } =
+            self.exchange(&shown, &next).await?.ok_or(RefreshError::Refused)?;
+        if reused {
+            self.0.verifier.ended([session]);
+            tracing::warn!(%session, %account, "a refresh token was used twice");
+            return Err(RefreshError::Reused);
         }
+        Ok(self.tokens(Identity { account, session, operator }, next)?)
     }
 
     /// Ends a session: its tokens are refused here at once, and everywhere within a second. One that is over stays over.
@@ -233,47 +202,20 @@ impl Identities {
         Ok(())
     }
 
-    /// Locks the token and its session: two who show it at once are judged one after the other.
-    async fn find(&self, connection: &mut PgConnection, shown: &RefreshToken) -> sqlx::Result<Option<Found>> {
+    /// Judges `shown`, and puts `next` beside it where it is good: in one round trip, so that whoever freezes here holds
+    /// no lock. `None` where it is refused.
+    async fn exchange(&self, shown: &RefreshToken, next: &RefreshToken) -> sqlx::Result<Option<Refreshed>> {
         sqlx::query_as!(
-            Found,
-            r#"select session, s.account, t.uses,
-                 least(t.expires_at, s.expires_at) <= now() or s.ended_at is not null as "over!",
-                 coalesce(t.used_at < now() - make_interval(secs => $2), false) as "spent!"
-             from refresh_tokens t join sessions s using (session)
-             where t.token_hash = $1 for update"#,
+            Refreshed,
+            r#"select session as "session!", account as "account!", operator as "operator!", reused as "reused!"
+             from refresh_session($1, $2, make_interval(secs => $3), make_interval(secs => $4), $5)"#,
             shown.hash(),
-            self.0.config.refresh_reuse.as_secs_f64(),
-        )
-        .fetch_optional(connection)
-        .await
-    }
-
-    /// Puts `new` beside `shown`, and answers whether the account is an operator.
-    async fn renew(
-        &self,
-        connection: &mut PgConnection,
-        shown: &RefreshToken,
-        new: &RefreshToken,
-        found: Found,
-    ) -> sqlx::Result<bool> {
-        sqlx::query_scalar!(
-            r#"with used as (
-                 update refresh_tokens set used_at = coalesce(used_at, now()), uses = uses + 1 where token_hash = $1
-             ), token as (
-                 insert into refresh_tokens (token_hash, session, expires_at)
-                 values ($2, $3, now() + make_interval(secs => $4))
-             ), session as (
-                 update sessions set expires_at = now() + make_interval(secs => $4) where session = $3
-             )
-             select exists (select from operators where account = $5) as "operator!""#,
-            shown.hash(),
-            new.hash(),
-            found.session,
+            next.hash(),
             self.0.config.refresh_ttl.as_secs_f64(),
-            found.account,
+            self.0.config.refresh_reuse.as_secs_f64(),
+            REFRESH_TOKEN_USES,
         )
-        .fetch_one(connection)
+        .fetch_optional(&self.0.pool)
         .await
     }
 
@@ -331,25 +273,6 @@ impl RefreshToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const FRESH: Found = Found { session: Uuid::nil(), account: Uuid::nil(), over: false, spent: false, uses: 0 };
-
-    #[test]
-    fn a_token_renews_once_and_again_while_its_answer_may_be_lost() {
-        assert_eq!(FRESH.verdict(), Verdict::Renew);
-        assert_eq!(Found { uses: 1, ..FRESH }.verdict(), Verdict::Renew);
-    }
-
-    #[test]
-    fn a_spent_token_ends_its_session() {
-        assert_eq!(Found { uses: 1, spent: true, ..FRESH }.verdict(), Verdict::EndSession);
-        assert_eq!(Found { uses: REFRESH_TOKEN_USES, ..FRESH }.verdict(), Verdict::EndSession);
-    }
-
-    #[test]
-    fn what_is_over_is_refused_and_ends_nothing() {
-        assert_eq!(Found { over: true, uses: 1, spent: true, ..FRESH }.verdict(), Verdict::Refuse);
-    }
 
     #[test]
     fn only_what_looks_like_a_token_is_looked_up() {
