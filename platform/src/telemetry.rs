@@ -18,7 +18,7 @@ use opentelemetry_otlp::{MetricExporter, Protocol, SpanExporter, WithExportConfi
 use opentelemetry_sdk::{
     Resource,
     metrics::SdkMeterProvider,
-    trace::{Sampler, SdkTracerProvider, SpanProcessor, TracerProviderBuilder},
+    trace::{Sampler, SdkTracerProvider},
 };
 use prometheus::{Encoder, Registry, TextEncoder, process_collector::ProcessCollector};
 use serde::{Deserialize, Serialize};
@@ -106,27 +106,6 @@ impl Drop for Telemetry {
 /// # Errors
 /// Log directives that are none, or an endpoint that is no URL.
 pub fn init(config: &TelemetryConfig, service: &str) -> anyhow::Result<Telemetry> {
-    start(config, service, SdkTracerProvider::builder(), false)
-}
-
-/// As [`init`], with one more receiver of every span: tests look at what it received.
-///
-/// # Errors
-/// As [`init`].
-pub fn init_recording(
-    config: &TelemetryConfig,
-    service: &str,
-    receiver: impl SpanProcessor + 'static,
-) -> anyhow::Result<Telemetry> {
-    start(config, service, SdkTracerProvider::builder().with_span_processor(receiver), true)
-}
-
-fn start(
-    config: &TelemetryConfig,
-    service: &str,
-    tracers: TracerProviderBuilder,
-    recorded: bool,
-) -> anyhow::Result<Telemetry> {
     let _one_at_a_time = INIT.lock().unwrap_or_else(PoisonError::into_inner);
     if STATE.get().is_some() {
         return Ok(Telemetry(()));
@@ -139,8 +118,8 @@ fn start(
     // Processor time, memory, open files, by the names that Prometheus gives them.
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let meters = build_meters(config, resource.clone(), registry.clone())?;
-    let exporting = config.otlp_endpoint.is_some() || recorded;
-    let tracers = build_tracers(config, tracers.with_resource(resource), recorded)?;
+    let exporting = config.otlp_endpoint.is_some();
+    let tracers = build_tracers(config, resource)?;
 
     let spans = tracing_opentelemetry::layer()
         .with_tracer(tracers.tracer("agora"))
@@ -244,18 +223,12 @@ where
     }
 }
 
-fn build_tracers(
-    config: &TelemetryConfig,
-    mut builder: TracerProviderBuilder,
-    recorded: bool,
-) -> anyhow::Result<SdkTracerProvider> {
-    let root = match (recorded, &config.otlp_endpoint) {
-        (true, _) => Sampler::AlwaysOn,
-        (false, Some(_)) => Sampler::TraceIdRatioBased(config.trace_ratio),
-        // Ids are made all the same; only nothing is recorded under them.
-        (false, None) => Sampler::AlwaysOff,
-    };
+fn build_tracers(config: &TelemetryConfig, resource: Resource) -> anyhow::Result<SdkTracerProvider> {
+    let mut builder = SdkTracerProvider::builder().with_resource(resource);
+    // Ids are made all the same; only nothing is recorded under them.
+    let mut root = Sampler::AlwaysOff;
     if let Some(endpoint) = &config.otlp_endpoint {
+        root = Sampler::TraceIdRatioBased(config.trace_ratio);
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)

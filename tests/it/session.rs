@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use agora_tests::forum::{Person, TestForum, text};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode, jwk::JwkSet,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -170,6 +172,30 @@ async fn forged_tokens_are_refused_by_commands_and_reads() {
         let answer = forum.guest().send(Method::GET, "/v2/communities", None, &headers).await;
         answer.expect_problem(401, "unauthenticated");
     }
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn who_checks_our_tokens_elsewhere_finds_the_public_keys() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let answer = forum.guest().get("/.well-known/jwks.json").await;
+    assert_eq!(answer.header("cache-control"), Some("public, max-age=300"));
+    let published = answer.expect(200);
+    let (kid, public): (String, Vec<u8>) =
+        sqlx::query_as("select kid, public_key from signing_keys").fetch_one(&forum.pool).await.expect("the key");
+    let x = BASE64_URL_SAFE_NO_PAD.encode(public);
+    // The whole of it: what signs, `d` (RFC 8037), is not there.
+    let key = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": kid, "x": x});
+    assert_eq!(published, json!({"keys": [key]}));
+
+    let keys: JwkSet = serde_json::from_value(published).expect("a set of keys");
+    let named = decode_header(ada.token()).expect("a header").kid.expect("the key's name");
+    let key = DecodingKey::from_jwk(keys.find(&named).expect("the key that signed")).expect("a key");
+    let mut wanted = Validation::new(Algorithm::EdDSA);
+    wanted.set_audience(&["agora"]);
+    let claims = decode::<Value>(ada.token(), &key, &wanted).expect("a token of ours").claims;
+    assert_eq!(claims["sub"], ada.id());
     forum.stop().await;
 }
 

@@ -254,7 +254,7 @@ impl Store {
         Attempt::Moved(seen.concerns())
     }
 
-    /// Appends what was decided elsewhere: for `cqrs-es`, and for jobs.
+    /// Appends what was decided elsewhere: for `cqrs-es`.
     ///
     /// # Errors
     /// [`StoreError`] where the store could not take it; what it decided against is a [`Verdict`].
