@@ -9,6 +9,7 @@ use agora_tests::{
 };
 use events::{Delivered, HistoryId};
 use futures::{StreamExt, stream};
+use platform::kafka::Broker;
 use projector::StoreReader;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -16,6 +17,7 @@ use rdkafka::{
     message::Headers,
 };
 use serde_json::{Value, json};
+use sqlx::PgPool;
 
 #[tokio::test]
 async fn the_tour_on_the_in_process_broker() {
@@ -28,7 +30,7 @@ async fn the_tour_on_the_in_process_broker() {
 async fn the_tour_on_apache_kafka() {
     let forum = TestForum::start_on_kafka(kafka::shared().await.brokers()).await;
     tour(&forum).await;
-    messages_are_the_rows(&forum).await;
+    messages_are_the_rows(&forum.pool, &forum.broker).await;
     forum.stop().await;
 }
 
@@ -63,10 +65,10 @@ async fn tour(forum: &TestForum) {
 }
 
 /// Reads the topic as any consumer would, and compares each message with the store's row.
-async fn messages_are_the_rows(forum: &TestForum) {
-    let rows = rows(forum).await;
+pub(crate) async fn messages_are_the_rows(store: &PgPool, broker: &Broker) {
+    let rows = rows(store).await;
     let messages = {
-        let broker = forum.broker.clone();
+        let broker = broker.clone();
         let many = rows.len();
         tokio::task::spawn_blocking(move || consume(&broker, many)).await.expect("consumes")
     };
@@ -83,17 +85,17 @@ async fn messages_are_the_rows(forum: &TestForum) {
         assert_eq!(message.previous, previous, "each names the one before it in its shard");
     }
     let history: uuid::Uuid =
-        sqlx::query_scalar("select history from store_head").fetch_one(&forum.pool).await.expect("the history");
+        sqlx::query_scalar("select history from store_head").fetch_one(store).await.expect("the history");
     assert!(by_position.values().all(|message| message.history == HistoryId(history)));
 }
 
-async fn rows(forum: &TestForum) -> Vec<events::Envelope> {
-    let reader = StoreReader::new(forum.pool.clone());
+async fn rows(store: &PgPool) -> Vec<events::Envelope> {
+    let reader = StoreReader::new(store.clone());
     let read = reader.after(0, 10_000).await.expect("reads the store");
     read.events.into_iter().map(|event| event.unwrap_or_else(|it| panic!("{}", it.reason))).collect()
 }
 
-fn consume(broker: &platform::kafka::Broker, many: usize) -> Vec<Delivered> {
+fn consume(broker: &Broker, many: usize) -> Vec<Delivered> {
     let consumer: BaseConsumer = broker.consumer().set("group.id", "test-reader").create().expect("a consumer");
     let mut partitions = TopicPartitionList::new();
     for partition in 0..broker.config().partitions {
@@ -182,6 +184,7 @@ async fn a_thread_is_locked_while_replies_come_in() {
     for refused in answers.into_iter().filter(|answer| answer.status != 201) {
         refused.expect_problem(422, "thread-locked");
     }
+    assert!(written < 100, "the lock came in between");
     // Commit order is position order: nothing stands behind the lock.
     let behind: i64 = sqlx::query_scalar(
         "select count(*) from events reply, events lock
@@ -210,20 +213,35 @@ async fn nothing_of_a_private_community_shows_to_a_stranger() {
         "/v2/communities/den/categories".to_owned(),
         "/v2/communities/den/members".to_owned(),
         "/v2/communities/den/threads".to_owned(),
+        "/v2/communities/den/threads?sort=hot".to_owned(),
+        "/v2/communities/den/threads?sort=top&period=year".to_owned(),
+        "/v2/communities/den/threads?unanswered=true".to_owned(),
         "/v2/communities/den/tags".to_owned(),
+        format!("/v2/communities/den/members/{}", ada.id()),
         format!("/v2/threads/{thread}"),
         format!("/v2/threads/{thread}/posts"),
         format!("/v2/threads/{thread}/posts?view=tree"),
+        format!("/v2/threads/{thread}/posts?view=tree&sort=best"),
         format!("/v2/posts/{opening}"),
+        format!("/v2/posts/{opening}/replies"),
         format!("/v2/posts/{reply}/revisions"),
         format!("/v2/categories/{}", den.category),
     ];
-    let lists = ["/v2/communities", "/v2/accounts/bob", "/v2/accounts/bob/posts", "/v2/accounts/ada/threads"];
+    let lists = [
+        "/v2/communities",
+        "/v2/communities?sort=new",
+        "/v2/accounts/bob",
+        "/v2/accounts/bob/posts",
+        "/v2/accounts/ada/threads",
+    ];
     eve.catch_up(&ada);
     eve.catch_up(&bob);
     // While it is public all of it shows, and is cached.
+    let mut tags = Vec::new();
     for path in &paths {
-        eve.get(path).await.expect(200);
+        let shown = eve.get(path).await;
+        tags.push(shown.header("etag").expect("an ETag").to_owned());
+        shown.expect(200);
         forum.guest().get_after(&eve, path).await.expect(200);
     }
     assert_eq!(eve.get("/v2/accounts/bob").await.expect(200)["posts"], 1);
@@ -238,6 +256,12 @@ async fn nothing_of_a_private_community_shows_to_a_stranger() {
         for path in &paths {
             stranger.get(path).await.expect_problem(404, problem_of(path));
         }
+        for (path, tag) in paths.iter().zip(&tags) {
+            // Not even that it is still as it was.
+            let known = [("if-none-match", &**tag)];
+            stranger.send(reqwest::Method::GET, path, None, &known).await.expect_problem(404, problem_of(path));
+        }
+        stranger.get("/v2/communities/den/moderation-log").await.expect_problem(404, "community-not-found");
         for path in lists {
             let shown = stranger.get(path).await.expect(200).to_string();
             for secret in ["den", "Whispers", "a secret", &thread, &reply, &den.id] {
