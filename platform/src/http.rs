@@ -40,7 +40,9 @@ use crate::{
 };
 
 /// Request headers that scripts of other origins may set. A `*` would not cover Authorization (Fetch standard).
-const ALLOWED_HEADERS: [&str; 10] = [
+const ALLOWED_HEADERS: [&str; 12] = [
+    "agora-occurred-at",
+    "agora-on-behalf-of",
     "agora-position",
     "authorization",
     "content-type",

@@ -58,11 +58,13 @@ async fn renew(store: &StoreReader, old: HistoryId) -> sqlx::Result<HistoryId> {
     Ok(HistoryId(new))
 }
 
-/// Empties the read tables where they show another history, and puts their checkpoints at the beginning of this one.
-/// Skipped events stay skipped: they are named by their ids.
-pub(crate) async fn start_over(read: &PgPool, tables: &[&str], history: HistoryId) -> sqlx::Result<()> {
+/// Empties the read tables where they show another history than the store has, and puts their checkpoints at the
+/// beginning of that; answers it. Skipped events stay skipped: they are named by their ids.
+pub(crate) async fn start_over(store: &StoreReader, read: &PgPool, tables: &[&str]) -> sqlx::Result<HistoryId> {
     let mut transaction = read.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", START_OVER_LOCK).execute(&mut *transaction).await?;
+    // Under the lock: who waited for it may have read one that another has replaced since.
+    let history = store.history().await?;
     // First of all, as every writer of a shard does: who waits for whom is always the same.
     let others = sqlx::query!(
         "update checkpoint set history = $1, position = 0, event_id = null where history <> $1",
@@ -74,5 +76,6 @@ pub(crate) async fn start_over(read: &PgPool, tables: &[&str], history: HistoryI
         sqlx::query(&truncate).execute(&mut *transaction).await?;
         tracing::warn!(%history, "the read tables start over");
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(history)
 }

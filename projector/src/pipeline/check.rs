@@ -41,7 +41,7 @@ impl Running<'_> {
         if !complete || checkpoints.iter().any(|checkpoint| checkpoint.history != history) {
             let tables: Vec<&str> = projections.iter().flat_map(|it| it.tables()).copied().collect();
             checkpoint::ensure(read, &self.its.names(), history).await?;
-            history::start_over(read, &tables, history).await?;
+            history = history::start_over(store, read, &tables).await?;
             checkpoints = checkpoint::all(read).await?;
             self.last = None;
         }
