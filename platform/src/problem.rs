@@ -57,6 +57,10 @@ struct Body<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Cause(pub(crate) Arc<str>);
 
+/// Which problem an answer is, for the log, as [`Cause`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name(pub(crate) &'static str);
+
 /// One part of a request that is to blame for a [`Problem`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
@@ -170,6 +174,7 @@ impl IntoResponse for Problem {
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }
+        response.extensions_mut().insert(Name(self.name));
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);
         }

@@ -22,7 +22,11 @@ use opentelemetry::{
 use tracing::{Level, Span, field};
 use uuid::{Builder, fmt::Hyphenated};
 
-use crate::{limits::REQUEST_ID_BYTES, problem::Cause, telemetry};
+use crate::{
+    limits::REQUEST_ID_BYTES,
+    problem::{Cause, Name},
+    telemetry,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -144,12 +148,13 @@ impl Seen {
     fn log_failure(&self, response: &Response) {
         let (status, elapsed) = (response.status().as_u16(), self.started.elapsed());
         let cause = response.extensions().get::<Cause>().map(|cause| field::display(&cause.0));
+        let problem = response.extensions().get::<Name>().map(|name| name.0);
         let late = if self.span.is_none() { span(&self.id, self.method, &self.route, None) } else { Span::none() };
         let _within = late.enter();
         if status == 500 {
-            tracing::error!(target: "http", status, ?elapsed, cause, "the request failed");
+            tracing::error!(target: "http", status, problem, ?elapsed, cause, "the request failed");
         } else {
-            tracing::warn!(target: "http", status, ?elapsed, cause, "the request could not be served");
+            tracing::warn!(target: "http", status, problem, ?elapsed, cause, "the request could not be served");
         }
     }
 }
