@@ -130,8 +130,6 @@ impl<S: Send + Sync> Reading<S> {
         }
         cache.count(key.view.name(), false);
         for attempt in 1..=ATTEMPTS {
-            // Again: rows that were found to have gone back are to be waited for.
-            freshness.reach(&self.request.wanted, V::JOINS).await?;
             let good = |entry: &Entry| {
                 let (current, positions) = self.check::<V>(entry);
                 current && self.request.wanted.within(&positions)
@@ -139,7 +137,9 @@ impl<S: Send + Sync> Reading<S> {
             let entry = if attempt == 1 {
                 cache.load(key.clone(), good, self.load(view, sight)).await?
             } else {
-                // What is kept shows what is not to be seen any more, and the notice of that is still on its way.
+                // Rows that were found to have gone back are to be waited for; or what is kept shows what is not to be seen
+                // any more, and the notice of that is still on its way.
+                freshness.reach(&self.request.wanted, V::JOINS).await?;
                 Arc::new(self.load(view, sight).await?)
             };
             if let Some(shown) = self.good::<V>(entry, &key.sight, false).await? {
@@ -204,9 +204,10 @@ impl<S: Send + Sync> Reading<S> {
         let (rows, positions) = read(view, sight, &mut connection, &shards, history).await?;
         drop(connection);
         for ((shard, position), noted) in shards.iter().zip(&positions).zip(noted) {
-            let went_back = *position < noted;
-            for projection in V::JOINS.iter().filter(|_| went_back) {
-                changes.fall_back(*projection, *shard, *position);
+            if *position < noted {
+                for projection in V::JOINS {
+                    changes.fall_back(*projection, *shard, *position);
+                }
             }
         }
         let page = view.page(sight, rows)?;

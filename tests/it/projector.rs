@@ -237,7 +237,7 @@ async fn connections_that_are_cut_all_the_time_lose_nothing() {
 #[tokio::test]
 async fn one_relay_leads_and_another_takes_over() {
     let lab = Lab::new().await;
-    let kafka = Lab::topics_on(kafka::shared().await.brokers());
+    let kafka = kafka::topics_on(kafka::shared().await.brokers());
     let (one, two) = (lab.start_on(&kafka).await, lab.start_on(&kafka).await);
     let history = Recorded::history(23, 90);
     let leaders = "select count(*) = 1 from pg_locks where locktype = 'advisory' and granted and objid = 1701601657

@@ -9,20 +9,12 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
 };
-use uuid::Uuid;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A broker's handle on topics of its own.
 async fn broker(partitions: i32) -> Broker {
-    let own = Uuid::now_v7().simple();
-    let config = KafkaConfig {
-        brokers: Some(kafka::shared().await.brokers().to_owned()),
-        events_topic: format!("events-{own}"),
-        changes_topic: format!("changes-{own}"),
-        partitions,
-        ..KafkaConfig::default()
-    };
+    let config = KafkaConfig { partitions, ..kafka::topics_on(kafka::shared().await.brokers()) };
     Broker::start(&config).expect("a handle")
 }
 

@@ -10,15 +10,14 @@ use platform::{
     health::Health,
     http::{bind, serve},
     identity::{IdentityConfig, PasswordConfig, add_operator},
-    kafka::{Broker, KafkaConfig},
+    kafka::Broker,
 };
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use uuid::Uuid;
 
-use crate::{contract, postgres::fresh_database, telemetry};
+use crate::{contract, kafka::topics_on, postgres::fresh_database, telemetry};
 
 /// Everything of Agora, on a free port.
 pub struct TestForum {
@@ -47,16 +46,7 @@ impl TestForum {
 
     /// Starts one on a Kafka, with topics and a group of its own there.
     pub async fn start_on_kafka(brokers: &str) -> Self {
-        let own = Uuid::now_v7().simple();
-        let kafka = KafkaConfig {
-            brokers: Some(brokers.to_owned()),
-            events_topic: format!("events-{own}"),
-            changes_topic: format!("changes-{own}"),
-            group: format!("projector-{own}"),
-            partitions: 4,
-            ..KafkaConfig::default()
-        };
-        Self::start_with(|config| config.kafka = kafka).await
+        Self::start_with(|config| config.kafka = topics_on(brokers)).await
     }
 
     /// Starts one that is set up otherwise.

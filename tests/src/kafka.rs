@@ -11,11 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use platform::kafka::KafkaConfig;
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer as _},
 };
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use crate::{
     postgres::temporary_directory,
@@ -207,4 +209,17 @@ fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+/// Topics and a group of one's own on a Kafka.
+pub fn topics_on(brokers: &str) -> KafkaConfig {
+    let own = Uuid::now_v7().simple();
+    KafkaConfig {
+        brokers: Some(brokers.to_owned()),
+        events_topic: format!("events-{own}"),
+        changes_topic: format!("changes-{own}"),
+        group: format!("projector-{own}"),
+        partitions: 4,
+        ..KafkaConfig::default()
+    }
 }

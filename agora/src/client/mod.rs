@@ -125,7 +125,8 @@ impl Client {
     /// # Errors
     /// Where nobody does.
     pub async fn knock(&self) -> anyhow::Result<()> {
-        for server in [&self.server, &self.reads] {
+        let reads = (self.reads != self.server).then_some(&self.reads);
+        for server in std::iter::once(&self.server).chain(reads) {
             let answer = self.http.get(format!("{server}/health/live")).send().await;
             answer.map_err(|error| anyhow::anyhow!("{server} does not answer: {}", cause(&error)))?;
         }

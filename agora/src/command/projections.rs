@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use events::Shard;
@@ -75,25 +76,23 @@ impl Projections {
                     Ok(if json { serde_json::to_string_pretty(&status)? + "\n" } else { show(&status, Utc::now()) })
                 }
                 Self::Retry(At { projection, shard }) => {
-                    anyhow::ensure!(
-                        projector::retry(&read, &projection, shard).await?,
-                        "{projection} has not stopped in shard {shard}: `agora projections status` lists what has"
-                    );
+                    let stood = projector::retry(&read, &projection, shard).await?;
+                    anyhow::ensure!(stood, has_not_stopped(&projection, shard));
                     Ok(format!("{projection} tries shard {shard} again within two seconds\n"))
                 }
                 Self::Skip(Skip { at: At { projection, shard }, reason }) => {
                     let event = projector::skip(&read, &projection, shard, &reason).await?;
-                    let event = event.ok_or_else(|| {
-                        anyhow::anyhow!(
-                            "{projection} has not stopped in shard {shard}: `agora projections status` lists what has"
-                        )
-                    })?;
+                    let event = event.with_context(|| has_not_stopped(&projection, shard))?;
                     Ok(format!("{projection} passes event {event} by, and goes on within two seconds\n"))
                 }
             }
         })?;
         Ok(super::print(&said)?)
     }
+}
+
+fn has_not_stopped(projection: &str, shard: Shard) -> String {
+    format!("{projection} has not stopped in shard {shard}: `agora projections status` lists what has")
 }
 
 /// One line a projection, then what stopped.

@@ -14,7 +14,6 @@ use platform::{
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use uuid::Uuid;
 
 pub(crate) use recorded::Recorded;
 
@@ -97,19 +96,6 @@ impl Lab {
         let parts = projector::Parts { event_store: database.clone(), read_tables: database, broker: broker.clone() };
         projector::start(config, parts, shutdown.clone(), &tasks).await?;
         Ok(Running { shutdown, tasks })
-    }
-
-    /// Topics and a group of its own on a Kafka.
-    pub(crate) fn topics_on(brokers: &str) -> KafkaConfig {
-        let own = Uuid::now_v7().simple();
-        KafkaConfig {
-            brokers: Some(brokers.to_owned()),
-            events_topic: format!("events-{own}"),
-            changes_topic: format!("changes-{own}"),
-            group: format!("projector-{own}"),
-            partitions: 4,
-            ..KafkaConfig::default()
-        }
     }
 
     /// Appends events, all in one commit, and pings.
