@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs};
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
@@ -32,6 +33,21 @@ fn every_version_ever_written_decodes() {
         let events = crate::decode(&name, version, &payload).unwrap_or_else(|error| panic!("{error}"));
         assert!(!events.is_empty(), "{name} version {version} says nothing any more");
     }
+}
+
+/// `samples.sha256` is what `sha256sum samples/*` prints: lines are only ever added to it.
+#[test]
+fn samples_are_never_edited_and_never_deleted() {
+    let frozen = fs::read_to_string("samples.sha256").expect("samples.sha256");
+    let files = fs::read_dir("samples").expect("samples/");
+    let mut lines: Vec<String> = files
+        .map(|file| {
+            let path = file.expect("a sample").path();
+            format!("{:x}  {}\n", Sha256::digest(fs::read(&path).expect("a readable sample")), path.display())
+        })
+        .collect();
+    lines.sort_by(|one, other| one[64..].cmp(&other[64..]));
+    assert_eq!(lines.concat(), frozen);
 }
 
 #[test]

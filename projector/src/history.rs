@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use events::{EventId, HistoryId, Position};
 use sqlx::PgPool;
 
-use crate::{checkpoint::Checkpoint, store_reader::StoreReader};
+use crate::{checkpoint::Checkpoint, metrics::Metrics, store_reader::StoreReader};
 
 /// The lock of every append (`migrations/event-store/0003_append.sql`).
 const APPEND_LOCK: i64 = 418_463_542_881;
@@ -26,7 +26,12 @@ pub(crate) fn seen_by(checkpoints: &[Checkpoint], history: HistoryId) -> Vec<See
 
 /// Looks everything up that was seen, and gives the store a new history where it does not have it. Answers the history
 /// that holds from now on.
-pub(crate) async fn verify(store: &StoreReader, history: HistoryId, mut seen: Vec<Seen>) -> sqlx::Result<HistoryId> {
+pub(crate) async fn verify(
+    store: &StoreReader,
+    history: HistoryId,
+    mut seen: Vec<Seen>,
+    metrics: &Metrics,
+) -> sqlx::Result<HistoryId> {
     seen.sort_unstable();
     seen.dedup();
     let positions: Vec<Position> = seen.iter().map(|(position, _)| *position).collect();
@@ -35,6 +40,7 @@ pub(crate) async fn verify(store: &StoreReader, history: HistoryId, mut seen: Ve
         return Ok(history);
     };
     let new = renew(store, history).await?;
+    metrics.alarm("restored");
     tracing::error!(
         %new,
         "the event store is not the one it was: it does not have event {event} at position {position}, which was \

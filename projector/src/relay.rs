@@ -88,10 +88,10 @@ impl Relay {
             *standby = Some(Outbox::new(&self.broker)?);
         }
         let Some(mut lease) = Lease::take(&self.lease, shutdown).await? else { return Ok(()) };
-        let history = self.verified_history(&mut lease).await?;
+        let history = lease.during(self.verified_history()).await??;
         let Some(mut outbox) = standby.take() else { return Ok(()) };
         lease.during(outbox.connect()).await??;
-        let mut progress = self.begin(history).await?;
+        let mut progress = lease.during(self.begin(history)).await??;
         tracing::info!(position = progress.sent, "this process relays the events to Kafka");
         let mut alarmed = None;
         while !shutdown.is_cancelled() {
@@ -99,7 +99,7 @@ impl Relay {
             if let Some(error) = outbox.failure() {
                 lease.during(patience.failed(error, shutdown)).await?;
                 outbox = lease.during(outbox.replaced(&self.broker)).await??;
-                progress.heads = self.store.heads_at(progress.acknowledged).await?;
+                progress.heads = lease.during(self.store.heads_at(progress.acknowledged)).await??;
                 progress.sent = progress.acknowledged;
             }
             let room = outbox.has_room();
@@ -124,12 +124,12 @@ impl Relay {
     }
 
     /// The store's history, once all that was projected and relayed before is found in it.
-    async fn verified_history(&self, lease: &mut Lease) -> anyhow::Result<HistoryId> {
+    async fn verified_history(&self) -> anyhow::Result<HistoryId> {
         let history = self.store.history().await?;
         let mut seen = history::seen_by(&checkpoint::all(&self.read).await?, history);
-        let relayed = lease.during(topic::last_messages(&self.broker)).await??;
+        let relayed = topic::last_messages(&self.broker).await?;
         seen.extend(relayed.into_iter().filter(|(of, _)| *of == history).map(|(_, seen)| seen));
-        Ok(history::verify(&self.store, history, seen).await?)
+        Ok(history::verify(&self.store, history, seen, &self.metrics).await?)
     }
 
     /// Where the last leader has come to, or the beginning of a topic that never had one. A new history goes on from
@@ -151,7 +151,7 @@ impl Relay {
 
     /// Hands the next events to the producer.
     async fn send_next(&self, outbox: &mut Outbox, progress: &mut Progress, lease: &mut Lease) -> anyhow::Result<Sent> {
-        let read = self.store.after(progress.sent, BATCH).await?;
+        let read = lease.during(self.store.after(progress.sent, BATCH)).await??;
         if read.history.is_some_and(|history| history != progress.history) {
             return Ok(Sent::OtherHistory);
         }

@@ -124,8 +124,18 @@ async fn several_events_are_one_append_and_a_conflict_writes_none_of_them() {
         (0..count).map(|n| AccountEvent::ProfileChanged(ProfileChanged { profile: named(&n.to_string()) })).collect()
     };
     let (first, late) = (context().await, context().await);
+    sqlx::raw_sql(
+        "create sequence inserts;
+        create function counted() returns trigger language plpgsql as 'begin perform nextval(''inserts''); return null; end';
+        create trigger counted after insert on events for each statement execute function counted()",
+    )
+    .execute(&pool)
+    .await
+    .expect("they are counted");
     let committed = store.commit(facts(50), first, HashMap::new()).await.expect("commits");
     assert_eq!(committed.len(), 50);
+    let inserts: i64 = sqlx::query_scalar("select last_value from inserts").fetch_one(&pool).await.expect("a count");
+    assert_eq!(inserts, 1, "one statement for all of them");
     let transactions: i64 =
         sqlx::query_scalar("select count(distinct xmin::text) from events").fetch_one(&pool).await.expect("a count");
     assert_eq!(transactions, 1, "one append");

@@ -162,6 +162,34 @@ async fn commands_of_one_flush_stand_or_fall_alone() {
 }
 
 #[tokio::test]
+async fn an_append_to_two_streams_writes_both_or_neither() {
+    let pool = store().await;
+    let mut connection = pool.acquire().await.expect("a connection");
+    let (home, thread) = (community(), Stream::thread(ThreadId::new()));
+    let both = |thread_version: i64| {
+        let post = write(home, &Stream::post(PostId::new()), 0, &[joined()]);
+        let mut both = write(home, &thread, thread_version, &[locked()]);
+        both.checks.extend(post.checks);
+        both.events.extend(post.events);
+        both
+    };
+    let (fresh, stale, next) = (both(0), both(0), both(1));
+    let verdicts = append(&mut connection, false, &[&fresh]).await.expect("verdicts");
+    assert_eq!(position(&verdicts[0]), 2);
+    for alone in [true, false] {
+        let flush = if alone { vec![&stale] } else { vec![&stale, &next] };
+        let verdicts = append(&mut connection, false, &flush).await.expect("verdicts");
+        assert!(matches!(&verdicts[0], Verdict::Moved { stream, version: 1 } if *stream == thread.to_string()));
+    }
+    let streams: Vec<i64> =
+        sqlx::query_scalar("select count(*) from events group by aggregate_type, aggregate_id order by 1")
+            .fetch_all(&pool)
+            .await
+            .expect("counts");
+    assert_eq!(streams, [1, 1, 2], "the thread twice, and a post with each");
+}
+
+#[tokio::test]
 async fn a_key_gets_its_first_answer_again_and_a_refusal_leaves_none() {
     let pool = store().await;
     let appender = appender(&pool);

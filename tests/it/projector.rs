@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use agora_tests::kafka;
 use events::{CommunityId, EventId, Shard, Stream};
 use platform::kafka::{Broker, KafkaConfig};
 use projector::{retry, skip};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use lab::{Lab, Recorded};
 
 mod lab;
+mod relay;
 
 /// Two communities of different shards.
 fn two_communities() -> (CommunityId, CommunityId) {
@@ -223,37 +223,14 @@ async fn connections_that_are_cut_all_the_time_lose_nothing() {
     let running = lab.start().await;
     for some in history.chunks(20) {
         lab.append(some).await;
-        lab.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity
-            where datname = current_database() and application_name like 'agora-%'",
-        )
-        .await;
+        let cut = "select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and application_name like 'agora-%'";
+        while lab.execute(cut).await == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     lab.all_shown().await;
     running.stop().await;
-    assert_eq!(lab.rows().await, Lab::with(&history).await.rows().await);
-}
-
-#[tokio::test]
-async fn one_relay_leads_and_another_takes_over() {
-    let lab = Lab::new().await;
-    let kafka = kafka::topics_on(kafka::shared().await.brokers());
-    let (one, two) = (lab.start_on(&kafka).await, lab.start_on(&kafka).await);
-    let history = Recorded::history(23, 90);
-    let leaders = "select count(*) = 1 from pg_locks where locktype = 'advisory' and granted and objid = 1701601657
-        and database = (select oid from pg_database where datname = current_database())";
-    lab.append(&history[..30]).await;
-    lab.all_shown().await;
-    lab.until("one leads", leaders).await;
-    one.stop().await;
-    lab.append(&history[30..60]).await;
-    lab.all_shown().await;
-    lab.until("the other leads", leaders).await;
-    let three = lab.start_on(&kafka).await;
-    two.stop().await;
-    lab.append(&history[60..]).await;
-    lab.all_shown().await;
-    three.stop().await;
     assert_eq!(lab.rows().await, Lab::with(&history).await.rows().await);
 }
 

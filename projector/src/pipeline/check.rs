@@ -34,7 +34,7 @@ impl Running<'_> {
         let mut history = store.history().await?;
         let mut checkpoints = checkpoint::all(read).await?;
         if self.verified_at.is_none_or(|at| now >= at + HISTORY_CHECK) {
-            history = history::verify(store, history, history::seen_by(&checkpoints, history)).await?;
+            history = history::verify(store, history, history::seen_by(&checkpoints, history), metrics).await?;
             self.verified_at = Some(now);
         }
         let complete = checkpoints.len() >= projections.len() * usize::from(Shard::COUNT);

@@ -55,6 +55,7 @@ impl Lease {
         let mut beat = interval(HEARTBEAT);
         loop {
             tokio::select! {
+                biased;
                 done = &mut other => return Ok(done),
                 _ = beat.tick() => self.renew_if_due().await?,
             }

@@ -12,7 +12,7 @@ use platform::{
     kafka::{Broker, KafkaConfig},
 };
 use serde_json::{Value, json};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use recorded::Recorded;
@@ -24,6 +24,7 @@ mod recorded;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database of a test's own.
+#[derive(Clone)]
 pub(crate) struct Lab {
     url: String,
     /// Both schemas.
@@ -101,32 +102,7 @@ impl Lab {
     /// Appends events, all in one commit, and pings.
     pub(crate) async fn append(&self, events: &[Recorded]) {
         let mut transaction = self.pool.begin().await.expect("begins");
-        for event in events {
-            sqlx::query(
-                "insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
-                    position, shard, event_id, community_id, recorded_at)
-                select $1, $2, (select count(*) + 1 from events where aggregate_type = $1 and aggregate_id = $2), $3, $4,
-                    $5::json, $6::json, h.position + 1, $7, $8, $9, $10
-                from store_head h",
-            )
-            .bind(&event.stream.aggregate)
-            .bind(&event.stream.id)
-            .bind(&event.name)
-            .bind(event.version.to_string())
-            .bind(&event.payload)
-            .bind(serde_json::to_string(&event.metadata).expect("JSON"))
-            .bind(i16::from(event.shard))
-            .bind(event.event_id.0)
-            .bind(event.community.map(|id| id.0))
-            .bind(DateTime::<Utc>::UNIX_EPOCH)
-            .execute(&mut *transaction)
-            .await
-            .expect("it is appended");
-            sqlx::query("update store_head set position = position + 1")
-                .execute(&mut *transaction)
-                .await
-                .expect("moves");
-        }
+        insert(&mut transaction, events).await;
         transaction.commit().await.expect("commits");
         self.execute("notify agora_appended").await;
     }
@@ -171,8 +147,10 @@ impl Lab {
         found.flatten().unwrap_or_default()
     }
 
-    pub(crate) async fn execute(&self, statement: &str) {
-        sqlx::query(statement).execute(&self.pool).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    /// Answers how many rows it touched.
+    pub(crate) async fn execute(&self, statement: &str) -> u64 {
+        let done = sqlx::query(statement).execute(&self.pool).await;
+        done.unwrap_or_else(|error| panic!("{statement}: {error}")).rows_affected()
     }
 
     /// Every row of every read table, in text.
@@ -196,5 +174,32 @@ impl Lab {
             and tablename not in ('checkpoint', 'parked', 'skipped', '_sqlx_migrations')",
         );
         tables.fetch_all(&self.pool).await.expect("the tables")
+    }
+}
+
+/// Appends events to what a transaction has written already.
+pub(crate) async fn insert(transaction: &mut PgConnection, events: &[Recorded]) {
+    for event in events {
+        sqlx::query(
+            "insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
+                position, shard, event_id, community_id, recorded_at)
+            select $1, $2, (select count(*) + 1 from events where aggregate_type = $1 and aggregate_id = $2), $3, $4,
+                $5::json, $6::json, h.position + 1, $7, $8, $9, $10
+            from store_head h",
+        )
+        .bind(&event.stream.aggregate)
+        .bind(&event.stream.id)
+        .bind(&event.name)
+        .bind(event.version.to_string())
+        .bind(&event.payload)
+        .bind(serde_json::to_string(&event.metadata).expect("JSON"))
+        .bind(i16::from(event.shard))
+        .bind(event.event_id.0)
+        .bind(event.community.map(|id| id.0))
+        .bind(DateTime::<Utc>::UNIX_EPOCH)
+        .execute(&mut *transaction)
+        .await
+        .expect("it is appended");
+        sqlx::query("update store_head set position = position + 1").execute(&mut *transaction).await.expect("moves");
     }
 }
