@@ -43,7 +43,9 @@ fn samples_are_never_edited_and_never_deleted() {
     let mut lines: Vec<String> = files
         .map(|file| {
             let path = file.expect("a sample").path();
-            format!("{:x}  {}\n", Sha256::digest(fs::read(&path).expect("a readable sample")), path.display())
+            let digest = Sha256::digest(fs::read(&path).expect("a readable sample"));
+            let hex: Vec<String> = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{}  {}\n", hex.concat(), path.display())
         })
         .collect();
     lines.sort_by(|one, other| one[64..].cmp(&other[64..]));
