@@ -13,7 +13,7 @@ use rdkafka::{
     message::Headers as _,
 };
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, channel};
 
 use super::lab::{self, Lab, Recorded};
 
@@ -54,13 +54,13 @@ async fn one_relay_leads_and_another_takes_over() {
 
 /// A projector on a thread of its own, which can be frozen as SIGSTOP freezes a process.
 struct Alone {
-    freeze: UnboundedSender<mpsc::Receiver<()>>,
+    freeze: Sender<mpsc::Receiver<()>>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Alone {
     fn start(lab: &Lab, kafka: &KafkaConfig) -> Self {
-        let (freeze, mut frozen) = unbounded_channel::<mpsc::Receiver<()>>();
+        let (freeze, mut frozen) = channel::<mpsc::Receiver<()>>(1);
         let (lab, kafka) = (lab.clone(), kafka.clone());
         let work = async move {
             let running = lab.start_on(&kafka).await;
@@ -77,7 +77,7 @@ impl Alone {
     /// Nothing of it moves until what this answers is dropped.
     async fn freeze(&self) -> mpsc::SyncSender<()> {
         let (thaw, frozen) = mpsc::sync_channel(0);
-        self.freeze.send(frozen).expect("it runs");
+        self.freeze.send(frozen).await.expect("it runs");
         let taken = move || thaw.send(()).map(|()| thaw).expect("it is frozen");
         tokio::task::spawn_blocking(taken).await.expect("it is frozen")
     }
