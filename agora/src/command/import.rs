@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 
 use super::target::Target;
@@ -45,7 +46,7 @@ impl Import {
     /// Imports.
     ///
     /// # Errors
-    /// Where it is no dump, or the server cannot be reached.
+    /// Where it is no dump or not a whole one, or the server cannot be reached.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
         let Self::Stackexchange(Stackexchange { dump, community, json, target }) = self;
         let _telemetry = super::quiet_logs(&config)?;
@@ -56,6 +57,13 @@ impl Import {
         };
         let summary = super::block_on_until_ctrl_c(work, "the same command goes on where it was")?;
         let said = if json { serde_json::to_string_pretty(&summary)? } else { summary.to_string() };
-        Ok(super::print(&format!("{said}\n"))?)
+        super::print(&format!("{said}\n"))?;
+        let cut_off: Vec<_> = summary.cut_off.iter().map(|table| table.file()).collect();
+        ensure!(
+            cut_off.is_empty(),
+            "the dump is not whole, its {} was cut off. Fetch it again and repeat this command: it adds what is missing",
+            cut_off.join(", ")
+        );
+        Ok(())
     }
 }

@@ -277,8 +277,8 @@ impl Import {
         paths.push(format!("/v2/accounts/{}", self.owner_account));
         let caught_up = self.client.wait_for_reads(&paths).await?;
         let (read, skipped) = self.report.counted();
-        let sent = self.client.tally.sent();
-        Ok(Summary { community, read, skipped, sent, caught_up_seconds: caught_up.as_secs_f64() })
+        let (cut_off, sent) = (self.report.were_cut_off(), self.client.tally.sent());
+        Ok(Summary { community, read, skipped, cut_off, sent, caught_up_seconds: caught_up.as_secs_f64() })
     }
 }
 

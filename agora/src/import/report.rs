@@ -57,6 +57,7 @@ struct Counted {
     read: BTreeMap<Table, u64>,
     skipped: BTreeMap<(Table, String), u64>,
     named: u64,
+    cut_off: Vec<Table>,
 }
 
 /// What an import came to.
@@ -68,6 +69,8 @@ pub struct Summary {
     pub read: BTreeMap<Table, u64>,
     /// Rows that were not carried over, and why.
     pub skipped: Vec<Skipped>,
+    /// Files that ended before their table did.
+    pub cut_off: Vec<Table>,
     /// Commands sent, and what became of them.
     #[serde(flatten)]
     pub sent: Sent,
@@ -146,6 +149,16 @@ impl Rows {
         }
     }
 
+    /// A file ended before its table did.
+    pub fn cut_off(&self, table: Table) {
+        self.lock().cut_off.push(table);
+    }
+
+    /// The files that did.
+    pub fn were_cut_off(&self) -> Vec<Table> {
+        self.lock().cut_off.clone()
+    }
+
     /// What was counted.
     pub fn counted(&self) -> (BTreeMap<Table, u64>, Vec<Skipped>) {
         let counted = self.lock();
@@ -180,8 +193,10 @@ impl fmt::Display for Summary {
         writeln!(f, "\nread tables caught up after {:.2} s", self.caught_up_seconds)?;
         if self.sent.total.written == 0 {
             write!(f, "nothing was written: {} has all of it already", self.community)
-        } else {
+        } else if self.cut_off.is_empty() {
             write!(f, "{} is complete", self.community)
+        } else {
+            write!(f, "{} has what there is of it", self.community)
         }
     }
 }

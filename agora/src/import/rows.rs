@@ -31,6 +31,7 @@ pub struct Rows {
     number: u64,
     bytes: u64,
     closed: bool,
+    cut_off: bool,
 }
 
 /// One row: its attributes, still escaped.
@@ -52,7 +53,8 @@ impl Rows {
         let path = dir.join(file);
         let opened = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let input = BufReader::with_capacity(BUFFER_BYTES, opened);
-        let mut rows = Self { input, path, root, piece: Vec::new(), number: 0, bytes: 0, closed: false };
+        let mut rows =
+            Self { input, path, root, piece: Vec::new(), number: 0, bytes: 0, closed: false, cut_off: false };
         rows.find_root()?;
         Ok(rows)
     }
@@ -65,6 +67,11 @@ impl Rows {
     /// How much of the file was read, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Whether the file ended before the table did.
+    pub fn were_cut_off(&self) -> bool {
+        self.cut_off
     }
 
     /// Hands the next row to `read`; `None` at the end of the table.
@@ -80,7 +87,7 @@ impl Rows {
                 if self.closed {
                     return Ok(None);
                 }
-                self.closed = true;
+                (self.closed, self.cut_off) = (true, true);
                 self.number += 1;
                 let reason = format!("the file ends before </{}>: was it cut off?", self.root);
                 return Ok(Some(Err(BadRow(reason))));

@@ -128,15 +128,17 @@ async fn a_broken_row_is_said_with_file_row_and_reason_and_the_rest_goes_on() {
     let (place, dump) = (Place::new().await, fixture("broken"));
     let output = place.agora.run(&["import", "stackexchange", dump.to_str().expect("a plain path"), "--json"]);
     let said = String::from_utf8(output.stderr).expect("text");
-    assert!(output.status.success(), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
     for (row, reason) in BROKEN {
         let line = said.lines().find(|line| line.starts_with(&format!("{row}: ")));
         assert!(line.is_some_and(|line| line.contains(reason)), "{row}: {reason} is not in:\n{said}");
     }
-    assert_eq!(said.lines().count(), BROKEN.len(), "and nothing else:\n{said}");
+    assert!(said.contains("the dump is not whole, its Votes.xml was cut off."), "{said}");
+    assert_eq!(said.lines().count(), BROKEN.len() + 1, "and nothing else:\n{said}");
 
     let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(summary["read"], json!({"Users.xml": 7, "Posts.xml": 10, "Comments.xml": 5, "Votes.xml": 5}));
+    assert_eq!(summary["cut_off"], json!(["Votes.xml"]));
     let broken = summary["skipped"].as_array().expect("a list").iter();
     let broken = broken.filter(|skipped| skipped["reason"] == "the row is broken").map(|skipped| &skipped["rows"]);
     assert_eq!(broken.collect::<Vec<_>>(), [4, 6, 2, 3]);
