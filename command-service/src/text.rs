@@ -1,7 +1,7 @@
 //! What clients may write where: a type for each kind of text, with its limit from [`events::limits`], its rule, and
 //! its entry in the API's documentation.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, convert};
 
 use events::{
     limits,
@@ -94,7 +94,7 @@ texts! {
 }
 
 macro_rules! lists {
-    ($($(#[$doc:meta])* $list:ident: $max:expr, of $item:ident, $rule:path;)+) => {$(
+    ($($(#[$doc:meta])* $list:ident: $max:expr, of $item:ident, $rule:path, $kept:expr;)+) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Validate)]
         #[serde(transparent)]
@@ -116,17 +116,17 @@ macro_rules! lists {
 
         impl From<$list> for Vec<String> {
             fn from(list: $list) -> Self {
-                list.0.into_iter().map(String::from).collect()
+                list.0.into_iter().map(String::from).map($kept).collect()
             }
         }
     )+};
 }
 
 lists! {
-    /// The tags of a thread, none twice; upper and lower case are the same.
-    Tags: limits::TAGS, of Tag, anything;
+    /// The tags of a thread, none twice. Upper and lower case are the same; they are kept in lower case.
+    Tags: limits::TAGS, of Tag, anything, |tag: String| tag.to_lowercase();
     /// Kinds of reaction besides `up`, `down` and `like`.
-    ReactionKinds: limits::REACTION_KINDS, of ReactionKind, not_everybodys;
+    ReactionKinds: limits::REACTION_KINDS, of ReactionKind, not_everybodys, convert::identity;
 }
 
 /// What a post says, at most [`limits::BODY_BYTES`] bytes.

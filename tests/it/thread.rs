@@ -261,7 +261,7 @@ async fn shelf(ada: &Person<'_>, bob: &Person<'_>, operator: &Person<'_>, tea: &
     let mut threads = Vec::new();
     for n in 0..5 {
         let category = if n % 2 == 0 { &tea.category } else { &below };
-        let tags: &[&str] = if n < 3 { &["leaf", "cup"] } else { &["cup"] };
+        let tags: &[&str] = if n < 3 { &["leaf", "cup"] } else { &["Cup"] };
         let body = json!({"title": format!("Thread {n}"), "body": "x", "category_id": category, "tags": tags});
         let mut headers = vec![("agora-on-behalf-of", ada.id())];
         headers.extend(times.get(n).map(|time| ("agora-occurred-at", *time)));
@@ -297,7 +297,7 @@ async fn threads_are_listed_in_five_orders_and_filtered() {
         ("sort=top&period=year", &[3, 4]),
         ("sort=hot", &[3, 4, 2, 1, 0]),
         ("sort=replies", &[4, 0, 2, 3, 1]),
-        ("sort=new&tag=leaf", &[2, 1, 0]),
+        ("sort=new&tag=Leaf", &[2, 1, 0]),
         ("sort=new&tag=none", &[]),
         ("sort=new&category=general/below", &[3, 1]),
         ("sort=new&category=general", &[4, 3, 2, 1, 0]),

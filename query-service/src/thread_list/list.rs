@@ -150,7 +150,7 @@ pub(crate) struct Threads {
     #[garde(inner(length(chars, max = LONGEST_CATEGORY)))]
     #[param(example = "general")]
     category: Option<String>,
-    /// Only threads with this tag.
+    /// Only threads with this tag, in upper or lower case.
     #[serde(deserialize_with = "some_text")]
     #[garde(inner(length(chars, max = TAG_CHARS)))]
     tag: Option<String>,
@@ -197,6 +197,7 @@ impl Default for Threads {
 )]
 pub(crate) async fn list(place: InCommunity, Query(query): Query<Threads>) -> Result<Response, Problem> {
     let Threads { sort, period, category, tag, unanswered, deleted, limit, cursor } = query;
+    let tag = tag.map(|tag| tag.to_lowercase());
     let refused = (period.is_some() && sort != Sort::Top).then_some(("?period", "goes with sort=top only"));
     listing::does_not_apply(refused)?;
     let InCommunity { community, reading, .. } = if deleted { place.moderated()? } else { place };
