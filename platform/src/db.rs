@@ -80,7 +80,7 @@ pub async fn connect(config: &DatabaseConfig, schema: &str, app_name: &str) -> a
     connect_with(config, schema, app_name, &[]).await
 }
 
-/// As [`connect`], with more run-time parameters set, such as `("synchronous_commit", "off")`.
+/// As [`connect`], with more run-time parameters set, such as `("enable_seqscan", "off")`.
 ///
 /// # Errors
 /// As [`connect`].
@@ -128,6 +128,8 @@ pub fn options(config: &DatabaseConfig, schema: &str, app_name: &str) -> anyhow:
         .application_name(app_name)
         // A schema's name is ours, never a client's.
         .options([("search_path", schema), ("timezone", "UTC"), ("client_min_messages", "warning")])
+        // What was answered or shown is on disk, whatever the server's default is.
+        .options([("synchronous_commit", "on")])
         // The planner overestimates `unnest` and would compile statements anew, 12 ms a call.
         .options([("jit", "off")])
         .options([

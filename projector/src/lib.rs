@@ -92,10 +92,9 @@ pub async fn start(
 ) -> anyhow::Result<()> {
     let Parts { event_store, read_tables, broker } = parts;
     let store = db::connect_with(&event_store, STORE, "agora-projector", &store_reader::CONNECTION).await?;
-    let mut parameters = store_reader::CONNECTION.to_vec();
-    // Rows and checkpoint are lost together, and made again from the store.
-    parameters.push(("synchronous_commit", "off"));
-    let read = db::connect_with(&read_tables, READ, "agora-projector", &parameters).await?;
+    // Its commits wait for the disk too: rows that a crash takes back were shown by then, and a community that turned
+    // private would be public again until they are made anew.
+    let read = db::connect_with(&read_tables, READ, "agora-projector", &store_reader::CONNECTION).await?;
     let metrics = Metrics::new();
     let scheduler = jobs::schedule(&config.jobs, store.clone()).await?;
     let source = Source::new(&broker)?;

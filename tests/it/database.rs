@@ -89,7 +89,7 @@ async fn a_migration_that_fails_leaves_nothing() {
 #[tokio::test]
 async fn connections_are_set_up_so_that_none_holds_others_up() {
     let config = config(empty_database().await);
-    let pool = db::connect_with(&config, "store", "test", &[("synchronous_commit", "off")]).await.expect("connected");
+    let pool = db::connect_with(&config, "store", "test", &[("enable_seqscan", "off")]).await.expect("connected");
     let expected = [
         ("application_name", "test"),
         ("jit", "off"),
@@ -97,7 +97,8 @@ async fn connections_are_set_up_so_that_none_holds_others_up() {
         ("statement_timeout", "15s"),
         ("lock_timeout", "5s"),
         ("idle_in_transaction_session_timeout", "10s"),
-        ("synchronous_commit", "off"),
+        ("synchronous_commit", "on"),
+        ("enable_seqscan", "off"),
         ("client_connection_check_interval", "2s"),
     ];
     for (parameter, value) in expected {

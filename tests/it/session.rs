@@ -69,6 +69,21 @@ async fn who_guesses_is_stopped() {
 }
 
 #[tokio::test]
+async fn what_was_refused_for_another_reason_is_no_guess() {
+    let forum = TestForum::start().await;
+    let (ada, _bob) = (forum.person("ada").await, forum.person("bob").await);
+    let change = json!({"current_password": "correct horse", "new_password": "battery staple"});
+    for _ in 0..10 {
+        let stale = [("if-match", "\"9\"")];
+        let answer = ada.send(Method::PUT, "/v2/accounts/ada/password", Some(&change), &stale).await;
+        answer.expect_problem(412, "version-mismatch");
+        ada.put("/v2/accounts/bob/password", &change).await.expect_status(403);
+    }
+    log_in(&ada, "ada").await;
+    forum.stop().await;
+}
+
+#[tokio::test]
 async fn a_refresh_token_is_renewed_and_an_answer_may_be_lost() {
     let forum = TestForum::start().await;
     let (_ada, guest) = (forum.person("ada").await, forum.guest());

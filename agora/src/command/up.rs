@@ -137,8 +137,10 @@ async fn serve(
             let public = http::serve(public, router, &config.http, stop.clone());
             let admin = http::serve(admin, http::admin_router(health), &config.http, stop.clone());
             let kept = async {
-                let Some(postgres) = postgres else { return Ok(()) };
-                stop.run_until_cancelled(postgres.keep_running()).await.unwrap_or(Ok(()))
+                if let Some(postgres) = postgres {
+                    stop.run_until_cancelled(postgres.keep_running()).await;
+                }
+                Ok(())
             };
             tokio::try_join!(public, admin, told, kept).map(|_| ())
         }

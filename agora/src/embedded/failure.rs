@@ -12,13 +12,17 @@ pub(super) fn explain(program: &str, output: &str, place: &Path) -> anyhow::Erro
     if DISK_FULL.iter().any(|words| output.contains(words)) {
         return disk_full(place);
     }
-    // The first failure is the cause, the last is what became of it.
-    let reason = output
-        .lines()
-        .find(|line| line.contains("FATAL:") || line.contains("PANIC:") || line.contains("error:"))
-        .or_else(|| output.lines().rev().find(|line| !line.trim().is_empty()))
-        .unwrap_or("it printed no reason");
-    anyhow!("Postgres: {program}: {}", reason.trim())
+    // The first failure is the cause, the last is what became of it. Who came too early or too late is no cause.
+    let failure = |line: &&str| {
+        let failed = ["FATAL:", "PANIC:", "error:"].iter().any(|it| line.contains(it));
+        failed && !line.contains("FATAL:  the database system is ")
+    };
+    let last = || output.lines().rev().find(|line| !line.trim().is_empty());
+    match (output.lines().find(failure), last()) {
+        (Some(reason), _) => anyhow!("Postgres: {program}: {}", reason.trim()),
+        (None, Some(last)) => anyhow!("Postgres: {program}: it gave no reason, and last said: {}", last.trim()),
+        (None, None) => anyhow!("Postgres: {program}: it gave no reason"),
+    }
 }
 
 /// The same for our own writes; nothing where the disk is not the reason.
@@ -51,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_first_fatal_line_is_the_reason() {
-        let log = "LOG:  starting\nFATAL:  data directory has wrong ownership\nHINT:  chown\nFATAL:  gone\n";
+        let log = "LOG:  starting\nFATAL:  the database system is starting up\nFATAL:  data directory has wrong ownership\nHINT:  chown\nFATAL:  gone\n";
         let said = explain("pg_ctl", log, Path::new("/data")).to_string();
         assert!(said.ends_with("pg_ctl: FATAL:  data directory has wrong ownership"), "{said}");
     }

@@ -98,19 +98,29 @@ impl EmbeddedPostgres {
         self.adopted
     }
 
-    /// Looks now and then whether the server still runs, and starts it again where it ended by itself. It ends when it is
-    /// dropped.
-    ///
-    /// # Errors
-    /// Where the server does not start any more.
-    pub fn keep_running(&self) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    /// Looks now and then whether the server still runs, and starts it again where it ended by itself; where it cannot (a
+    /// full disk), tries until it can. It ends when it is dropped.
+    pub fn keep_running(&self) -> impl Future<Output = ()> + use<> {
         let server = Arc::clone(&self.server);
         async move {
+            let mut said = String::new();
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 let server = Arc::clone(&server);
-                if tokio::task::spawn_blocking(move || server.revive()).await?? {
-                    tracing::error!("the embedded Postgres had ended by itself, and was started again");
+                let revived = tokio::task::spawn_blocking(move || server.revive()).await;
+                match revived.unwrap_or_else(|panic| Err(panic.into())) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        said.clear();
+                        tracing::error!("the embedded Postgres had ended by itself, and was started again");
+                    }
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        if error != said {
+                            tracing::error!("the embedded Postgres ended by itself, and does not start yet: {error}");
+                            said = error;
+                        }
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    io::Write as _,
+    io::{self, Read as _, Seek as _, Write as _},
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -68,6 +68,10 @@ impl Server {
         self.configure(settings)?;
         if self.adopt()? {
             return Ok(true);
+        }
+        let log = self.home.log();
+        if log.exists() {
+            fs::rename(&log, log.with_extension("log.before")).context("cannot set the old log aside")?;
         }
         self.launch()?;
         Ok(false)
@@ -229,9 +233,7 @@ impl Server {
 
     fn try_launch(&self) -> anyhow::Result<()> {
         let log = self.home.log();
-        if log.exists() {
-            fs::rename(&log, log.with_extension("log.before")).context("cannot set the old log aside")?;
-        }
+        let before = fs::metadata(&log).map_or(0, |log| log.len());
         let mut command = self.command("pg_ctl");
         command.args(["start", "--silent", "--wait", "--timeout"]).arg(START_SECONDS.to_string());
         command.arg("--log").arg(&log).arg("-D").arg(self.home.data());
@@ -240,7 +242,7 @@ impl Server {
         if command.status().context("cannot run pg_ctl")?.success() {
             return Ok(());
         }
-        let said = fs::read(&log).unwrap_or_default();
+        let said = said_since(&log, before).unwrap_or_default();
         Err(failure::explain(&format!("see {}", log.display()), &String::from_utf8_lossy(&said), self.home.dir()))
     }
 
@@ -267,6 +269,14 @@ struct Postmaster {
     pid: u32,
     /// Neither starting, recovering nor stopping.
     ready: bool,
+}
+
+/// What was written to a log behind its first bytes.
+fn said_since(log: &Path, before: u64) -> io::Result<Vec<u8>> {
+    let (mut log, mut said) = (File::open(log)?, Vec::new());
+    log.seek(io::SeekFrom::Start(before))?;
+    log.read_to_end(&mut said)?;
+    Ok(said)
 }
 
 /// Runs a command with `input` as its standard input. One that ends without reading it all shows in its exit status.

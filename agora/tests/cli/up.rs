@@ -1,14 +1,17 @@
 //! `agora up`: how it starts, what it answers, how it ends, and what is there at the next start.
 
 use std::{
+    fs::Permissions,
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, Executor as _, postgres::PgConnectOptions};
 
 use crate::{
     agora::{Agora, Up, refuses},
@@ -66,6 +69,60 @@ async fn a_postgres_that_dies_is_started_again() {
     let (status, _) = up.end_by("HUP");
     assert_eq!(status.code(), Some(0), "a terminal that closes ends it in order too");
     nothing_runs_any_more(&agora);
+}
+
+/// Rows that readers were shown are on disk: nobody is told for a moment that what he saw is not there, or is shown what
+/// was hidden from him.
+#[tokio::test]
+async fn what_was_shown_before_postgres_died_is_shown_ever_after() {
+    let agora = Agora::new();
+    let mut up = Up::start(agora.up());
+    let ada = write_something(&up).await;
+    let url = agora.published()["database_url"].as_str().expect("an address").to_owned();
+    // What is not flushed at a commit is flushed by a process that now sleeps longer than this takes.
+    let options: PgConnectOptions = url.parse().expect("a URL");
+    let mut superuser = options.username("postgres").connect().await.expect("connects");
+    superuser.execute("alter system set wal_writer_delay = '10s'").await.expect("set");
+    superuser.execute("select pg_reload_conf()").await.expect("reloaded");
+    for n in 0..4 {
+        ada.post("/v2/communities", &json!({"slug": format!("tea-{n}"), "name": "Tea", "description": ""})).await;
+        let path = format!("/v2/communities/tea-{n}");
+        ada.get(&path).await;
+        kill_postgres(&agora);
+        let (mut answered, mut tries) = (0, 0);
+        while answered < 50 {
+            let (status, body) = ada.ask(&path).await;
+            assert!([200, 503].contains(&status), "the read after {n} crashes, try {tries}: {status} {body}");
+            (answered, tries) = (answered + usize::from(status == 200), tries + 1);
+            assert!(tries < 100_000, "Postgres does not come back");
+        }
+        up.wait_for("was started again");
+    }
+}
+
+fn kill_postgres(agora: &Agora) {
+    let postmaster = postmaster(agora).expect("Postgres runs");
+    let backends = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
+    let mut kill = Command::new("kill");
+    kill.args(["-KILL", &postmaster]).args(String::from_utf8(backends.stdout).expect("numbers").split_whitespace());
+    kill.status().expect("kill");
+}
+
+#[tokio::test]
+async fn a_postgres_that_does_not_start_again_is_tried_until_it_does() {
+    let agora = Agora::new();
+    let mut up = Up::start(agora.up());
+    write_something(&up).await;
+    let settings = agora.path().join(".agora/postgres/data/local.conf");
+    std::fs::write(&settings, "tea_time = five\n").expect("written");
+    std::fs::set_permissions(&settings, Permissions::from_mode(0o644)).expect("readable");
+    kill_postgres(&agora);
+    up.wait_for("does not start yet");
+    let said = up.said.last().expect("a line");
+    assert!(said.contains("tea_time") || said.contains("configuration file"), "{said}");
+    std::fs::remove_file(&settings).expect("removed");
+    up.wait_for("was started again");
+    it_is_still_there(&up).await;
 }
 
 fn ends_in_order(up: Up, signal: &str) {

@@ -203,14 +203,13 @@ pub(crate) async fn change_password(
     Path(path): Path<AccountPath>,
     Json(body): Json<PasswordChange>,
 ) -> Result<Response, Problem> {
-    let Identity { account, session, .. } = command.identity();
-    app.attempts.admit(&account.to_string())?;
+    let Identity { account: asker, session, .. } = command.identity();
+    app.attempts.admit(&asker.to_string())?;
     let request = command.request(&body);
-    let operation = ReplacePassword { account: path.account, body, session, hash: OnceCell::new(), app: app.clone() };
+    let (account, hash) = (path.account, OnceCell::new());
+    let operation = ReplacePassword { account, body, asker, session, hash, app: app.clone() };
     let response = app.store.execute(request, &operation).await;
-    let changed = response.status().is_success();
-    app.attempts.ended(&account.to_string(), changed);
-    if changed {
+    if response.status().is_success() {
         app.identities.learn_of_endings().await?;
     }
     Ok(response)
@@ -227,11 +226,14 @@ async fn hashed(app: &App, password: &Password, hash: &OnceCell<String>) -> Resu
 /// again under a key is compared by the password itself.
 async fn is_current(app: &App, answer: &Value, password: &Password) -> Result<bool, Problem> {
     let id = answer.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
-    let hash = match id {
-        Some(id) => app.store.private(id, PASSWORD).await?,
-        None => None,
-    };
-    Ok(app.identities.passwords().verify(password.0.clone(), hash).await?)
+    let Some(account): Option<AccountId> = id else { return Ok(false) };
+    let asked_for = account.to_string();
+    // Who asks may be a guest: it must not become a way to guess.
+    app.attempts.admit(&asked_for)?;
+    let hash = app.store.private(account, PASSWORD).await?;
+    let proved = app.identities.passwords().verify(password.0.clone(), hash).await?;
+    app.attempts.ended(&asked_for, proved);
+    Ok(proved)
 }
 
 fn unhashed(error: &PasswordError) -> Stop<Refusal> {
@@ -266,12 +268,7 @@ impl Operation for RegisterAccount {
     }
 
     async fn repeats(&self, answer: &Value) -> Result<bool, Problem> {
-        // Who asks is a guest: it must not become a way to guess.
-        let account = answer.get("id").and_then(Value::as_str).unwrap_or_default();
-        self.app.attempts.admit(account)?;
-        let repeats = is_current(&self.app, answer, &self.body.password).await?;
-        self.app.attempts.ended(account, repeats);
-        Ok(repeats)
+        is_current(&self.app, answer, &self.body.password).await
     }
 
     fn taken(&self, kind: &str) -> Refusal {
@@ -342,6 +339,8 @@ impl Operation for PatchProfile {
 struct ReplacePassword {
     account: AccountRef,
     body: PasswordChange,
+    /// Whose wrong passwords are counted.
+    asker: Uuid,
     /// In which it is changed: the one that goes on.
     session: Uuid,
     hash: OnceCell<String>,
@@ -363,7 +362,9 @@ impl Operation for ReplacePassword {
         let hash = self.app.store.private(id, PASSWORD).await?.ok_or(AccountRefusal::NoPassword)?;
         let current = self.body.current_password.0.clone();
         let passwords = self.app.identities.passwords();
-        if !passwords.verify(current, Some(hash)).await.map_err(|error| unhashed(&error))? {
+        let proved = passwords.verify(current, Some(hash)).await.map_err(|error| unhashed(&error))?;
+        self.app.attempts.ended(&self.asker.to_string(), proved);
+        if !proved {
             return Err(AccountRefusal::WrongPassword.into());
         }
         work.keep_private(id, KEPT_SESSION, Some(self.session.to_string()));
