@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use command_service::store::{Append, Appender, AppenderConfig, Claim, NewEvent, Receipt, Verdict, append};
+use command_service::store::{Append, Appender, AppenderConfig, Claim, NewEvent, Receipt, StoreError, Verdict, append};
 use events::{
     AccountId, CommunityId, Event, EventId, MembershipEvent, Metadata, PostId, Shard, Stream, ThreadEvent, ThreadId,
     membership::Joined, thread::Locked,
 };
 use futures::future::join_all;
+use platform::problem::Problem;
 use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -341,6 +342,75 @@ async fn a_lock_and_a_reply_in_the_same_flush_the_reply_is_refused() {
     position(&on_its_way.await.expect("ends").expect("a verdict"));
     position(&verdicts.0.expect("a verdict"));
     assert!(matches!(verdicts.1, Ok(Verdict::Moved { stream, version: 1 }) if stream == thread.to_string()));
+}
+
+#[tokio::test]
+async fn a_unique_value_is_given_once_within_a_flush_and_across_flushes() {
+    let pool = store().await;
+    let appender = appender(&pool);
+    let claiming = |owner: &str| {
+        let claim = Claim { kind: "username", value: "ada".into(), owner: owner.into(), release: false };
+        Append { claims: vec![claim], ..join(community()) }
+    };
+    let mut holder = pool.begin().await.expect("begins");
+    position(&append(&mut holder, false, &[&join(community())]).await.expect("verdicts")[0]);
+    let on_its_way = tokio::spawn({
+        let appender = appender.clone();
+        async move { appender.append(join(community())).await }
+    });
+    wait_for_lock(&pool).await;
+    let both = async { tokio::join!(biased; appender.append(claiming("one")), appender.append(claiming("other"))) };
+    let ((first, second), committed) = tokio::join!(both, holder.commit());
+    committed.expect("commits");
+    position(&on_its_way.await.expect("ends").expect("a verdict"));
+    position(&first.expect("a verdict"));
+    assert!(matches!(second, Ok(Verdict::Claimed { kind }) if kind == "username"));
+    assert_eq!(count(&pool).await, 3, "who did not get the name has written nothing");
+
+    // Whose it is not cannot give it up.
+    let mut release = claiming("other");
+    release.claims[0].release = true;
+    position(&appender.append(release).await.expect("a verdict"));
+    assert!(matches!(appender.append(claiming("third")).await, Ok(Verdict::Claimed { .. })));
+}
+
+#[tokio::test]
+async fn time_does_not_fall_with_the_clock() {
+    let pool = store().await;
+    let appender = appender(&pool);
+    position(&appender.append(join(community())).await.expect("a verdict"));
+    let compared = "select recorded_at = (select max(recorded_at) from events) from store_head";
+    assert!(sqlx::query_scalar::<_, bool>(compared).fetch_one(&pool).await.expect("an answer"));
+    // Now the clock is put back by an hour.
+    sqlx::query("update store_head set recorded_at = now() + interval '1 h'").execute(&pool).await.expect("set");
+    position(&appender.append(join(community())).await.expect("a verdict"));
+    let stands = "select recorded_at > now() + interval '50 min' from events where position = 2";
+    assert!(sqlx::query_scalar::<_, bool>(stands).fetch_one(&pool).await.expect("an answer"));
+}
+
+#[tokio::test]
+async fn who_finds_the_queue_full_is_told_so_at_once() {
+    let pool = store().await;
+    let config = AppenderConfig { queue: 1 };
+    let appender = Appender::start(&config, pool.connect_options().as_ref().clone(), &TaskTracker::new());
+    let mut holder = pool.begin().await.expect("begins");
+    position(&append(&mut holder, false, &[&join(community())]).await.expect("verdicts")[0]);
+    let wait = |append| {
+        let appender = appender.clone();
+        tokio::spawn(async move { appender.append(append).await })
+    };
+    let on_its_way = wait(join(community()));
+    wait_for_lock(&pool).await;
+    let both = async { tokio::join!(biased; appender.append(join(community())), appender.append(join(community()))) };
+    let ((waited, refused), committed) = tokio::join!(both, holder.commit());
+    committed.expect("commits");
+    assert!(matches!(refused, Err(StoreError::Busy)), "{refused:?}");
+    for verdict in [on_its_way.await.expect("ends"), waited] {
+        position(&verdict.expect("a verdict"));
+    }
+    let problem = Problem::from(StoreError::Busy);
+    assert_eq!((problem.status().as_u16(), problem.name()), (503, "overloaded"));
+    assert_eq!(count(&pool).await, 3);
 }
 
 #[tokio::test]
