@@ -7,7 +7,7 @@ use std::{
 
 use agora_tests::{
     counts::assert_counts_hold,
-    forum::{Reply, TestForum},
+    forum::{Person, Reply, TestForum},
 };
 use axum::{
     Router,
@@ -16,6 +16,7 @@ use axum::{
 };
 use futures::future::join_all;
 use platform::health::Health;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -104,16 +105,34 @@ async fn what_one_stream_takes_from_all_sides_is_taken_one_by_one() {
     forum.stop().await;
 }
 
-/// What a second command-service on the same store answers.
-async fn patched_elsewhere(service: &Router, token: &str, path: &str, body: &Value) -> (u16, f64) {
-    let started = Instant::now();
-    let request = Request::patch(path)
-        .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(body.to_string()))
-        .expect("a request");
-    let answer = service.clone().oneshot(request).await.expect("an answer");
-    (answer.status().as_u16(), started.elapsed().as_secs_f64())
+/// A second command-service on the same store.
+struct Other {
+    service: Router,
+    shutdown: CancellationToken,
+}
+
+impl Other {
+    async fn of(forum: &TestForum) -> Self {
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let config = forum.config.command_service();
+        let started = command_service::start(&config, &Health::new(), shutdown.clone(), &tasks).await;
+        Self { service: Router::from(started.expect("it starts").0), shutdown }
+    }
+
+    /// What it answers to ada: the status, and the position.
+    async fn send(&self, ada: &Person<'_>, method: Method, path: &str, body: &Value) -> (u16, String) {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, format!("Bearer {}", ada.token()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .expect("a request");
+        let answer = self.service.clone().oneshot(request).await.expect("an answer");
+        let position = answer.headers().get("agora-position").map(|it| it.to_str().expect("ASCII").to_owned());
+        (answer.status().as_u16(), position.unwrap_or_default())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,19 +142,48 @@ async fn two_command_services_come_to_an_end_with_one_stream() {
     let tea = forum.community(&ada, "tea").await;
     let (thread, _) = ada.thread(&tea, "Busy").await;
     let path = format!("/v2/threads/{thread}");
-    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let started =
-        command_service::start(&forum.config.command_service(), &Health::new(), shutdown.clone(), &tasks).await;
-    let other = Router::from(started.expect("it starts").0);
+    let other = Other::of(&forum).await;
     let here: Vec<_> = (0..20).map(|n| json!({"title": format!("Here {n}")})).collect();
     let there: Vec<_> = (0..20).map(|n| json!({"title": format!("There {n}")})).collect();
+    let timed_there = async |body| {
+        let started = Instant::now();
+        let (status, position) = other.send(&ada, Method::PATCH, &path, body).await;
+        ((status, started.elapsed().as_secs_f64()), position)
+    };
     let (here, there) = tokio::join!(
         join_all(here.iter().map(|body| timed(ada.patch(&path, body)))),
-        join_all(there.iter().map(|body| patched_elsewhere(&other, ada.token(), &path, body))),
+        join_all(there.iter().map(timed_there)),
     );
+    let (there, positions): (Vec<_>, Vec<_>) = there.into_iter().unzip();
     assert_taken("here", &here);
     assert_taken("there", &there);
-    assert_eq!(ada.get(&path).await.expect(200)["version"], 41, "each of them once");
-    shutdown.cancel();
+    let seen = [("agora-position", &*positions.join(", "))];
+    let shown = ada.send(Method::GET, &path, None, &seen).await.expect(200);
+    assert_eq!(shown["version"], 41, "each of them once");
+    other.shutdown.cancel();
+    forum.stop().await;
+}
+
+/// What is cached here may be of a past that the other has changed: nothing is refused for it, and nothing taken for done.
+#[tokio::test]
+async fn what_another_command_service_undid_is_neither_a_reason_to_refuse_nor_done_already() {
+    let forum = TestForum::start().await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Talk").await;
+    let other = Other::of(&forum).await;
+    let (posts, lock) = (format!("/v2/threads/{thread}/posts"), format!("/v2/threads/{thread}/lock"));
+    ada.put(&lock, &json!({})).await.expect(200);
+    bob.post(&posts, &json!({"body": "Locked?"})).await.expect_problem(422, "thread-locked");
+    assert_eq!(other.send(&ada, Method::DELETE, &lock, &Value::Null).await.0, 200);
+    bob.post(&posts, &json!({"body": "Not any more."})).await.expect(201);
+
+    let (reaction, like) = (format!("/v2/posts/{opening}/reaction"), json!({"kind": "like"}));
+    bob.put(&reaction, &like).await.expect(200);
+    assert_eq!(other.send(&bob, Method::DELETE, &reaction, &Value::Null).await.0, 200);
+    bob.put(&reaction, &like).await.expect(200);
+    let shown = bob.get(&format!("/v2/posts/{opening}")).await.expect(200);
+    assert_eq!(shown["reactions"], json!({"like": 1}), "it was acknowledged");
+    other.shutdown.cancel();
     forum.stop().await;
 }
