@@ -142,8 +142,7 @@ async fn an_event_that_cannot_be_folded_stops_one_projection_in_one_shard() {
     running.stop().await;
 
     // On record, and true for what is made anew.
-    lab.execute("update checkpoint set position = 0, event_id = null").await;
-    lab.truncate_rows().await;
+    lab.forget_rows().await;
     let running = lab.start().await;
     lab.all_shown().await;
     running.stop().await;
@@ -214,6 +213,65 @@ async fn a_restored_store_is_a_new_history_and_the_rows_are_made_anew() {
     let lived: Vec<Recorded> = history[..70].iter().cloned().chain([other]).collect();
     assert_eq!(lab.rows().await, Lab::with(&lived).await.rows().await);
     assert_eq!(lab.value("select count(distinct history) from checkpoint").await, json!(1));
+}
+
+#[tokio::test]
+async fn a_restored_store_is_known_by_what_kafka_holds_too() {
+    let lab = Lab::new().await;
+    let history = Recorded::history(31, 60);
+    let broker = Broker::start(&KafkaConfig::default()).expect("a broker");
+    let running = lab.start_with(&broker).await;
+    lab.append(&history).await;
+    lab.all_shown().await;
+    running.stop().await;
+    let before = lab.value("select history from store_head").await;
+
+    // The read tables are lost as well, and with them what the checkpoints have seen; the topic is as it was.
+    lab.restore(40).await;
+    lab.forget_rows().await;
+    let others: Vec<_> = (0..20).map(|n| Recorded::created(CommunityId::new(), &format!("another-{n}"))).collect();
+    lab.append(&others).await;
+    let running = lab.start_with(&broker).await;
+    lab.until(
+        "it is recognised",
+        &format!("select history::text <> '{}' from store_head", before.as_str().expect("an id")),
+    )
+    .await;
+    lab.all_shown().await;
+    running.stop().await;
+    let lived: Vec<Recorded> = history[..40].iter().cloned().chain(others).collect();
+    assert_eq!(lab.rows().await, Lab::with(&lived).await.rows().await);
+}
+
+#[tokio::test]
+async fn what_stopped_a_shard_is_forgotten_with_its_history() {
+    let lab = Lab::new().await;
+    let community = CommunityId::new();
+    let running = lab.start().await;
+    lab.append(&[Recorded::created(community, "bad"), impossible(community)]).await;
+    lab.until("both stop", "select count(*) = 2 from parked").await;
+    running.stop().await;
+    lab.restore(1).await;
+    lab.append(&[Recorded::renamed(community, "good")]).await;
+    let running = lab.start().await;
+    lab.until("the shard goes on", "select count(*) = 0 from parked").await;
+    lab.all_shown().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn rows_that_came_back_a_little_older_are_brought_up_again() {
+    let lab = Lab::new().await;
+    let history = Recorded::history(37, 120);
+    let running = lab.start().await;
+    lab.append(&history[..80]).await;
+    lab.all_shown().await;
+    // Under a projector that believes all of it applied: the next event shows that it is not.
+    lab.forget_rows().await;
+    lab.append(&history[80..]).await;
+    lab.all_shown().await;
+    running.stop().await;
+    assert_eq!(lab.rows().await, Lab::with(&history).await.rows().await);
 }
 
 #[tokio::test]

@@ -164,8 +164,17 @@ impl Lab {
         rows
     }
 
-    pub(crate) async fn truncate_rows(&self) {
-        self.execute(&format!("truncate {}", self.tables().await.join(", "))).await;
+    /// The read tables as they are before the first event, checkpoints and rows together.
+    pub(crate) async fn forget_rows(&self) {
+        let mut transaction = self.pool.begin().await.expect("begins");
+        let truncate = format!("truncate {}", self.tables().await.join(", "));
+        for statement in ["update checkpoint set position = 0, event_id = null", &truncate] {
+            sqlx::query(statement)
+                .execute(&mut *transaction)
+                .await
+                .unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+        transaction.commit().await.expect("commits");
     }
 
     async fn tables(&self) -> Vec<String> {
