@@ -1,6 +1,9 @@
 //! The read side's cache: shared, never older than asked for, and right without a single notice.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use agora_tests::{
     forum::{TestForum, text},
@@ -77,6 +80,38 @@ async fn without_a_single_notice_a_read_is_as_fresh_as_it_asks_for() {
         reply.expect(201);
         let page = read(&deaf, &path, Some(&position)).await;
         assert_eq!(page["items"].as_array().expect("posts").len(), written, "the kept answer was too old");
+    }
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_single_notice_what_is_kept_is_dropped_by_the_checkpoints() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Talk").await;
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let deaf = deaf(&forum.database_url, &shutdown, &tasks).await;
+    let (head, posts) = (format!("/v2/threads/{thread}"), format!("/v2/threads/{thread}/posts"));
+    // A title is of the community's shard, its author's name of another; a list is of several.
+    let changes = [
+        (&*head, json!({"title": "Another title"}), &*head),
+        ("/v2/accounts/me", json!({"display_name": "Another name"}), &*posts),
+        (&*head, json!({"title": "Another once more"}), "/v2/accounts/ada/threads"),
+        ("/v2/communities/tea", json!({"name": "Another place"}), "/v2/communities"),
+    ];
+    for (changed, change, path) in changes {
+        ada.get(path).await.expect(200);
+        let new = change.as_object().and_then(|change| change.values().next()).expect("a value");
+        assert!(!read(&deaf, path, None).await.to_string().contains(&text(new)), "{path}");
+        ada.patch(changed, &change).await.expect(200);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !read(&deaf, path, None).await.to_string().contains(&text(new)) {
+            assert!(Instant::now() < deadline, "{path} is kept");
+        }
     }
     shutdown.cancel();
     tasks.close();
