@@ -137,6 +137,22 @@ async fn a_refresh_token_used_twice_ends_its_family() {
 }
 
 #[tokio::test]
+async fn being_used_again_makes_a_token_no_younger_and_its_session_longer() {
+    let pool = fresh_store().await;
+    let instance = Instance::start(&pool).await;
+    let first = instance.identities.issue(Uuid::now_v7()).await.expect("issued");
+    let aged = "update sessions set expires_at = expires_at - interval '29 days'";
+    sqlx::query(aged).execute(&pool).await.expect("aged");
+    instance.identities.refresh(&first.refresh_token).await.expect("renewed");
+    assert!(holds(&pool, "(select expires_at > now() + interval '29 days' from sessions)").await, "it goes on");
+    let aged = "update refresh_tokens set used_at = now() - interval '6 s' where used_at is not null";
+    sqlx::query(aged).execute(&pool).await.expect("aged");
+    instance.identities.refresh(&first.refresh_token).await.expect("its answer may have been lost");
+    let counted = "(select used_at < now() - interval '5 s' from refresh_tokens where uses = 2)";
+    assert!(holds(&pool, counted).await, "from its first use");
+}
+
+#[tokio::test]
 async fn a_refresh_token_used_too_often_ends_its_family() {
     let pool = fresh_store().await;
     let instance = Instance::start(&pool).await;
