@@ -214,7 +214,9 @@ mod tests {
         let [thing, shard_1] = [Tag::Thing(VIEW[0], changed), Tag::Shard(VIEW[0], shard(1))];
         let born = read.changes.stamps.now();
         read.note(VIEW[0], 10, 12, changed);
+        let any = Tag::Any(VIEW[0]);
         assert!(!read.changes.stamps.unchanged_since(born, &[thing]));
+        assert!(!read.changes.stamps.unchanged_since(born, &[any]), "lists across communities may show it");
         assert!(read.changes.stamps.unchanged_since(born, &[Tag::Thing(VIEW[0], other), shard_1]));
         assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 12);
         assert_eq!(read.changes.noted(&VIEW, shard(1)), 10, "the other projection has not moved");
