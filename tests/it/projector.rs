@@ -216,34 +216,6 @@ async fn a_restored_store_is_a_new_history_and_the_rows_are_made_anew() {
 }
 
 #[tokio::test]
-async fn a_restored_store_is_known_by_what_kafka_holds_too() {
-    let lab = Lab::new().await;
-    let history = Recorded::history(31, 60);
-    let broker = Broker::start(&KafkaConfig::default()).expect("a broker");
-    let running = lab.start_with(&broker).await;
-    lab.append(&history).await;
-    lab.all_shown().await;
-    running.stop().await;
-    let before = lab.value("select history from store_head").await;
-
-    // The read tables are lost as well, and with them what the checkpoints have seen; the topic is as it was.
-    lab.restore(40).await;
-    lab.forget_rows().await;
-    let others: Vec<_> = (0..20).map(|n| Recorded::created(CommunityId::new(), &format!("another-{n}"))).collect();
-    lab.append(&others).await;
-    let running = lab.start_with(&broker).await;
-    lab.until(
-        "it is recognised",
-        &format!("select history::text <> '{}' from store_head", before.as_str().expect("an id")),
-    )
-    .await;
-    lab.all_shown().await;
-    running.stop().await;
-    let lived: Vec<Recorded> = history[..40].iter().cloned().chain(others).collect();
-    assert_eq!(lab.rows().await, Lab::with(&lived).await.rows().await);
-}
-
-#[tokio::test]
 async fn what_stopped_a_shard_is_forgotten_with_its_history() {
     let lab = Lab::new().await;
     let community = CommunityId::new();
