@@ -116,7 +116,7 @@ async fn a_server_that_was_killed_itself_recovers_what_was_committed() -> anyhow
     number(first.url(), "create table kept as select 7 as n").await.ok();
     let pid = fs::read_to_string(first.data_directory().join("postmaster.pid"))?;
     let pid = pid.lines().next().context("a process id")?;
-    assert!(Command::new("kill").args(["-9", pid]).status()?.success());
+    assert!(Command::new("sh").args(["-c", &format!("kill -9 {pid}")]).status()?.success());
     drop(first);
     let second = EmbeddedPostgres::start(dir.path())?;
     assert_eq!(number(second.url(), "select n from kept").await?, 7);

@@ -151,7 +151,8 @@ impl Up {
 
     /// Sends it a signal, such as `INT`.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill");
+        // The shell's own `kill`: a minimal system has no program of that name.
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().expect("sh");
         assert!(sent.success());
     }
 

@@ -59,7 +59,7 @@ async fn a_postgres_that_dies_is_started_again() {
     let mut up = Up::start(agora.up());
     let ada = write_something(&up).await;
     let killed = postmaster(&agora).expect("Postgres runs");
-    assert!(Command::new("kill").args(["-KILL", &killed]).status().expect("kill").success());
+    assert!(Command::new("sh").args(["-c", &format!("kill -KILL {killed}")]).status().expect("sh").success());
     up.wait_for("was started again");
     assert_ne!(postmaster(&agora), Some(killed), "another server");
     let patience = Instant::now() + Duration::from_secs(30);
@@ -243,7 +243,7 @@ fn one_that_is_told_to_stop_while_it_starts_leaves_nothing_behind() {
         assert!(Instant::now() < deadline, "it makes no database");
         std::thread::yield_now();
     }
-    Command::new("kill").args(["-s", "INT", &starting.id().to_string()]).status().expect("kill");
+    Command::new("sh").args(["-c", &format!("kill -INT {}", starting.id())]).status().expect("sh");
     let status = starting.wait().expect("ours");
     let mut said = String::new();
     starting.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
