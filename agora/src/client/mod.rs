@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use chrono::SecondsFormat;
 use events::{PositionToken, Shard};
 use platform::config::Secret;
@@ -120,22 +120,31 @@ impl Client {
         })
     }
 
-    /// Whether somebody answers there at all: what was mistyped shows at once, and is not waited for.
+    /// Whether somebody answers there at all, reads too: what was mistyped shows at once, before anything is written,
+    /// and is not waited for.
     ///
     /// # Errors
-    /// Where nobody does.
+    /// Where nobody does, or reads are to go to a command-service alone.
     pub async fn knock(&self) -> anyhow::Result<()> {
-        let reads = (self.reads != self.server).then_some(&self.reads);
-        for server in std::iter::once(&self.server).chain(reads) {
-            let answer = self.http.get(format!("{server}/health/live")).send().await;
-            answer.map_err(|error| anyhow::anyhow!("{server} does not answer: {}", cause(&error)))?;
-        }
+        self.status(&self.server, "/health/live").await?;
+        let status = self.status(&self.reads, "/v2/communities?limit=1").await?;
+        // A command-service knows the path, for who makes one.
+        ensure!(
+            status != StatusCode::METHOD_NOT_ALLOWED,
+            "{} takes commands only: say with --read-server where the query-service is",
+            self.reads
+        );
         Ok(())
     }
 
-    /// Where it is, without a slash at the end.
-    pub fn server(&self) -> &str {
-        &self.server
+    async fn status(&self, server: &str, path: &str) -> anyhow::Result<StatusCode> {
+        let answer = self.http.get(format!("{server}{path}")).send().await;
+        Ok(answer.map_err(|error| anyhow!("{server} does not answer: {}", cause(&error)))?.status())
+    }
+
+    /// Where reads are answered, without a slash at the end.
+    pub fn reads(&self) -> &str {
+        &self.reads
     }
 
     /// Sends a command until it is answered, and counts the answer.

@@ -188,3 +188,15 @@ fn an_address_is_a_url() {
         assert!(Client::new(wrong, None, given()).is_err(), "{wrong}");
     }
 }
+
+#[tokio::test]
+async fn a_command_service_alone_is_noticed_before_anything_is_written() -> anyhow::Result<()> {
+    let alone = || ["alive".into_response(), problem(405, "method-not-allowed", "")];
+    let (_, commands) = server(alone()).await?;
+    let error = Client::new(&commands, None, given())?.knock().await.expect_err("no reads").to_string();
+    assert_eq!(error, format!("{commands} takes commands only: say with --read-server where the query-service is"));
+
+    let (_, commands) = server(alone()).await?;
+    let (_, reads) = server(["{}".into_response()]).await?;
+    Client::new(&commands, Some(&reads), given())?.knock().await
+}

@@ -38,7 +38,7 @@ impl Demo {
         let _telemetry = super::quiet_logs(&config)?;
         let work = async move {
             let client = Arc::new(target.client(config).await?);
-            let address = client.server().to_owned();
+            let address = client.reads().to_owned();
             Ok((demo::run(Options { size, seed }, client).await?, address))
         };
         let (summary, address) = super::block_on_until_ctrl_c(work, "the same command goes on where it was")?;

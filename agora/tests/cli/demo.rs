@@ -42,8 +42,12 @@ async fn the_same_seed_makes_the_same_forum_on_two_servers() {
     assert!(rows["post"].len() == 200 && rows["reaction"].len() > 50 && rows["moderation_log"].len() > 5);
     tables::assert_same_rows(&rows, &others);
 
-    let again = one.agora.prints(&SEED);
+    // Reads at an address of their own are where to look afterwards.
+    let reads = one.up.url.replace("127.0.0.1", "localhost");
+    let apart = ["--server", &one.up.url, "--read-server", &reads, "--database-url", &one.database];
+    let again = one.agora.prints(&[&SEED[..], &apart].concat());
     assert!(again.contains("nothing was written"), "{again}");
+    assert!(again.contains(&format!("curl '{reads}/v2/communities'")) && !again.contains(&one.up.url), "{again}");
     tables::assert_same_rows(&rows, &tables::all_rows(&one.database).await);
     assert_eq!(shown(&one).await, shown(&other).await);
 }
