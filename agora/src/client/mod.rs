@@ -94,8 +94,8 @@ struct ErrorBody {
 }
 
 impl Client {
-    /// A client of the server at `server` (`http://host:port`), with an operator's token. Reads go to `reads`, where that
-    /// is another one.
+    /// A client of the server at `server` (`http://host:port`, or that with the API's `/v2`), with an operator's token.
+    /// Reads go to `reads`, where that is another one.
     ///
     /// # Errors
     /// Where one of them is no address.
@@ -112,8 +112,8 @@ impl Client {
         }
         Ok(Self {
             http: http.build()?,
-            server: url.as_str().trim_end_matches('/').to_owned(),
-            reads: reads.as_str().trim_end_matches('/').to_owned(),
+            server: base(&url),
+            reads: base(&reads),
             token,
             tally: Tally::default(),
             positions: Mutex::default(),
@@ -361,6 +361,12 @@ async fn refusal(response: Response) -> Refusal {
 fn address(server: &str) -> anyhow::Result<reqwest::Url> {
     let url = reqwest::Url::parse(server).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     url.with_context(|| format!("`{server}` is not the address of a server: say http://host:port"))
+}
+
+/// As paths are appended to it. The API's own `/v2`, as documents show it, is in each path already.
+fn base(url: &reqwest::Url) -> String {
+    let url = url.as_str().trim_end_matches('/');
+    url.strip_suffix("/v2").unwrap_or(url).trim_end_matches('/').to_owned()
 }
 
 /// What is at the bottom of an error of reqwest, whose own words only repeat the address.

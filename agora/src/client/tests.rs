@@ -189,6 +189,15 @@ fn an_address_is_a_url() {
     }
 }
 
+#[test]
+fn an_address_may_be_that_of_the_api() -> anyhow::Result<()> {
+    for server in ["http://x:1", "http://x:1/", "http://x:1/v2", "http://x:1/v2/", "http://x:1//v2//"] {
+        assert_eq!(Client::new(server, None, given())?.reads(), "http://x:1", "{server}");
+    }
+    assert_eq!(Client::new("http://x:1", Some("http://y:2/v2"), given())?.reads(), "http://y:2");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_command_service_alone_is_noticed_before_anything_is_written() -> anyhow::Result<()> {
     let alone = || ["alive".into_response(), problem(405, "method-not-allowed", "")];

@@ -21,7 +21,7 @@ const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub struct Target {
-    /// The server's address; by default the `agora up` that runs here
+    /// The server's address, http://host:port; by default the `agora up` that runs here
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// Where reads are answered, where that is another address: services apart have one each
