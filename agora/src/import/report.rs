@@ -16,6 +16,9 @@ const NAMED: u64 = 50;
 /// Different reasons that are counted apart.
 const REASONS: usize = 200;
 
+/// Why a row with wrong content is not carried over.
+pub const BROKEN: &str = "the row is broken";
+
 /// A row of a dump, as it is named to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
 pub struct At {
@@ -191,12 +194,16 @@ impl fmt::Display for Summary {
             }
         }
         writeln!(f, "\nread tables caught up after {:.2} s", self.caught_up_seconds)?;
+        let broken: u64 =
+            self.skipped.iter().filter(|skipped| skipped.reason == BROKEN).map(|skipped| skipped.rows).sum();
         if self.sent.total.written == 0 {
             write!(f, "nothing was written: {} has all of it already", self.community)
-        } else if self.cut_off.is_empty() {
-            write!(f, "{} is complete", self.community)
-        } else {
+        } else if !self.cut_off.is_empty() {
             write!(f, "{} has what there is of it", self.community)
+        } else if broken > 0 {
+            write!(f, "{} is complete, but for broken rows: {}", self.community, count(broken))
+        } else {
+            write!(f, "{} is complete", self.community)
         }
     }
 }

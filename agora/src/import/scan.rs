@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     index::Index,
     origin::Origin,
-    report::{self, At, Skip, Table},
+    report::{self, At, BROKEN, Skip, Table},
     rows::{BadRow, Row, Rows},
     spill::{Buckets, Spill},
     tables::{self, Kind, User},
@@ -21,9 +21,6 @@ use crate::{slug::slug, terminal::Progress};
 
 /// Characters of a name that go into a username: leaves room for what makes it unique.
 pub const NAME_CHARS: usize = 40;
-
-/// Why a row with wrong content is not carried over.
-const BROKEN: &str = "the row is broken";
 
 /// A pass over a dump.
 pub struct Scan<'a> {
