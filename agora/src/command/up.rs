@@ -127,7 +127,7 @@ async fn serve(
         Some(Ok(router)) => {
             let (address, operators) = (reachable(public.local_addr()?), reachable(admin.local_addr()?));
             let _published = publish(config, dir, &address)?;
-            eprintln!("{}", greeting(postgres, &address, &operators, began.elapsed()));
+            eprintln!("{}", greeting(config, postgres, &address, &operators, began.elapsed()));
             let told = async {
                 stop.cancelled().await;
                 // A terminal that has closed takes no word any more.
@@ -168,9 +168,25 @@ fn publish(config: &Config, dir: &Path, address: &str) -> anyhow::Result<Publish
     local::Up { address, database_url, pid: std::process::id() }.publish(dir)
 }
 
+/// How another terminal calls it, and finds this `up`.
+fn called_as(config: &Config) -> String {
+    let mut agora = std::env::var("AGORA_CALLED_AS").unwrap_or_else(|_| "agora".to_owned());
+    let unless_told = std::env::var_os("AGORA__DATA_DIR").map_or_else(|| Config::default().data_dir, PathBuf::from);
+    if config.data_dir != unless_told {
+        let _ = write!(agora, " --dir '{}'", config.data_dir.display());
+    }
+    agora
+}
+
 /// What a person needs to know now.
-fn greeting(postgres: Option<&EmbeddedPostgres>, address: &str, operators: &str, took: Duration) -> String {
-    let agora = std::env::var("AGORA_CALLED_AS").unwrap_or_else(|_| "agora".to_owned());
+fn greeting(
+    config: &Config,
+    postgres: Option<&EmbeddedPostgres>,
+    address: &str,
+    operators: &str,
+    took: Duration,
+) -> String {
+    let agora = called_as(config);
     let mut text = format!("\n  Agora {} is up, after {:.1} s\n\n", env!("CARGO_PKG_VERSION"), took.as_secs_f64());
     let mut line = |name: &str, what: &str| {
         let _ = writeln!(text, "  {name:10}{what}");
@@ -202,6 +218,17 @@ fn greeting(postgres: Option<&EmbeddedPostgres>, address: &str, operators: &str,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_greeting_repeats_a_directory_that_was_named() {
+        let said = |config: Config| greeting(&config, None, "http://x", "http://y", Duration::ZERO);
+        let plain = said(Config::default());
+        assert!(plain.contains("agora demo ") && plain.contains("agora import "), "{plain}");
+        let named = said(Config { data_dir: "/srv/forum".into(), ..Config::default() });
+        for command in ["agora --dir '/srv/forum' demo ", "agora --dir '/srv/forum' import "] {
+            assert!(named.contains(command), "{named}");
+        }
+    }
 
     #[test]
     fn an_address_of_all_interfaces_is_reached_on_this_machine() {
