@@ -16,6 +16,9 @@ fn main() -> ExitCode {
         // Who reads has seen enough.
         return ExitCode::SUCCESS;
     }
-    eprintln!("agora: {error:#}");
+    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    // Some errors (sqlx's) say themselves what is below them.
+    causes.dedup_by(|below, above| above.ends_with(&*below));
+    eprintln!("agora: {}", causes.join(": "));
     ExitCode::FAILURE
 }

@@ -6,7 +6,10 @@ use std::{
     process::Stdio,
 };
 
-use crate::agora::{Agora, fixture};
+use crate::{
+    agora::{Agora, fixture},
+    postgres,
+};
 
 #[test]
 fn help_names_every_command_and_shows_examples() {
@@ -129,6 +132,14 @@ fn what_is_no_server_or_token_is_said() {
         "127.0.0.1:0",
     ]);
     assert!(said.contains("postgres://"), "{said}");
+}
+
+#[tokio::test]
+async fn a_cause_is_said_once() {
+    let database = postgres::fresh_database().await.replace("/test_", "/no_test_");
+    let said = Agora::new().refuses(&["migrate", "--database-url", &database]);
+    assert!(said.contains("cannot reach Postgres "), "{said}");
+    assert_eq!(said.matches("does not exist").count(), 1, "{said}");
 }
 
 #[test]
