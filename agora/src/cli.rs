@@ -101,7 +101,7 @@ impl Cli {
             Command::Events(command::events::Events::Catalogue(catalogue)) => catalogue.run(),
             Command::Up(up) => up.run(settings.load()?),
             Command::CommandService(service) => service.run(&settings.load()?),
-            Command::Projector(projector) => projector.run(settings.load()?),
+            Command::Projector(projector) => projector.run(&settings.load()?),
             Command::QueryService(service) => service.run(&settings.load()?),
             Command::Migrate(migrate) => migrate.run(settings.load()?),
             Command::Import(import) => import.run(settings.load()?),

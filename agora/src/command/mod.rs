@@ -26,7 +26,7 @@ use sqlx::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::{config::Config, stack};
 
 /// Names of the schemas.
 const STORE: &str = "store";
@@ -41,10 +41,18 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     outcome
 }
 
-/// Runs a service until it is told to stop.
-fn service<W: Future<Output = anyhow::Result<()>>>(run: impl FnOnce(CancellationToken) -> W) -> anyhow::Result<()> {
+/// Runs a service, on schemas that it knows, until it is told to stop.
+fn service<W: Future<Output = anyhow::Result<()>>>(
+    config: &Config,
+    run: impl FnOnce(CancellationToken) -> W,
+) -> anyhow::Result<()> {
     block_on(async move {
         let Signals { stop, hurry } = Signals::listen()?;
+        // Nothing has begun yet that would have to end: who is told to stop does not wait for a database.
+        match stop.run_until_cancelled(stack::require(config)).await {
+            Some(known) => known?,
+            None => return Ok(()),
+        }
         tokio::select! {
             outcome = run(stop) => outcome,
             () = hurry.cancelled() => Ok(()),

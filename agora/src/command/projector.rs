@@ -5,7 +5,7 @@ use platform::{health::Health, http, kafka::Broker, telemetry};
 use projector::Parts;
 
 use super::service;
-use crate::{config::Config, stack};
+use crate::config::Config;
 
 /// Run the relay, the projections and the jobs alone
 #[derive(Debug, Args)]
@@ -21,10 +21,9 @@ impl Projector {
     ///
     /// # Errors
     /// What keeps it from starting.
-    pub fn run(self, config: Config) -> anyhow::Result<()> {
+    pub fn run(self, config: &Config) -> anyhow::Result<()> {
         let _telemetry = telemetry::init(&config.telemetry, "projector")?;
-        service(|stop| async move {
-            stack::require(&config).await?;
+        service(config, |stop| async move {
             let admin = http::bind(config.http.admin_listen, "http.admin_listen").await?;
             let parts = Parts {
                 event_store: config.database.clone(),

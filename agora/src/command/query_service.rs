@@ -4,7 +4,7 @@ use clap::Args;
 use platform::telemetry;
 
 use super::service;
-use crate::{config::Config, stack};
+use crate::config::Config;
 
 /// Run the read side alone: read endpoints and caches
 #[derive(Debug, Args)]
@@ -20,9 +20,6 @@ impl QueryService {
     /// What keeps it from starting.
     pub fn run(self, config: &Config) -> anyhow::Result<()> {
         let _telemetry = telemetry::init(&config.telemetry, "query-service")?;
-        service(|stop| async {
-            stack::require(config).await?;
-            query_service::run(config.query_service(), stop).await
-        })
+        service(config, |stop| query_service::run(config.query_service(), stop))
     }
 }

@@ -151,9 +151,7 @@ impl Up {
 
     /// Sends it a signal, such as `INT`.
     pub(crate) fn signal(&self, name: &str) {
-        // The shell's own `kill`: a minimal system has no program of that name.
-        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().expect("sh");
-        assert!(sent.success());
+        signal(self.pid(), name);
     }
 
     /// Ends it by a signal, and waits until it has ended: how it did, and all that it said.
@@ -170,6 +168,13 @@ impl Drop for Up {
         self.process.kill().ok();
         self.process.wait().ok();
     }
+}
+
+/// Sends a process a signal, such as `INT`.
+pub(crate) fn signal(process: u32, name: &str) {
+    // The shell's own `kill`: a minimal system has no program of that name.
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().expect("sh");
+    assert!(sent.success());
 }
 
 /// A dump in the tree.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    agora::{Agora, fixture},
+    agora::{Agora, fixture, signal},
     postgres,
 };
 
@@ -132,6 +132,21 @@ fn what_is_no_server_or_token_is_said() {
         "127.0.0.1:0",
     ]);
     assert!(said.contains("postgres://"), "{said}");
+}
+
+#[test]
+fn a_service_that_waits_for_its_database_ends_when_told_to() {
+    let agora = Agora::new();
+    for service in ["command-service", "query-service", "projector"] {
+        // Nothing listens on port 1. It would be waited for, and then be an error.
+        let mut command = agora.command(&[service, "--database-url", "postgres://ada@127.0.0.1:1/forum"]);
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("waiting for the database")), "{service}");
+        signal(process.id(), "TERM");
+        assert_eq!(lines.last(), None, "{service}");
+        assert_eq!(process.wait().expect("ours").code(), Some(0), "{service}");
+    }
 }
 
 #[tokio::test]
