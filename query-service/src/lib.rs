@@ -38,13 +38,13 @@ pub use cache::CacheConfig;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
 use platform::{
     db::{self, DatabaseConfig},
     health::{self, Health},
     http::{HttpConfig, admin_router, bind, layers, serve},
     identity::{self, Authenticator, IdentityConfig, Verifier},
     kafka::{Broker, KafkaConfig},
+    openapi,
 };
 use serde::{Deserialize, Serialize};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -144,7 +144,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let started = start(&config, broker, Arc::new(verifier), &health, shutdown.clone(), &tasks)
         .await
         .context("cannot start the query-service")?;
-    let router = layers(Router::from(started.merge(health::routes(health.clone()))), &config.http);
+    let (router, api) = started.merge(health::routes(health.clone())).split_for_parts();
+    let router = layers(router.merge(openapi::routes(api)), &config.http);
     let served = serve(listener, router, &config.http, shutdown.clone());
     let administered = serve(admin, admin_router(health), &config.http, shutdown);
     tokio::try_join!(served, administered)?;
