@@ -1,8 +1,10 @@
-//! Accounts: the page of one, and what it wrote and started, as far as the reader sees where.
+//! Accounts: the page of one, where it belongs, and what it wrote and started, as far as the reader sees where.
 
+pub(crate) mod communities;
 pub(crate) mod posts;
 pub(crate) mod threads;
 
+pub(crate) use communities::AccountCommunities;
 pub(crate) use posts::AccountPosts;
 pub(crate) use threads::AccountThreads;
 

@@ -105,8 +105,10 @@ fn complete_operation(operation: &mut Operation) {
             response.content.extend([problem(status, name)]);
         }
     }
-    // Where an operation says that it answers so.
-    if let Some(RefOr::T(response)) = responses.get_mut("403") {
+    // Where an operation says that it answers so, and not with which problem.
+    if let Some(RefOr::T(response)) = responses.get_mut("403")
+        && response.content.is_empty()
+    {
         response.content.extend([problem(StatusCode::FORBIDDEN, "role-required")]);
     }
 }

@@ -15,6 +15,7 @@ use crate::{
 pub(crate) fn routes() -> OpenApiRouter<ReadSide> {
     let mut router = OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(account::show))
+        .routes(routes!(account::communities::list))
         .routes(routes!(account::posts::list))
         .routes(routes!(account::threads::list))
         .routes(routes!(community::list))

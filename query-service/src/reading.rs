@@ -182,7 +182,7 @@ impl<S: Send + Sync> Reading<S> {
 
     /// Whether every community that the entry tells of may be seen, by the rows as they are now.
     async fn in_sight(&self, entry: &Entry, sight: &Sight) -> Result<bool, Problem> {
-        let Sight::Across(horizon) = sight else { return Ok(true) };
+        let Some(horizon) = sight.horizon() else { return Ok(true) };
         if horizon.unbounded() || entry.communities.is_empty() {
             return Ok(true);
         }
@@ -233,7 +233,7 @@ impl<S: Send + Sync> Reading<S> {
     fn tags(&self, mut tags: Vec<Tag>, joins: &[Projection], sight: &Sight) -> Box<[Tag]> {
         tags.extend(joins.iter().map(|projection| match (sight, self.shard) {
             (Sight::Within(_), Some(shard)) => Tag::Shard(*projection, shard),
-            (Sight::Across(_), _) | (_, None) => Tag::Lost(*projection),
+            (Sight::Across(_) | Sight::Belonging(_), _) | (_, None) => Tag::Lost(*projection),
         }));
         tags.sort_unstable();
         tags.dedup();

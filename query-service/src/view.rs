@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    account::{AccountPage, AccountPosts, AccountThreads},
+    account::{AccountCommunities, AccountPage, AccountPosts, AccountThreads},
     cache::Tag,
     category_tree::{CategoryPage, Tree},
     community::{CommunityList, CommunityPage},
@@ -22,7 +22,7 @@ use crate::{
     reaction::OwnReactions,
     thread_list::{TagList, ThreadHead, ThreadList},
     thread_page::{BestFirst, Flat, OldestFirst, PostPage, Replies, RevisionList},
-    visibility::{Audience, Horizon},
+    visibility::{Audience, Belonging, Horizon},
 };
 
 /// A page of the read side. The value says which one; together with who sees the same it is a cache key.
@@ -80,9 +80,9 @@ macro_rules! views {
 }
 
 views! {
-    AccountPage, AccountPosts, AccountThreads, BestFirst, CategoryPage, CommunityList, CommunityPage, Flat,
-    MembersByName, MembersByRole, Membership, ModerationLog, OldestFirst, OwnReactions, PostPage, Replies,
-    RevisionList, TagList, ThreadHead, ThreadList, Tree,
+    AccountCommunities, AccountPage, AccountPosts, AccountThreads, BestFirst, CategoryPage, CommunityList,
+    CommunityPage, Flat, MembersByName, MembersByRole, Membership, ModerationLog, OldestFirst, OwnReactions, PostPage,
+    Replies, RevisionList, TagList, ThreadHead, ThreadList, Tree,
 }
 
 /// Who sees the same: the part of a cache key that keeps them apart.
@@ -92,6 +92,19 @@ pub(crate) enum Sight {
     Within(Audience),
     /// Of several.
     Across(Horizon),
+    /// Of those that an account belongs to.
+    Belonging(Belonging),
+}
+
+impl Sight {
+    /// Which communities are told of, where that is not one.
+    pub(crate) fn horizon(&self) -> Option<&Horizon> {
+        match self {
+            Self::Within(_) => None,
+            Self::Across(horizon) => Some(horizon),
+            Self::Belonging(belonging) => Some(belonging.horizon()),
+        }
+    }
 }
 
 impl From<Audience> for Sight {
@@ -103,6 +116,12 @@ impl From<Audience> for Sight {
 impl From<Horizon> for Sight {
     fn from(horizon: Horizon) -> Self {
         Self::Across(horizon)
+    }
+}
+
+impl From<Belonging> for Sight {
+    fn from(belonging: Belonging) -> Self {
+        Self::Belonging(belonging)
     }
 }
 

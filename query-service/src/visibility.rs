@@ -1,9 +1,9 @@
 //! Who may see: decided here and nowhere else, on each request, from current rows, before the cache is asked.
 //!
 //! A handler cannot read without it: rows and cached answers come through a [`Reading`], which only the extractors of
-//! this module make, and each holds the [`Audience`] or [`Horizon`] that was decided for this request. That is part of
-//! every cache key, so that what some may see is never shown to others. What a reader may not see is not found:
-//! nothing tells it from what does not exist.
+//! this module make, and each holds the [`Audience`], [`Horizon`] or [`Belonging`] that was decided for this request.
+//! That is part of every cache key, so that what some may see is never shown to others. What a reader may not see is
+//! not found: nothing tells it from what does not exist.
 //!
 //! [`Reading`]: crate::reading::Reading
 
@@ -11,7 +11,8 @@ mod extract;
 mod facts;
 
 pub(crate) use extract::{
-    AtCommunity, AtMember, AtPost, BelowPost, Everywhere, InCategory, InCommunity, InModeration, InThread, OfAccount,
+    AtCommunity, AtMember, AtPost, BelongingOf, BelowPost, Everywhere, InCategory, InCommunity, InModeration, InThread,
+    OfAccount,
 };
 pub(crate) use facts::{AskFacts, AskPrivate, Facts, Question, Subject};
 
@@ -106,6 +107,38 @@ impl Horizon {
     pub(crate) fn holds(&self, private: CommunityId) -> bool {
         self.unbounded() || self.private().binary_search(&private.0).is_ok()
     }
+
+    /// The same, and these communities too.
+    fn and(self, communities: &[uuid::Uuid]) -> Self {
+        if self.unbounded() || communities.is_empty() {
+            return self;
+        }
+        let mut all = [self.private(), communities].concat();
+        all.sort_unstable();
+        all.dedup();
+        Self(Reach::With(all.into()))
+    }
+}
+
+/// What of an account's belonging to communities is in sight: its memberships within the horizon; and of one's own, the
+/// invitations, with what they are to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Belonging {
+    horizon: Horizon,
+    /// In order of id; none where they are another's, and nobody else's business.
+    invitations: Option<Arc<[uuid::Uuid]>>,
+}
+
+impl Belonging {
+    /// Which communities are told of.
+    pub(crate) fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
+    /// Those of them that are told of where the account is only invited.
+    pub(crate) fn invitations(&self) -> &[uuid::Uuid] {
+        self.invitations.as_deref().unwrap_or_default()
+    }
 }
 
 /// What a reader was admitted to.
@@ -164,6 +197,8 @@ pub(crate) enum Refusal {
     ModeratorsOnly,
     #[error("This needs an access token: send Authorization: Bearer <token>.")]
     LogIn,
+    #[error("Invitations are shown to the account itself.")]
+    NotYourself,
 }
 
 impl From<Refusal> for Problem {
@@ -177,6 +212,7 @@ impl From<Refusal> for Problem {
             Refusal::AccountNotFound => (StatusCode::NOT_FOUND, "account-not-found"),
             Refusal::ModeratorsOnly => (StatusCode::FORBIDDEN, "role-required"),
             Refusal::LogIn => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Refusal::NotYourself => (StatusCode::FORBIDDEN, "not-yourself"),
         };
         Self::new(status, name, refusal)
     }
@@ -274,6 +310,28 @@ impl Reader {
 
     fn of_account(self, facts: &Facts) -> Result<(AccountId, Horizon), Refusal> {
         Ok((facts.account.ok_or(Refusal::AccountNotFound)?, self.horizon(facts)))
+    }
+
+    /// An invitation shows its community to who is invited, as the [community's own page](Self::at_community) does.
+    fn belonging_of(self, facts: &Facts) -> Result<(AccountId, Belonging), Refusal> {
+        let (account, horizon) = self.of_account(facts)?;
+        let belonging = match self.invitations_of(account) {
+            Ok(()) => Belonging {
+                horizon: horizon.and(&facts.invitations),
+                invitations: Some(facts.invitations.as_slice().into()),
+            },
+            Err(_) => Belonging { horizon, invitations: None },
+        };
+        Ok((account, belonging))
+    }
+
+    /// Nobody sees another's, operators included.
+    fn invitations_of(self, account: AccountId) -> Result<(), Refusal> {
+        match self.account {
+            Some(reader) if reader == account => Ok(()),
+            Some(_) => Err(Refusal::NotYourself),
+            None => Err(Refusal::LogIn),
+        }
     }
 }
 

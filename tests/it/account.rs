@@ -1,5 +1,7 @@
 //! Accounts: registering, importing, profiles, passwords, and what each of them did.
 
+mod communities;
+
 use agora_tests::{
     counts::assert_counts_hold,
     forum::{TestForum, text},

@@ -246,6 +246,7 @@ async fn a_forged_cursor_is_refused_or_leads_to_another_place_of_its_list() {
     let news = json!({"slug": "news", "name": "News"});
     ada.post("/v2/communities/tea/categories", &news).await.expect(201);
     let mut lists = vec![
+        "/v2/accounts/ada/communities?".to_owned(),
         "/v2/accounts/ada/posts?".to_owned(),
         "/v2/accounts/ada/threads?".to_owned(),
         "/v2/communities/tea/moderation-log?".to_owned(),

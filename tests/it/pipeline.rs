@@ -233,6 +233,7 @@ async fn nothing_of_a_private_community_shows_to_a_stranger() {
         "/v2/accounts/bob",
         "/v2/accounts/bob/posts",
         "/v2/accounts/ada/threads",
+        "/v2/accounts/ada/communities",
     ];
     eve.catch_up(&ada);
     eve.catch_up(&bob);

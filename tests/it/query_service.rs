@@ -66,14 +66,23 @@ async fn a_fresh_answer_is_everybodys_and_says_to_each_what_is_its_own() {
 #[tokio::test]
 async fn without_a_single_notice_a_read_is_as_fresh_as_it_asks_for() {
     let forum = TestForum::start().await;
-    let ada = forum.person("ada").await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
     let tea = forum.community(&ada, "tea").await;
     let (thread, _) = ada.thread(&tea, "Talk").await;
     let path = format!("/v2/threads/{thread}/posts");
     ada.get(&path).await.expect(200);
+    bob.get("/v2/accounts/me").await.expect(200);
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     let deaf = deaf(&forum.database_url, &shutdown, &tasks).await;
     assert_eq!(read(&deaf, &path, None).await["items"].as_array().expect("posts").len(), 1);
+    let (membership, communities) = ("/v2/communities/tea/members/me", "/v2/accounts/bob/communities");
+    for (method, joined) in [(Method::PUT, 1), (Method::DELETE, 0), (Method::PUT, 1)] {
+        let changed = bob.send(method, membership, None, &[]).await;
+        let position = changed.header("agora-position").expect("a position").to_owned();
+        changed.expect(200);
+        let page = read(&deaf, communities, Some(&position)).await;
+        assert_eq!(page["items"].as_array().expect("communities").len(), joined, "the kept answer was too old");
+    }
     for written in 2..=20 {
         let reply = ada.post(&path, &json!({"body": "more"})).await;
         let position = reply.header("agora-position").expect("a position").to_owned();
@@ -168,15 +177,22 @@ async fn a_community_that_turned_private_is_out_of_every_list_at_once_without_a_
     let ada = forum.person("ada").await;
     forum.community(&ada, "tea").await;
     let mug = forum.community(&ada, "mug").await;
-    ada.get("/v2/communities").await.expect(200);
+    let lists = [("/v2/communities", "/slug"), ("/v2/accounts/ada/communities", "/community/slug")];
+    for (path, _) in lists {
+        ada.get(path).await.expect(200);
+    }
     let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
     let deaf = deaf(&forum.database_url, &shutdown, &tasks).await;
-    let slugs = async || each(read(&deaf, "/v2/communities", None).await["items"].as_array().expect("items"), "/slug");
-    assert_eq!(slugs().await.len(), 2);
+    let slugs = async |path, slug| each(read(&deaf, path, None).await["items"].as_array().expect("items"), slug);
+    for (path, slug) in lists {
+        assert_eq!(slugs(path, slug).await.len(), 2);
+    }
     for visibility in ["private", "public", "private"] {
         ada.patch(&format!("/v2/communities/{}", mug.id), &json!({"visibility": visibility})).await.expect(200);
         ada.get("/v2/communities/mug").await.expect(200);
-        assert!(visibility == "public" || slugs().await == [json!("tea")]);
+        for (path, slug) in lists {
+            assert!(visibility == "public" || slugs(path, slug).await == [json!("tea")], "{path}");
+        }
     }
     shutdown.cancel();
     tasks.close();

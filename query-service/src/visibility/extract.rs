@@ -6,7 +6,7 @@ use platform::{extract::Path, identity::MaybeAuthenticated, problem::Problem};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::{Admitted, Audience, Facts, Horizon, Question, Reader, Refusal, Standing, Subject};
+use super::{Admitted, Audience, Belonging, Facts, Horizon, Question, Reader, Refusal, Standing, Subject};
 use crate::{
     answer::Known,
     freshness::Wanted,
@@ -82,6 +82,21 @@ pub(crate) struct BelowPost {
 pub(crate) struct OfAccount {
     pub(crate) account: AccountId,
     pub(crate) reading: Reading<Horizon>,
+}
+
+/// At the communities that an account belongs to, as far as the reader sees them; the account itself sees its
+/// invitations too. The path names it as `account`, by id, username or `me`.
+pub(crate) struct BelongingOf {
+    pub(crate) account: AccountId,
+    pub(crate) reading: Reading<Belonging>,
+    invitations: Result<(), Refusal>,
+}
+
+impl BelongingOf {
+    /// The same, where the reader sees invitations: for what a parameter asks for and not the path.
+    pub(crate) fn with_invitations(self) -> Result<Self, Refusal> {
+        self.invitations.map(|()| self)
+    }
 }
 
 /// Across all communities that the reader sees.
@@ -185,18 +200,21 @@ impl FromRequestParts<ReadSide> for OfAccount {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
-        let Path(ToAccount { account }) = Path::from_request_parts(parts, side).await?;
-        let subject = match account.parse() {
-            Ok(id) => Subject::Account(AccountId(id)),
-            Err(_) if account == "me" => {
-                let MaybeAuthenticated(identity) = MaybeAuthenticated::from_request_parts(parts, side).await?;
-                Subject::Account(AccountId(identity.ok_or(Refusal::LogIn)?.account))
-            }
-            Err(_) => Subject::Username(account),
-        };
-        let asked = Asked::about(subject, parts, side).await?;
+        let asked = Asked::about_account(parts, side).await?;
         let (account, horizon) = asked.reader.of_account(&asked.facts)?;
         Ok(Self { account, reading: asked.across(side, horizon, Some(Shard::of_account(account))) })
+    }
+}
+
+impl FromRequestParts<ReadSide> for BelongingOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let asked = Asked::about_account(parts, side).await?;
+        let (account, belonging) = asked.reader.belonging_of(&asked.facts)?;
+        let invitations = asked.reader.invitations_of(account);
+        // All of it is of the communities' shards.
+        Ok(Self { account, reading: asked.across(side, belonging, None), invitations })
     }
 }
 
@@ -256,11 +274,25 @@ impl Asked {
         Ok(Self { reader, facts, request: Request { reader: reader.account, wanted, known } })
     }
 
+    /// The same, about the account that the path names.
+    async fn about_account(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let Path(ToAccount { account }) = Path::from_request_parts(parts, side).await?;
+        let subject = match account.parse() {
+            Ok(id) => Subject::Account(AccountId(id)),
+            Err(_) if account == "me" => {
+                let MaybeAuthenticated(identity) = MaybeAuthenticated::from_request_parts(parts, side).await?;
+                Subject::Account(AccountId(identity.ok_or(Refusal::LogIn)?.account))
+            }
+            Err(_) => Subject::Username(account),
+        };
+        Self::about(subject, parts, side).await
+    }
+
     fn within(self, side: &ReadSide, community: CommunityId, audience: Audience) -> Reading<Audience> {
         Reading::new(side, audience, Some(Shard::of_community(community)), self.request)
     }
 
-    fn across(self, side: &ReadSide, horizon: Horizon, shard: Option<Shard>) -> Reading<Horizon> {
-        Reading::new(side, horizon, shard, self.request)
+    fn across<S: Send + Sync>(self, side: &ReadSide, sight: S, shard: Option<Shard>) -> Reading<S> {
+        Reading::new(side, sight, shard, self.request)
     }
 }

@@ -55,6 +55,9 @@ pub(crate) struct Facts {
     pub(super) account: Option<AccountId>,
     /// The private communities that the reader sees, in order of id: only where no one community was asked about.
     pub(super) private: Vec<Uuid>,
+    /// The communities that the reader is invited to, and may come to, in order of id: only where its own account was
+    /// asked about.
+    pub(super) invitations: Vec<Uuid>,
 }
 
 impl Subject {
@@ -130,6 +133,7 @@ impl Ask for AskFacts {
                 post_hidden: row.post_hidden.unwrap_or_default(),
                 account: row.account_id.map(AccountId),
                 private: row.private.unwrap_or_default(),
+                invitations: row.invitations.unwrap_or_default(),
             };
         }
         Ok(answers)

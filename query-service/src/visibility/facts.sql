@@ -26,7 +26,15 @@ select
             and (c.owners ? q.reader::text or m.status = 'member')
             and not (m.banned and (m.banned_until is null or m.banned_until > now()))
         order by m.community_id
-    ) end as "private?"
+    ) end as "private?",
+    case when a.account_id = q.reader then array(
+        select m.community_id
+        from member m
+        join community c on c.community_id = m.community_id and c.visibility in ('public', 'restricted', 'private')
+        where m.account_id = q.reader and m.status = 'invited'
+            and not (m.banned and (m.banned_until is null or m.banned_until > now()))
+        order by m.community_id
+    ) end as "invitations?"
 from unnest($1::text[], $2::uuid[], $3::text[], $4::uuid[]) with ordinality q (kind, id, name, reader, n)
 left join lateral (
     select p.thread_id, p.author_id, p.hidden from post p where q.kind = 'post' and p.post_id = q.id limit 1

@@ -24,6 +24,7 @@ const fn facts(visibility: Visibility) -> Facts {
         post_hidden: false,
         account: Some(ADA),
         private: Vec::new(),
+        invitations: Vec::new(),
     }
 }
 
@@ -157,4 +158,28 @@ fn the_horizon_holds_the_private_communities_that_the_reader_is_in() {
     assert!(horizon.holds(CommunityId(mine)) && !horizon.holds(CommunityId(other)));
     assert_ne!(horizon, GUEST.horizon(&Facts::default()), "they share no answer");
     assert!(OPERATOR.horizon(&Facts::default()).holds(CommunityId(other)));
+}
+
+#[test]
+fn invitations_and_what_they_are_to_show_to_the_invited_account_only() {
+    let [mine, invited] = [id(5), id(1)];
+    let facts = Facts { private: vec![mine], invitations: vec![invited], ..PUBLIC };
+    let seen = |reader: Reader| reader.belonging_of(&facts).expect("the account is there").1;
+    let own = seen(MEMBER);
+    assert_eq!(own.invitations(), [invited]);
+    assert_eq!(own.horizon().private(), [invited, mine], "in order, to be searched");
+    assert!(!MEMBER.horizon(&facts).holds(CommunityId(invited)), "nothing of what is in it");
+    let stranger = Reader { account: Some(AccountId(id(9))), ..MEMBER };
+    for (reader, refusal) in
+        [(GUEST, Refusal::LogIn), (stranger, Refusal::NotYourself), (OPERATOR, Refusal::NotYourself)]
+    {
+        let belonging = seen(reader);
+        assert!(belonging.invitations().is_empty() && belonging.horizon() == &reader.horizon(&facts));
+        assert_ne!(belonging, own, "they share no answer");
+        assert_eq!(reader.invitations_of(ADA), Err(refusal));
+    }
+    assert_eq!(MEMBER.invitations_of(ADA), Ok(()));
+    let uninvited = Facts { invitations: Vec::new(), ..facts.clone() };
+    let alone = MEMBER.belonging_of(&uninvited).expect("the account is there").1;
+    assert_ne!(alone, stranger.belonging_of(&uninvited).expect("the account is there").1, "nor where there are none");
 }
