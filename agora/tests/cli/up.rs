@@ -84,10 +84,12 @@ async fn what_was_shown_before_postgres_died_is_shown_ever_after() {
     let mut superuser = options.username("postgres").connect().await.expect("connects");
     superuser.execute("alter system set wal_writer_delay = '10s'").await.expect("set");
     superuser.execute("select pg_reload_conf()").await.expect("reloaded");
-    for n in 0..4 {
+    for n in 0..8 {
         ada.post("/v2/communities", &json!({"slug": format!("tea-{n}"), "name": "Tea", "description": ""})).await;
         let path = format!("/v2/communities/tea-{n}");
         ada.get(&path).await;
+        // Long enough that the reading side has looked how far the rows are, and believes it.
+        tokio::time::sleep(Duration::from_millis(250)).await;
         kill_postgres(&agora);
         let (mut answered, mut tries) = (0, 0);
         while answered < 50 {
