@@ -1,6 +1,7 @@
 //! The binary in a directory of its own, and an `agora up` that runs there.
 
 use std::{
+    fmt::Display,
     fs::Permissions,
     io::{BufRead as _, BufReader},
     os::unix::fs::PermissionsExt as _,
@@ -151,7 +152,7 @@ impl Up {
 
     /// Sends it a signal, such as `INT`.
     pub(crate) fn signal(&self, name: &str) {
-        signal(self.pid(), name);
+        signal(&self.pid(), name);
     }
 
     /// Ends it by a signal, and waits until it has ended: how it did, and all that it said.
@@ -170,10 +171,10 @@ impl Drop for Up {
     }
 }
 
-/// Sends a process a signal, such as `INT`.
-pub(crate) fn signal(process: u32, name: &str) {
+/// Sends a signal, such as `INT`, to a process, or to several with blanks between them.
+pub(crate) fn signal(processes: &impl Display, name: &str) {
     // The shell's own `kill`: a minimal system has no program of that name.
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().expect("sh");
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {processes}")]).status().expect("sh");
     assert!(sent.success());
 }
 

@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sqlx::{ConnectOptions as _, Executor as _, postgres::PgConnectOptions};
 
 use crate::{
-    agora::{Agora, Up, refuses},
+    agora::{Agora, Up, refuses, signal},
     client::Client,
     postgres,
 };
@@ -59,7 +59,7 @@ async fn a_postgres_that_dies_is_started_again() {
     let mut up = Up::start(agora.up());
     let ada = write_something(&up).await;
     let killed = postmaster(&agora).expect("Postgres runs");
-    assert!(Command::new("sh").args(["-c", &format!("kill -KILL {killed}")]).status().expect("sh").success());
+    signal(&killed, "KILL");
     up.wait_for("was started again");
     assert_ne!(postmaster(&agora), Some(killed), "another server");
     let patience = Instant::now() + Duration::from_secs(30);
@@ -104,10 +104,11 @@ async fn what_was_shown_before_postgres_died_is_shown_ever_after() {
 
 fn kill_postgres(agora: &Agora) {
     let postmaster = postmaster(agora).expect("Postgres runs");
-    let backends = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep");
-    let mut kill = Command::new("kill");
-    kill.args(["-KILL", &postmaster]).args(String::from_utf8(backends.stdout).expect("numbers").split_whitespace());
-    kill.status().expect("kill");
+    // Stopped, it neither starts nor buries any of its own: all that are listed can be killed.
+    signal(&postmaster, "STOP");
+    let backends = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).expect("its own");
+    signal(&backends, "KILL");
+    signal(&postmaster, "KILL");
 }
 
 #[tokio::test]
@@ -245,7 +246,7 @@ fn one_that_is_told_to_stop_while_it_starts_leaves_nothing_behind() {
         assert!(Instant::now() < deadline, "it makes no database");
         std::thread::yield_now();
     }
-    Command::new("sh").args(["-c", &format!("kill -INT {}", starting.id())]).status().expect("sh");
+    signal(&starting.id(), "INT");
     let status = starting.wait().expect("ours");
     let mut said = String::new();
     starting.stderr.take().expect("piped").read_to_string(&mut said).expect("text");

@@ -143,7 +143,7 @@ fn a_service_that_waits_for_its_database_ends_when_told_to() {
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs");
         let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("waiting for the database")), "{service}");
-        signal(process.id(), "TERM");
+        signal(&process.id(), "TERM");
         assert_eq!(lines.last(), None, "{service}");
         assert_eq!(process.wait().expect("ours").code(), Some(0), "{service}");
     }

@@ -123,9 +123,9 @@ impl View for BestFirst {
 
     async fn fetch(&self, audience: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<PostRow>, Failure> {
         let (score, number) = self.from();
-        // One more than the page holds tells whether there is another. Breadth first, and read no further than the limit: `tree` stops with who reads it. Below the first post, those of
-        // the same score as the one to go on from, then those of a lower one; `between` keeps the planner on the index
-        // that has them in order.
+        // One more than the page holds tells whether there is another. Breadth first, and read no further than the
+        // limit: `tree` stops with who reads it. Below the first post, those of the same score as the one to go on from,
+        // then those of a lower one; `between` keeps the planner on the index that has them in order.
         let fetched = select_posts!(
             at, audience.sees_withheld(),
             with "with recursive top as (
