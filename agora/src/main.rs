@@ -5,9 +5,9 @@ use std::{io, process::ExitCode};
 use agora::cli::Cli;
 use clap::Parser as _;
 
-/// Gives memory back that a burst took, and takes less of it.
+/// Gives memory back some seconds after a burst that took it, librdkafka's too: it stands in for C's `malloc`.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let Err(error) = Cli::parse().run() else { return ExitCode::SUCCESS };
