@@ -82,10 +82,14 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
         r#"select coalesce(newest.position, 0) as "head!", coalesce(l.lag, 0) as "lag!", first.recorded_at as "since?"
         from unnest($1::smallint[], $2::bigint[]) with ordinality c (shard, position, nth)
         left join lateral (
-            select position from events where shard = c.shard order by position desc limit 1
+            select position from events
+            where (shard, position) >= (c.shard, 0) and (shard, position) <= (c.shard, $3)
+            order by shard desc, position desc limit 1
         ) newest on true
         left join lateral (
-            select recorded_at from events where shard = c.shard and position > c.position order by position limit 1
+            select recorded_at from events
+            where (shard, position) > (c.shard, c.position) and (shard, position) <= (c.shard, $3)
+            order by shard, position limit 1
         ) first on true
         left join lateral (
             select count(*) as lag from events
@@ -94,6 +98,7 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
         order by c.nth"#,
         &numbers,
         &positions,
+        Position::MAX,
     )
     .fetch_all(store)
     .await?;

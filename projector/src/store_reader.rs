@@ -87,6 +87,9 @@ struct Row {
     history: Uuid,
 }
 
+/// What is of one shard is looked up by a row comparison, `(shard, position) >= …`, which only the index by shard can
+/// answer. Of `shard = … order by position` the planner thinks that it comes soon by the index on positions alone too,
+/// and reads all of a large store for a shard that has nothing.
 impl StoreReader {
     /// Reads through these connections.
     pub fn new(pool: PgPool) -> Self {
@@ -130,12 +133,15 @@ impl StoreReader {
                 e.recorded_at, (select history from store_head) as "history!"
             from unnest($1::smallint[], $2::bigint[]) with ordinality f (shard, position, nth)
             cross join lateral (
-                select * from events where shard = f.shard and position >= f.position order by position limit $3
+                select * from events
+                where (shard, position) >= (f.shard, f.position) and (shard, position) <= (f.shard, $4)
+                order by shard, position limit $3
             ) e
             order by f.nth, e.position"#,
             &shards,
             &positions,
             i64::from(limit),
+            Position::MAX,
         );
         collect(rows.fetch(&self.pool), usize::MAX).await
     }
@@ -165,7 +171,9 @@ impl StoreReader {
             r#"select s.shard::smallint as "shard!", e.position
             from generate_series(0, 63) s (shard)
             cross join lateral (
-                select position from events where shard = s.shard and position <= $1 order by position desc limit 1
+                select position from events
+                where (shard, position) >= (s.shard, 0) and (shard, position) <= (s.shard, $1)
+                order by shard desc, position desc limit 1
             ) e"#,
             position,
         );

@@ -2,16 +2,20 @@
 
 use std::{
     collections::HashSet,
+    iter,
     time::{Duration, Instant},
 };
 
-use command_service::store::{Append, Appender, AppenderConfig, Claim, NewEvent, Receipt, StoreError, Verdict, append};
+use command_service::store::{
+    Append, Appender, AppenderConfig, Claim, NewEvent, Receipt, Replay, StoreError, Verdict, append,
+};
 use events::{
     AccountId, CommunityId, Event, EventId, MembershipEvent, Metadata, PostId, Shard, Stream, ThreadEvent, ThreadId,
     membership::Joined, thread::Locked,
 };
 use futures::future::join_all;
 use platform::problem::Problem;
+use projector::StoreReader;
 use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -23,9 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A pool on the store's schema of a database of its own.
 async fn store() -> PgPool {
+    store_through(5).await
+}
+
+async fn store_through(connections: u32) -> PgPool {
     let options: sqlx::postgres::PgConnectOptions = fresh_database().await.parse().expect("a URL");
     let options = options.options([("search_path", "store")]);
-    PgPoolOptions::new().max_connections(5).connect_with(options).await.expect("connects")
+    PgPoolOptions::new().max_connections(connections).connect_with(options).await.expect("connects")
 }
 
 fn appender(pool: &PgPool) -> Appender {
@@ -213,8 +221,18 @@ async fn a_key_gets_its_first_answer_again_and_a_refusal_leaves_none() {
         };
         assert_eq!((replay.position, replay.status, replay.answer.as_str()), (written, 201, "{}"));
         assert_eq!((replay.shard, replay.fingerprint), (Shard::of_community(home), vec![7; 16]));
+        assert!(!replay.unchanged);
     }
     assert_eq!(count(&pool).await, 1);
+
+    let nothing_to_do = || {
+        let mut confirmed = confirm();
+        confirmed.receipt = Some(receipt(owner, "no-op", Some("{}")));
+        confirmed
+    };
+    position(&appender.append(nothing_to_do()).await.expect("a verdict"));
+    let again = appender.append(nothing_to_do()).await;
+    assert!(matches!(again, Ok(Verdict::Replayed(Replay { unchanged: true, .. }))));
 }
 
 #[tokio::test]
@@ -367,6 +385,17 @@ async fn a_unique_value_is_given_once_within_a_flush_and_across_flushes() {
     assert!(matches!(second, Ok(Verdict::Claimed { kind }) if kind == "username"));
     assert_eq!(count(&pool).await, 3, "who did not get the name has written nothing");
 
+    // The store does not rely on it that the appender keeps them apart.
+    let renamed = |owner: &str| {
+        let mut append = claiming(owner);
+        append.claims[0].value = "bea".into();
+        append
+    };
+    let mut connection = pool.acquire().await.expect("a connection");
+    let error = append(&mut connection, false, &[&renamed("one"), &renamed("other")]).await.expect_err("refused");
+    assert!(error.to_string().contains("claims_unique"), "{error}");
+    assert_eq!(count(&pool).await, 3);
+
     // Whose it is not cannot give it up.
     let mut release = claiming("other");
     release.claims[0].release = true;
@@ -459,4 +488,41 @@ async fn the_plan_looks_up_by_index_on_a_fresh_database() {
             .expect("statistics");
     assert_eq!(scanned, 0, "the event store was scanned");
     assert!(looked_up >= 8 * 300, "{looked_up} look-ups");
+}
+
+/// Where one shard has nearly everything, the statistics say that its events come soon on any way.
+#[tokio::test]
+async fn a_shard_is_looked_up_by_its_own_index_whatever_the_statistics_say() {
+    // One connection: the server counts what others read a little later.
+    let pool = store_through(1).await;
+    let mut connection = pool.acquire().await.expect("a connection");
+    let busy = community();
+    for _ in 0..8 {
+        let joins: Vec<_> = (0..500).map(|_| join(busy)).collect();
+        append(&mut connection, false, &joins.iter().collect::<Vec<_>>()).await.expect("verdicts");
+    }
+    let quiet = iter::repeat_with(community)
+        .find(|quiet| Shard::of_community(*quiet) != Shard::of_community(busy))
+        .expect("another shard");
+    sqlx::query("analyze events").execute(&mut *connection).await.expect("analyzes");
+    let before = read_by_position(&mut connection).await;
+
+    let nothing = Append { events: Vec::new(), ..join(quiet) };
+    assert_eq!(position(&append(&mut connection, false, &[&nothing]).await.expect("verdicts")[0]), 0);
+    drop(connection);
+    let reader = StoreReader::new(pool.clone());
+    assert_eq!(reader.heads().await.expect("heads").of(Shard::of_community(busy)), 4_000);
+    let from = [(Shard::of_community(quiet), 1), (Shard::of_community(busy), 3_999)];
+    assert_eq!(reader.by_shard(&from, 10).await.expect("events").events.len(), 2);
+    let mut connection = pool.acquire().await.expect("a connection");
+    assert_eq!(read_by_position(&mut connection).await, before);
+}
+
+/// How many entries were ever read of the index by position.
+async fn read_by_position(connection: &mut PgConnection) -> i64 {
+    sqlx::query("select pg_stat_force_next_flush()").execute(&mut *connection).await.expect("flushes");
+    sqlx::query_scalar("select idx_tup_read from pg_stat_user_indexes where indexrelname = 'events_position_unique'")
+        .fetch_one(connection)
+        .await
+        .expect("statistics")
 }

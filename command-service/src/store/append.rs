@@ -104,6 +104,8 @@ pub struct Replay {
     pub status: u16,
     /// Its body.
     pub answer: String,
+    /// Whether there was nothing to do.
+    pub unchanged: bool,
 }
 
 /// What became of one command.
@@ -147,6 +149,7 @@ struct Row {
     fingerprint: Option<Vec<u8>>,
     status: Option<i16>,
     answer: Option<String>,
+    unchanged: Option<bool>,
 }
 
 impl Row {
@@ -162,6 +165,7 @@ impl Row {
                 fingerprint: self.fingerprint?,
                 status: u16::try_from(self.status?).ok()?,
                 answer: self.answer?,
+                unchanged: self.unchanged?,
             }),
             "moved" => Verdict::Moved { stream: self.detail?, version: self.version? },
             "claimed" => Verdict::Claimed { kind: self.detail? },
@@ -273,7 +277,7 @@ impl Columns {
             Row,
             r#"
             select verdict as "verdict!", detail, version, history as "history!", shard as "shard!", position,
-                recorded_at as "recorded_at!", fingerprint, status, answer
+                recorded_at as "recorded_at!", fingerprint, status, answer, unchanged
             from append(
                 $1, $2, $3,
                 $4, $5, $6, $7,

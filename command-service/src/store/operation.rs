@@ -265,7 +265,7 @@ impl Store {
 
 impl Settled {
     async fn again<O: Operation>(request: &Request, operation: &O, replay: Replay) -> Result<Self, Problem> {
-        let Replay { history, shard, position, fingerprint, status, answer } = replay;
+        let Replay { history, shard, position, fingerprint, status, answer, unchanged } = replay;
         let same = request.idempotency.as_ref().is_none_or(|it| it.fingerprint == *fingerprint);
         if !same || !operation.repeats(&serde_json::from_str(&answer).unwrap_or_default()).await? {
             return Err(Problem::new(
@@ -276,7 +276,7 @@ impl Settled {
         }
         let position = PositionToken { history, shard, position };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-        Ok(Self { status, body: answer, position, replayed: true, unchanged: false })
+        Ok(Self { status, body: answer, position, replayed: true, unchanged })
     }
 
     fn respond<O: Operation>(self, operation: &O) -> Response {
