@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use axum::{
@@ -87,35 +87,54 @@ impl Documented for SessionRefusals {
     }
 }
 
-/// Counts the failed log-ins of each account, so that nobody guesses for long. Clones share the counts.
+/// Counts guesses at each password, so that nobody guesses for long. Clones share the counts.
 #[derive(Clone)]
 pub struct Attempts(Cache<String, Arc<AtomicU32>>);
 
+/// A guess at a password. It counts from its beginning, so that many at once are not many chances; one that was never
+/// looked at does not.
+pub(crate) struct Attempt {
+    all: Attempts,
+    login: String,
+    guesses: Arc<AtomicU32>,
+    looked_at: AtomicBool,
+}
+
 impl Attempts {
-    /// None has failed yet.
+    /// Nobody has tried yet.
     pub fn new() -> Self {
         Self(Cache::builder().max_capacity(LOG_INS_REMEMBERED).time_to_live(LOG_IN_WINDOW).build())
     }
 
-    /// Lets an attempt begin. Those under way count once they have failed: the queue of passwords that wait to be hashed
-    /// bounds how many there are.
+    /// Lets an attempt begin.
     ///
     /// # Errors
-    /// 429 where too many failed.
-    pub(crate) fn admit(&self, login: &str) -> Result<(), Problem> {
-        if self.0.get(login).is_none_or(|failures| failures.load(Ordering::Relaxed) < LOG_IN_FAILURES) {
-            return Ok(());
+    /// 429 where too many failed, or are under way.
+    pub(crate) fn admit(&self, login: &str) -> Result<Attempt, Problem> {
+        let guesses = self.0.get_with_by_ref(login, Arc::default);
+        if guesses.fetch_add(1, Ordering::Relaxed) < LOG_IN_FAILURES {
+            return Ok(Attempt { all: self.clone(), login: login.to_owned(), guesses, looked_at: false.into() });
         }
+        guesses.fetch_sub(1, Ordering::Relaxed);
         let detail = "Too many failed attempts to log in to this account. Wait a little.";
         Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail).with_retry_after(LOG_IN_WINDOW))
     }
+}
 
-    /// Counts a failure, or forgives those before.
-    pub(crate) fn ended(&self, login: &str, success: bool) {
+impl Attempt {
+    /// The password was compared: a failure stays counted, a success forgives those before.
+    pub(crate) fn ended(&self, success: bool) {
+        self.looked_at.store(true, Ordering::Relaxed);
         if success {
-            self.0.invalidate(login);
-        } else {
-            self.0.get_with_by_ref(login, Arc::default).fetch_add(1, Ordering::Relaxed);
+            self.all.0.invalidate(&self.login);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.looked_at.load(Ordering::Relaxed) {
+            self.guesses.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -128,7 +147,7 @@ impl Default for Attempts {
 
 /// Logs in: begins a session, and answers its tokens.
 ///
-/// After 10 failed attempts within a minute, the account takes no more for the rest of it.
+/// After 10 failed attempts within a minute, the name or address takes no more for the rest of it.
 #[utoipa::path(
     post,
     path = "/v2/sessions",
@@ -142,16 +161,15 @@ pub(crate) async fn log_in(
     Json(body): Json<LogIn>,
 ) -> Result<impl IntoResponse, Problem> {
     let login = body.login.to_lowercase();
+    // By what was typed, not by its account: that a name is locked out must not tell whose an address is.
+    let attempt = app.attempts.admit(&login)?;
     let account = find(&app.store, &login).await?;
-    // By account where there is one: a name and an address are not two chances.
-    let key = account.map_or(login, |account| account.to_string());
-    app.attempts.admit(&key)?;
     let hash = match account {
         Some(account) => app.store.private(account, PASSWORD).await?,
         None => None,
     };
     let proved = app.identities.passwords().verify(body.password.0, hash.clone()).await?;
-    app.attempts.ended(&key, proved);
+    attempt.ended(proved);
     let Some(account) = account.filter(|_| proved) else {
         return Err(refused());
     };
@@ -223,13 +241,18 @@ mod tests {
     fn too_many_failures_are_refused_until_one_is_forgiven() {
         let attempts = Attempts::new();
         for _ in 0..LOG_IN_FAILURES {
-            assert!(attempts.admit("ada").is_ok());
-            attempts.ended("ada", false);
+            attempts.admit("ada").expect("let in").ended(false);
         }
-        let refused = attempts.admit("ada").expect_err("one too many");
+        let refused = attempts.admit("ada").map(drop).expect_err("one too many");
         assert_eq!((refused.status(), refused.name()), (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts"));
         assert!(attempts.admit("bob").is_ok(), "others are not concerned");
-        attempts.ended("ada", true);
-        assert!(attempts.admit("ada").is_ok());
+
+        let mut at_once: Vec<_> = (0..LOG_IN_FAILURES).map(|_| attempts.admit("eve").expect("let in")).collect();
+        assert!(attempts.admit("eve").is_err(), "those under way count");
+        at_once.pop();
+        let last = attempts.admit("eve").expect("one was never looked at");
+        at_once.into_iter().for_each(|attempt| attempt.ended(false));
+        last.ended(true);
+        assert!(attempts.admit("eve").is_ok(), "forgiven");
     }
 }

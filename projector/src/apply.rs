@@ -20,6 +20,8 @@ use crate::{
 
 /// A batch that folds fewer events than this is folded where it is; a larger one where it holds nobody up.
 const FOLD_IN_PLACE: usize = 16;
+/// Or fewer bytes: a long body takes milliseconds to render.
+const FOLD_BYTES_IN_PLACE: usize = 32 * 1024;
 
 /// A projection, whichever.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -29,13 +31,37 @@ pub(crate) trait AnyProjection: Send + Sync {
     fn tables(&self) -> &'static [&'static str];
     /// [`Projection::concerns`].
     fn concerns(&self, event: &Event) -> bool;
-    /// Loads, folds and writes the events of these indices; answers what changed in each shard.
-    fn project<'a>(
+    /// Loads the rows that the events of these indices need, and folds the events into them.
+    ///
+    /// Outside the transaction that writes them: folding may take longer than a transaction may lie idle. Where others
+    /// wrote those rows meanwhile, that transaction does not find its checkpoints, and nothing of this is written.
+    fn fold<'a>(
         &'a self,
         batch: &'a Batch,
         folds: Vec<usize>,
-        to: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<HashMap<Shard, Changed>, Failure>>;
+        read: &'a PgPool,
+    ) -> BoxFuture<'a, Result<Box<dyn Folded>, Failure>>;
+}
+
+/// Rows that events were folded into.
+pub(crate) trait Folded: Send {
+    /// Writes what was changed; answers what that is, by shard.
+    fn write(self: Box<Self>, to: &mut PgConnection) -> BoxFuture<'_, sqlx::Result<HashMap<Shard, Changed>>>;
+}
+
+struct FoldedRows<P: Projection> {
+    rows: P::Rows,
+    changed: HashMap<Shard, Changed>,
+}
+
+impl<P: Projection> Folded for FoldedRows<P> {
+    fn write(self: Box<Self>, to: &mut PgConnection) -> BoxFuture<'_, sqlx::Result<HashMap<Shard, Changed>>> {
+        async move {
+            P::write(self.rows, to).await?;
+            Ok(self.changed)
+        }
+        .boxed()
+    }
 }
 
 /// Makes [`AnyProjection`] of a [`Projection`].
@@ -54,36 +80,33 @@ impl<P: Projection> AnyProjection for Of<P> {
         P::concerns(event)
     }
 
-    fn project<'a>(
+    fn fold<'a>(
         &'a self,
         batch: &'a Batch,
         folds: Vec<usize>,
-        to: &'a mut PgConnection,
-    ) -> BoxFuture<'a, Result<HashMap<Shard, Changed>, Failure>> {
+        read: &'a PgPool,
+    ) -> BoxFuture<'a, Result<Box<dyn Folded>, Failure>> {
         async move {
             let contents = folds.iter().filter_map(|index| batch[*index].content.as_ref().ok());
             let events: Vec<_> = contents.flat_map(Content::recorded).filter(|it| P::concerns(it.event)).collect();
-            let mut rows = P::load(&events, to).await?;
+            let payloads = events.iter().map(|event| event.envelope.payload.get().len()).sum::<usize>();
+            let in_place = folds.len() < FOLD_IN_PLACE && payloads < FOLD_BYTES_IN_PLACE;
+            let rows = P::load(&events, &mut *read.acquire().await?).await?;
             drop(events);
-            let (rows, changed) = if folds.len() < FOLD_IN_PLACE {
-                let changed = fold::<P>(&mut rows, batch, &folds)?;
-                (rows, changed)
+            let folded = if in_place {
+                fold::<P>(rows, batch, &folds)?
             } else {
                 let batch = Batch::clone(batch);
-                let folding = tokio::task::spawn_blocking(move || {
-                    let changed = fold::<P>(&mut rows, &batch, &folds);
-                    changed.map(|changed| (rows, changed))
-                });
+                let folding = tokio::task::spawn_blocking(move || fold::<P>(rows, &batch, &folds));
                 folding.await.map_err(|error| Failure::Trouble(error.into()))??
             };
-            P::write(rows, to).await?;
-            Ok(changed)
+            Ok(Box::new(folded) as Box<dyn Folded>)
         }
         .boxed()
     }
 }
 
-fn fold<P: Projection>(rows: &mut P::Rows, batch: &Batch, folds: &[usize]) -> Result<HashMap<Shard, Changed>, Failure> {
+fn fold<P: Projection>(mut rows: P::Rows, batch: &Batch, folds: &[usize]) -> Result<FoldedRows<P>, Failure> {
     let mut changed: HashMap<Shard, Changed> = HashMap::new();
     for index in folds {
         let item = &batch[*index];
@@ -91,12 +114,12 @@ fn fold<P: Projection>(rows: &mut P::Rows, batch: &Batch, folds: &[usize]) -> Re
         let changed = changed.entry(item.shard).or_default();
         for recorded in content.recorded().filter(|recorded| P::concerns(recorded.event)) {
             // A panic is a defect of ours that this event brought out: it stops one shard, not the process.
-            let folded = catch_unwind(AssertUnwindSafe(|| P::fold(rows, &recorded, changed)));
+            let folded = catch_unwind(AssertUnwindSafe(|| P::fold(&mut rows, &recorded, changed)));
             let folded = folded.unwrap_or_else(|panic| Err(Fault::Panic(words(&*panic))));
             folded.map_err(|fault| Failure::Fault { index: *index, reason: fault.to_string() })?;
         }
     }
-    Ok(changed)
+    Ok(FoldedRows { rows, changed })
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -213,6 +236,10 @@ impl Target<'_> {
 
     async fn commit(&self, batch: &Batch, moves: &[Move]) -> Result<HashMap<Shard, Changed>, Failure> {
         let name = self.projection.name();
+        // In order of position, whatever their shards: a projection sees what the store has seen.
+        let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();
+        folds.sort_unstable();
+        let folded = if folds.is_empty() { None } else { Some(self.projection.fold(batch, folds, self.read).await?) };
         let mut transaction = self.read.begin().await?;
         let named: Vec<_> = moves.iter().map(|its| (name, its)).collect();
         let advanced = checkpoint::advance(&mut *transaction, self.history, &named, batch).await?;
@@ -226,13 +253,9 @@ impl Target<'_> {
                 checkpoint::park(&mut transaction, name, its.shard, park).await?;
             }
         }
-        // In order of position, whatever their shards: a projection sees what the store has seen.
-        let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();
-        folds.sort_unstable();
-        let changed = if folds.is_empty() {
-            HashMap::new()
-        } else {
-            self.projection.project(batch, folds, &mut transaction).await?
+        let changed = match folded {
+            Some(folded) => folded.write(&mut transaction).await?,
+            None => HashMap::new(),
         };
         transaction.commit().await?;
         Ok(changed)

@@ -14,11 +14,21 @@ pub(crate) fn html(body: &str, format: Format) -> String {
         Format::Markdown => Cow::Owned(comrak::markdown_to_html(body, &MARKDOWN)),
         Format::Html => Cow::Borrowed(body),
     };
-    if is_too_deep(&raw) {
-        return format!("<pre>{}</pre>", escaped(body));
+    let most = MOST_GROWTH * body.len() + 4096;
+    // Looked at before it is cleaned, too: that is the slow part.
+    if raw.len() <= most && !is_too_deep(&raw) {
+        let clean = SANITIZER.clean(&raw).to_string();
+        if clean.len() <= most {
+            return clean;
+        }
     }
-    SANITIZER.clean(&raw).to_string()
+    format!("<pre>{}</pre>", escaped(body))
 }
+
+/// How many times longer than a body its HTML may be: more than honest ones are, links at the worst. A table of one wide
+/// row and many short ones is filled up with empty cells, five megabytes of them for eight kilobytes; it is shown as it
+/// was written instead.
+const MOST_GROWTH: usize = 12;
 
 /// Elements inside one another at most. The parser looks at all that are open for each one it opens: a body made of
 /// nothing else would take it minutes, and is shown as it was written instead.
@@ -118,6 +128,17 @@ mod tests {
             tasks.contains("type=\"checkbox\"") && tasks.contains("checked") && tasks.contains("disabled"),
             "{tasks}"
         );
+    }
+
+    #[test]
+    fn html_is_not_many_times_longer_than_what_was_written() {
+        let wide = format!("{}\n{}\n{}", vec!["a"; 1000].join("|"), vec!["-"; 1000].join("|"), "a\n".repeat(2000));
+        let shown = markdown(&wide);
+        assert!(shown.starts_with("<pre>a|a|a") && shown.len() < wide.len() + 100, "{}", shown.len());
+        let links = "<http://a.b> ".repeat(1000);
+        assert!(markdown(&links).starts_with("<p><a href="), "links are as long as they are");
+        let table = format!("|a|b|\n|-|-|\n{}", "|1|2|\n".repeat(1000));
+        assert!(markdown(&table).starts_with("<table>"));
     }
 
     #[test]

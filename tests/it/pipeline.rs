@@ -1,6 +1,6 @@
 //! The whole way: commands over HTTP, the event store, Kafka, read tables, caches, reads. On both brokers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use agora_tests::{
     counts::assert_counts_hold,
@@ -332,4 +332,25 @@ async fn every_view(ada: &Person<'_>, slug: &str) {
             .await;
         assert_eq!((again.status, again.bytes.len()), (304, 0), "{path}");
     }
+}
+
+/// A transaction that lies idle while bodies are rendered would be ended by Postgres, again with each try, for good.
+#[tokio::test]
+async fn bodies_that_take_long_to_render_hold_up_nobody() {
+    let forum = TestForum::start_with(|config| {
+        config.database.idle_in_transaction_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let ada = forum.person("ada").await;
+    let (tea, coffee) = (forum.community(&ada, "tea").await, forum.community(&ada, "coffee").await);
+    let (thread, _) = ada.thread(&tea, "Long").await;
+    let long = "*a* **b** `c` [d](https://e.example) ".repeat(2_500);
+    let path = format!("/v2/threads/{thread}/posts");
+    let replies = (0..40).map(|_| ada.reply(&thread, &long));
+    let replies = futures::future::join_all(replies).await;
+    let (other, _) = ada.thread(&coffee, "Short").await;
+    assert_eq!(ada.get(&format!("/v2/threads/{other}")).await.expect(200)["title"], "Short");
+    let shown = ada.get(&format!("{path}?limit=100")).await.expect(200);
+    assert_eq!(shown["items"].as_array().map(Vec::len), Some(1 + replies.len()));
+    forum.stop().await;
 }

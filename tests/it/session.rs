@@ -57,14 +57,25 @@ async fn a_name_or_an_address_logs_in_and_nothing_tells_which_was_wrong() {
 async fn who_guesses_is_stopped() {
     let forum = TestForum::start().await;
     let (_ada, guest) = (forum.person("ada").await, forum.guest());
-    let wrong = json!({"login": "ada", "password": "wrong horse"});
+    let log_in = |login: &str, password: &str| json!({"login": login, "password": password});
     for _ in 0..10 {
-        guest.refused(Method::POST, "/v2/sessions", wrong.clone(), (401, "credentials-refused")).await;
+        let wrong = log_in("no@example.org", "wrong horse");
+        guest.refused(Method::POST, "/v2/sessions", wrong, (401, "credentials-refused")).await;
     }
-    let right = json!({"login": "ada@example.org", "password": "correct horse"});
-    let stopped = guest.post("/v2/sessions", &right).await;
+    let stopped = guest.post("/v2/sessions", &log_in("no@example.org", "correct horse")).await;
     assert!(stopped.header("retry-after").is_some());
     stopped.expect_problem(429, "too-many-attempts");
+
+    // Many at once are not many chances.
+    let guesses = (0..40).map(|n| {
+        let (guest, wrong) = (&guest, log_in("ada@example.org", &format!("wrong horse {n}")));
+        async move { guest.post("/v2/sessions", &wrong).await.status }
+    });
+    let statuses = futures::future::join_all(guesses).await;
+    assert_eq!(statuses.iter().filter(|status| **status == 401).count(), 10, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 30, "{statuses:?}");
+    // Whose the address is, that does not tell.
+    guest.refused(Method::POST, "/v2/sessions", log_in("ada", "wrong horse"), (401, "credentials-refused")).await;
     forum.stop().await;
 }
 

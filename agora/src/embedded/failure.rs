@@ -19,10 +19,17 @@ pub(super) fn explain(program: &str, output: &str, place: &Path) -> anyhow::Erro
     };
     let last = || output.lines().rev().find(|line| !line.trim().is_empty());
     match (output.lines().find(failure), last()) {
-        (Some(reason), _) => anyhow!("Postgres: {program}: {}", reason.trim()),
+        (Some(reason), _) => anyhow!("Postgres: {program}: {}", undated(reason)),
         (None, Some(last)) => anyhow!("Postgres: {program}: it gave no reason, and last said: {}", last.trim()),
         (None, None) => anyhow!("Postgres: {program}: it gave no reason"),
     }
+}
+
+/// A line of Postgres's log without its time and process, which its log shows: the same reason is the same words again.
+fn undated(line: &str) -> &str {
+    let line = line.trim();
+    let severity = ["FATAL:", "PANIC:", "ERROR:"].iter().find_map(|it| line.find(it));
+    severity.map_or(line, |at| &line[at..])
 }
 
 /// The same for our own writes; nothing where the disk is not the reason.
@@ -32,10 +39,7 @@ pub(super) fn storage(error: &io::Error, place: &Path) -> Option<anyhow::Error> 
 }
 
 fn disk_full(place: &Path) -> anyhow::Error {
-    anyhow!(
-        "the disk that holds {} is full: free some space (a new database takes about 60 MB) and start again",
-        place.display()
-    )
+    anyhow!("the disk that holds {} is full: free some space (a new database takes about 60 MB)", place.display())
 }
 
 #[cfg(test)]
@@ -55,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_first_fatal_line_is_the_reason() {
-        let log = "LOG:  starting\nFATAL:  the database system is starting up\nFATAL:  data directory has wrong ownership\nHINT:  chown\nFATAL:  gone\n";
+        let log = "LOG:  starting\nFATAL:  the database system is starting up\n2026-01-01 [7] FATAL:  data directory has wrong ownership\nHINT:  chown\nFATAL:  gone\n";
         let said = explain("pg_ctl", log, Path::new("/data")).to_string();
         assert!(said.ends_with("pg_ctl: FATAL:  data directory has wrong ownership"), "{said}");
     }

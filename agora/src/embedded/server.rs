@@ -237,12 +237,16 @@ impl Server {
         let mut command = self.command("pg_ctl");
         command.args(["start", "--silent", "--wait", "--timeout"]).arg(START_SECONDS.to_string());
         command.arg("--log").arg(&log).arg("-D").arg(self.home.data());
-        // The server inherits these: a pipe would stay open for as long as it runs.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        // The server inherits this: a pipe would stay open for as long as it runs.
+        let mut said_by_pg_ctl = tempfile::tempfile().context("cannot make a temporary file")?;
+        command.stdout(Stdio::null()).stderr(said_by_pg_ctl.try_clone()?);
         if command.status().context("cannot run pg_ctl")?.success() {
             return Ok(());
         }
-        let said = said_since(&log, before).unwrap_or_default();
+        let mut said = said_since(&log, before).unwrap_or_default();
+        // Where the server did not get as far as its log.
+        said_by_pg_ctl.rewind()?;
+        said_by_pg_ctl.read_to_end(&mut said)?;
         Err(failure::explain(&format!("see {}", log.display()), &String::from_utf8_lossy(&said), self.home.dir()))
     }
 

@@ -77,7 +77,8 @@ pub async fn run(options: Options, client: Arc<Client>) -> anyhow::Result<Summar
     let work = WorkDir::claim(&options.work, &community)?;
     let report = Arc::new(Rows::default());
 
-    let scanned = scan(&dump, &origin, &work, &report).await?;
+    // Before anything is sent: what a dump that was cut off has wrong could not be put right by the whole one.
+    let scanned = scan(&dump, &origin, &work, &report).await.context("nothing was written")?;
     let place = Place { community: origin.community(scanned.since), category: origin.category(scanned.since), origin };
     let progress = Progress::start("posting", scanned.commands + 1, Unit::Things("commands"));
     let (owner, since) = (scanned.first.1.id, scanned.since);
@@ -148,7 +149,8 @@ impl Import {
         if let Outcome::Refused(refusal) = self.send(&command).await? {
             if refusal.pointer == "#/slug" {
                 bail!(
-                    "there is a community {slug} already, which is not from this dump: give another name with --community"
+                    "there is a community {slug} already, which is not from a dump in a folder `{site}`: give another name \
+                     with --community (a dump is known by its folder's name)"
                 );
             }
             bail!("the community cannot be made: {refusal}");
@@ -277,8 +279,8 @@ impl Import {
         paths.push(format!("/v2/accounts/{}", self.owner_account));
         let caught_up = self.client.wait_for_reads(&paths).await?;
         let (read, skipped) = self.report.counted();
-        let (cut_off, sent) = (self.report.were_cut_off(), self.client.tally.sent());
-        Ok(Summary { community, read, skipped, cut_off, sent, caught_up_seconds: caught_up.as_secs_f64() })
+        let sent = self.client.tally.sent();
+        Ok(Summary { community, read, skipped, sent, caught_up_seconds: caught_up.as_secs_f64() })
     }
 }
 

@@ -60,7 +60,6 @@ struct Counted {
     read: BTreeMap<Table, u64>,
     skipped: BTreeMap<(Table, String), u64>,
     named: u64,
-    cut_off: Vec<Table>,
 }
 
 /// What an import came to.
@@ -72,8 +71,6 @@ pub struct Summary {
     pub read: BTreeMap<Table, u64>,
     /// Rows that were not carried over, and why.
     pub skipped: Vec<Skipped>,
-    /// Files that ended before their table did.
-    pub cut_off: Vec<Table>,
     /// Commands sent, and what became of them.
     #[serde(flatten)]
     pub sent: Sent,
@@ -152,16 +149,6 @@ impl Rows {
         }
     }
 
-    /// A file ended before its table did.
-    pub fn cut_off(&self, table: Table) {
-        self.lock().cut_off.push(table);
-    }
-
-    /// The files that did.
-    pub fn were_cut_off(&self) -> Vec<Table> {
-        self.lock().cut_off.clone()
-    }
-
     /// What was counted.
     pub fn counted(&self) -> (BTreeMap<Table, u64>, Vec<Skipped>) {
         let counted = self.lock();
@@ -196,14 +183,15 @@ impl fmt::Display for Summary {
         writeln!(f, "\nread tables caught up after {:.2} s", self.caught_up_seconds)?;
         let broken: u64 =
             self.skipped.iter().filter(|skipped| skipped.reason == BROKEN).map(|skipped| skipped.rows).sum();
+        let refused = self.sent.total.refused;
+        let lost = [(broken, "broken rows"), (refused, "refused commands")];
+        let lost: Vec<_> =
+            lost.iter().filter(|(many, _)| *many > 0).map(|(many, what)| format!("{what}: {}", count(*many))).collect();
+        let but = if lost.is_empty() { String::new() } else { format!(", but for {}", lost.join(", ")) };
         if self.sent.total.written == 0 {
-            write!(f, "nothing was written: {} has all of it already", self.community)
-        } else if !self.cut_off.is_empty() {
-            write!(f, "{} has what there is of it", self.community)
-        } else if broken > 0 {
-            write!(f, "{} is complete, but for broken rows: {}", self.community, count(broken))
+            write!(f, "nothing was written: {} has all of it already{but}", self.community)
         } else {
-            write!(f, "{} is complete", self.community)
+            write!(f, "{} is complete{but}", self.community)
         }
     }
 }

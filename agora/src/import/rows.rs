@@ -31,7 +31,6 @@ pub struct Rows {
     number: u64,
     bytes: u64,
     closed: bool,
-    cut_off: bool,
 }
 
 /// One row: its attributes, still escaped.
@@ -53,8 +52,7 @@ impl Rows {
         let path = dir.join(file);
         let opened = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let input = BufReader::with_capacity(BUFFER_BYTES, opened);
-        let mut rows =
-            Self { input, path, root, piece: Vec::new(), number: 0, bytes: 0, closed: false, cut_off: false };
+        let mut rows = Self { input, path, root, piece: Vec::new(), number: 0, bytes: 0, closed: false };
         rows.find_root()?;
         Ok(rows)
     }
@@ -69,15 +67,11 @@ impl Rows {
         self.bytes
     }
 
-    /// Whether the file ended before the table did.
-    pub fn were_cut_off(&self) -> bool {
-        self.cut_off
-    }
-
     /// Hands the next row to `read`; `None` at the end of the table.
     ///
     /// # Errors
-    /// The outer one where the file cannot be read; the inner one where this row cannot, and the next one may.
+    /// The outer one where the file cannot be read, or ends before the table does; the inner one where this row cannot,
+    /// and the next one may.
     pub fn next<T>(
         &mut self,
         read: impl FnOnce(&Row<'_>) -> Result<T, BadRow>,
@@ -87,10 +81,8 @@ impl Rows {
                 if self.closed {
                     return Ok(None);
                 }
-                (self.closed, self.cut_off) = (true, true);
-                self.number += 1;
-                let reason = format!("the file ends before </{}>: was it cut off?", self.root);
-                return Ok(Some(Err(BadRow(reason))));
+                let cut_off = format!("it ends before </{}>: it was cut off, fetch it again", self.root);
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, cut_off));
             }
             if self.piece.starts_with(b"/") && self.piece[1..].trim_ascii() == format!("{}>", self.root).as_bytes() {
                 self.closed = true;
@@ -244,10 +236,13 @@ mod tests {
 
     #[test]
     fn a_file_that_was_cut_off_says_so() {
-        let found = ids(b"<posts>\n<row Id=\"1\" />\n<row Id=\"2\" Bo");
-        assert_eq!(found[0], (1, id("1")));
-        assert!(found[1].1.is_err());
-        assert!(found[2].1.as_ref().is_err_and(|reason| reason.contains("cut off")), "{found:?}");
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("Posts.xml"), b"<posts>\n<row Id=\"1\" />\n<row Id=\"2\" Bo").expect("written");
+        let mut rows = Rows::open(dir.path(), "Posts.xml", "posts").expect("a table");
+        let mut next = || rows.next(|_| Ok(()));
+        assert!(matches!(next(), Ok(Some(Ok(())))));
+        assert!(matches!(next(), Ok(Some(Err(_)))));
+        assert!(next().expect_err("the end is missing").to_string().contains("</posts>: it was cut off"));
         assert_eq!(ids(b"<posts />"), []);
     }
 

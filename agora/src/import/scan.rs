@@ -167,9 +167,6 @@ impl Scan<'_> {
             }
         }
         self.progress.add(rows.bytes() - shown);
-        if rows.were_cut_off() {
-            self.report.cut_off(table);
-        }
         Ok(())
     }
 

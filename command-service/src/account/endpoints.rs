@@ -25,7 +25,7 @@ use crate::{
     command::{Command, GuestCommand},
     place::{AccountPath, AccountRef, Found, actor},
     refusal::Refused,
-    session::GuessRefusals,
+    session::{Attempt, GuessRefusals},
     store::{Answer, Operation, Stop, StoreError, Work},
     text::{About, DisplayName, Email, Line, Password, Username, Website, chosen_id, present},
 };
@@ -204,10 +204,10 @@ pub(crate) async fn change_password(
     Json(body): Json<PasswordChange>,
 ) -> Result<Response, Problem> {
     let Identity { account: asker, session, .. } = command.identity();
-    app.attempts.admit(&asker.to_string())?;
+    let guess = app.attempts.admit(&asker.to_string())?;
     let request = command.request(&body);
     let (account, hash) = (path.account, OnceCell::new());
-    let operation = ReplacePassword { account, body, asker, session, hash, app: app.clone() };
+    let operation = ReplacePassword { account, body, session, guess, hash, app: app.clone() };
     let response = app.store.execute(request, &operation).await;
     if response.status().is_success() {
         app.identities.learn_of_endings().await?;
@@ -227,12 +227,11 @@ async fn hashed(app: &App, password: &Password, hash: &OnceCell<String>) -> Resu
 async fn is_current(app: &App, answer: &Value, password: &Password) -> Result<bool, Problem> {
     let id = answer.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
     let Some(account): Option<AccountId> = id else { return Ok(false) };
-    let asked_for = account.to_string();
     // Who asks may be a guest: it must not become a way to guess.
-    app.attempts.admit(&asked_for)?;
+    let guess = app.attempts.admit(&account.to_string())?;
     let hash = app.store.private(account, PASSWORD).await?;
     let proved = app.identities.passwords().verify(password.0.clone(), hash).await?;
-    app.attempts.ended(&asked_for, proved);
+    guess.ended(proved);
     Ok(proved)
 }
 
@@ -339,10 +338,10 @@ impl Operation for PatchProfile {
 struct ReplacePassword {
     account: AccountRef,
     body: PasswordChange,
-    /// Whose wrong passwords are counted.
-    asker: Uuid,
     /// In which it is changed: the one that goes on.
     session: Uuid,
+    /// However often it is attempted.
+    guess: Attempt,
     hash: OnceCell<String>,
     app: App,
 }
@@ -363,7 +362,7 @@ impl Operation for ReplacePassword {
         let current = self.body.current_password.0.clone();
         let passwords = self.app.identities.passwords();
         let proved = passwords.verify(current, Some(hash)).await.map_err(|error| unhashed(&error))?;
-        self.app.attempts.ended(&self.asker.to_string(), proved);
+        self.guess.ended(proved);
         if !proved {
             return Err(AccountRefusal::WrongPassword.into());
         }

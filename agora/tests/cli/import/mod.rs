@@ -104,7 +104,7 @@ fn is_kept(post: &dump::Row) -> bool {
 }
 
 /// Rows broken in every way that a file can be, and whole ones between and after them.
-const BROKEN: [(&str, &str); 16] = [
+const BROKEN: [(&str, &str); 15] = [
     ("Users.xml row 3", "it does not end in />"),
     ("Users.xml row 4", "Id is `x3`, which is no id"),
     ("Users.xml row 5", "which is no time since 1970"),
@@ -120,7 +120,6 @@ const BROKEN: [(&str, &str); 16] = [
     ("Comments.xml row 5", "it is not UTF-8"),
     ("Votes.xml row 3", "VoteTypeId is `two`"),
     ("Votes.xml row 4", "it does not end in />"),
-    ("Votes.xml row 5", "was it cut off?"),
 ];
 
 #[tokio::test]
@@ -128,20 +127,18 @@ async fn a_broken_row_is_said_with_file_row_and_reason_and_the_rest_goes_on() {
     let (place, dump) = (Place::new().await, fixture("broken"));
     let output = place.agora.run(&["import", "stackexchange", dump.to_str().expect("a plain path"), "--json"]);
     let said = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(output.status.success(), "{said}");
     for (row, reason) in BROKEN {
         let line = said.lines().find(|line| line.starts_with(&format!("{row}: ")));
         assert!(line.is_some_and(|line| line.contains(reason)), "{row}: {reason} is not in:\n{said}");
     }
-    assert!(said.contains("the dump is not whole, its Votes.xml was cut off."), "{said}");
-    assert_eq!(said.lines().count(), BROKEN.len() + 1, "and nothing else:\n{said}");
+    assert_eq!(said.lines().count(), BROKEN.len(), "and nothing else:\n{said}");
 
     let summary: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(summary["read"], json!({"Users.xml": 7, "Posts.xml": 10, "Comments.xml": 5, "Votes.xml": 5}));
-    assert_eq!(summary["cut_off"], json!(["Votes.xml"]));
+    assert_eq!(summary["read"], json!({"Users.xml": 7, "Posts.xml": 10, "Comments.xml": 5, "Votes.xml": 4}));
     let broken = summary["skipped"].as_array().expect("a list").iter();
     let broken = broken.filter(|skipped| skipped["reason"] == "the row is broken").map(|skipped| &skipped["rows"]);
-    assert_eq!(broken.collect::<Vec<_>>(), [4, 6, 2, 3]);
+    assert_eq!(broken.collect::<Vec<_>>(), [4, 6, 2, 2]);
 
     let client = Client::of(&place.up);
     let community = client.get("/v2/communities/broken").await;
@@ -150,6 +147,29 @@ async fn a_broken_row_is_said_with_file_row_and_reason_and_the_rest_goes_on() {
     let posts = client.list(&format!("/v2/threads/{}/posts", thread["id"].as_str().expect("an id"))).await;
     let shown: Vec<&str> = posts.iter().filter_map(|post| post["body"].as_str()).skip(1).collect();
     assert_eq!(shown, ["Which loom is it?", "<p>Whole, after all that was not.</p>", "Whole."]);
+}
+
+/// What is missing from it could not be put right later: the same command would bring something else.
+#[tokio::test]
+async fn of_a_dump_that_was_cut_off_nothing_is_written() {
+    let (place, whole) = (Place::new().await, fixture("tiny"));
+    let cut = place.agora.path().join("tiny");
+    std::fs::create_dir(&cut).expect("a directory");
+    for file in std::fs::read_dir(&whole).expect("a dump").map(|file| file.expect("a file")) {
+        std::fs::copy(file.path(), cut.join(file.file_name())).expect("copied");
+    }
+    let votes = std::fs::read(cut.join("Votes.xml")).expect("a table");
+    std::fs::write(cut.join("Votes.xml"), &votes[..votes.len() / 2]).expect("cut off");
+    let output = place.agora.run(&["import", "stackexchange", cut.to_str().expect("a plain path")]);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let reason = format!("nothing was written: cannot read {}/Votes.xml: it ends before </votes>", cut.display());
+    assert!(said.contains(&reason) && said.contains("fetch it again"), "{said}");
+    assert_eq!(Client::of(&place.up).get("/v2/communities").await["items"], json!([]));
+
+    std::fs::write(cut.join("Votes.xml"), &votes).expect("fetched again");
+    let again = place.import(&cut)["total"].clone();
+    assert_eq!(again, Place::new().await.import(&whole)["total"]);
 }
 
 #[tokio::test]

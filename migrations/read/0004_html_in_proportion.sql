@@ -1,0 +1,4 @@
+-- HTML that is many times longer than what was written is not kept: it is shown as it was written, as it would be now.
+update post_revision
+set body_html = '<pre>' || replace(replace(replace(body, '&', '&amp;'), '<', '&lt;'), '>', '&gt;') || '</pre>'
+where octet_length(body_html) > 12 * octet_length(body) + 4096;
