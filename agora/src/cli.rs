@@ -41,10 +41,10 @@ struct Settings {
     #[arg(long, global = true, value_name = "HOST:PORT,…")]
     kafka_brokers: Option<String>,
     /// The public address (http.listen)
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "IP:PORT")]
     listen: Option<SocketAddr>,
     /// The address of metrics and health (http.admin_listen)
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "IP:PORT")]
     admin_listen: Option<SocketAddr>,
     /// Where this machine's own things are kept (data_dir)
     #[arg(long, global = true, value_name = "DIR")]

@@ -11,6 +11,7 @@ pub mod kafka;
 pub mod limits;
 pub mod openapi;
 pub mod problem;
+pub mod sabotage;
 pub mod telemetry;
 
 #[cfg(test)]

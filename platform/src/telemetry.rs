@@ -23,6 +23,7 @@ use opentelemetry_sdk::{
 use prometheus::{Encoder, Registry, TextEncoder, process_collector::ProcessCollector};
 use serde::{Deserialize, Serialize};
 use tracing::{Metadata, Span, level_filters::LevelFilter};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{
     Layer,
@@ -35,6 +36,9 @@ use tracing_subscriber::{
 
 /// The media type of [`prometheus_text`].
 pub const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Lines of the log that may wait to be written; more are dropped.
+const LINES_WAITING: usize = 8_192;
 
 static STATE: OnceLock<State> = OnceLock::new();
 static INIT: Mutex<()> = Mutex::new(());
@@ -90,7 +94,7 @@ struct State {
 /// Sends what is not exported yet when it is dropped: keep it until the process ends.
 #[must_use]
 #[derive(Debug)]
-pub struct Telemetry(());
+pub struct Telemetry(#[expect(dead_code, reason = "writes what is left when it is dropped")] Option<WorkerGuard>);
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
@@ -108,7 +112,7 @@ impl Drop for Telemetry {
 pub fn init(config: &TelemetryConfig, service: &str) -> anyhow::Result<Telemetry> {
     let _one_at_a_time = INIT.lock().unwrap_or_else(PoisonError::into_inner);
     if STATE.get().is_some() {
-        return Ok(Telemetry(()));
+        return Ok(Telemetry(None));
     }
     let logged: Targets = config.log.parse().with_context(|| {
         format!("`telemetry.log` is {:?}, which is no list of directives like \"info,http=debug\"", config.log)
@@ -126,10 +130,13 @@ pub fn init(config: &TelemetryConfig, service: &str) -> anyhow::Result<Telemetry
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false);
-    tracing_subscriber::registry().with(spans_and(logged)).with(log(config.log_format)).with(spans).try_init()?;
+    // A terminal that nobody reads, or a pipe that is full, holds up the log and not the server.
+    let (writer, written) = NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(std::io::stderr());
+    let logs = log(config.log_format, writer);
+    tracing_subscriber::registry().with(spans_and(logged)).with(logs).with(spans).try_init()?;
     opentelemetry::global::set_meter_provider(meters.clone());
     let _ = STATE.set(State { tracers, meters, registry, exporting });
-    Ok(Telemetry(()))
+    Ok(Telemetry(Some(written)))
 }
 
 /// What Prometheus reads: every metric as text, format 0.0.4 ([`PROMETHEUS`]).
@@ -205,7 +212,7 @@ fn spans_and(logged: Targets) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
     filter_fn(wanted).with_max_level_hint(highest)
 }
 
-fn log<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+fn log<S>(format: LogFormat, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
 {
@@ -215,7 +222,7 @@ where
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(writer);
     if text {
         layer.with_ansi(terminal).boxed()
     } else {

@@ -9,6 +9,7 @@ use std::{
 
 use events::{Event, HistoryId, Position, Shard};
 use futures::{FutureExt, future::BoxFuture};
+use platform::sabotage::{Promise, breaks};
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
@@ -242,7 +243,11 @@ impl Target<'_> {
         let folded = if folds.is_empty() { None } else { Some(self.projection.fold(batch, folds, self.read).await?) };
         let mut transaction = self.read.begin().await?;
         let named: Vec<_> = moves.iter().map(|its| (name, its)).collect();
-        let advanced = checkpoint::advance(&mut *transaction, self.history, &named, batch).await?;
+        let advanced = if breaks(Promise::CheckpointApart) {
+            checkpoint::advance(self.read, self.history, &named, batch).await?
+        } else {
+            checkpoint::advance(&mut *transaction, self.history, &named, batch).await?
+        };
         if advanced.len() < moves.len() {
             let advanced: HashSet<Shard> = advanced.into_iter().map(|(_, shard)| shard).collect();
             let all = moves.iter().map(|its| its.shard);

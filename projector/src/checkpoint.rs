@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use events::{EventId, HistoryId, Position, Shard};
+use platform::sabotage::{Promise, breaks};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use crate::{batch::Item, lanes::Move};
@@ -83,7 +84,7 @@ pub(crate) async fn advance(
         let (position, event) = its.to(batch);
         projections.push((*projection).to_owned());
         shards.push(i16::from(its.shard));
-        from.push(its.from);
+        from.push(Some(its.from).filter(|_| !breaks(Promise::NoCompareAndSet)));
         to.push(position);
         events.push(event.map(|id| id.0));
     }
@@ -91,11 +92,11 @@ pub(crate) async fn advance(
         "update checkpoint c set position = n.position, event_id = coalesce(n.event_id, c.event_id)
         from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::uuid[])
             n (projection, shard, old, position, event_id)
-        where c.projection = n.projection and c.shard = n.shard and c.position = n.old and c.history = $6
+        where c.projection = n.projection and c.shard = n.shard and c.position = coalesce(n.old, c.position) and c.history = $6
         returning c.projection, c.shard",
         &projections,
         &shards,
-        &from,
+        &from as &[Option<Position>],
         &to,
         &events as &[Option<uuid::Uuid>],
         history.0,

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use events::kafka;
 use futures::{FutureExt as _, StreamExt as _};
 use platform::kafka::{Broker, Quiet};
@@ -11,7 +12,7 @@ use rdkafka::{
     consumer::{Consumer as _, StreamConsumer},
     message::{BorrowedMessage, Headers as _},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{batch::Item, metrics::Metrics, patience::Patience};
@@ -29,8 +30,9 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where events come from.
 pub(crate) struct Source {
-    consumer: StreamConsumer<Quiet>,
+    consumer: ArcSwap<StreamConsumer<Quiet>>,
     topic: String,
+    replace: Notify,
     /// Kept as long as it is read from.
     broker: Broker,
 }
@@ -45,6 +47,12 @@ pub(crate) struct Fetched {
 impl Source {
     /// A consumer that has not begun to read.
     pub(crate) fn new(broker: &Broker) -> anyhow::Result<Arc<Self>> {
+        let consumer = ArcSwap::from_pointee(Self::consumer(broker)?);
+        let topic = broker.config().events_topic.clone();
+        Ok(Arc::new(Self { consumer, topic, replace: Notify::new(), broker: broker.clone() }))
+    }
+
+    fn consumer(broker: &Broker) -> anyhow::Result<StreamConsumer<Quiet>> {
         let mut config = broker.consumer();
         config.set("group.id", &broker.config().group).set("auto.offset.reset", "earliest");
         config.set("queued.max.messages.kbytes", FETCH_AHEAD_KIB).set("fetch.queue.backoff.ms", FETCH_REST);
@@ -53,22 +61,51 @@ impl Source {
             config.set("group.protocol", "consumer");
             config.set("enable.auto.commit", "true").set("enable.auto.offset.store", "false");
         }
-        let consumer = config.create_with_context(Quiet::new("the projector's consumer"))?;
-        Ok(Arc::new(Self { consumer, topic: broker.config().events_topic.clone(), broker: broker.clone() }))
+        Ok(config.create_with_context(Quiet::new("the projector's consumer"))?)
+    }
+
+    /// Has another consumer go on. One that brings nothing any more, though there is something, may do so for good: after
+    /// its topic was made anew, say.
+    pub(crate) fn replace(&self) {
+        self.replace.notify_one();
     }
 
     /// Hands events on until the process ends. What is not ours is passed by, with an alarm: were an event lost with
     /// it, the one behind it in its shard would show the gap.
     pub(crate) async fn run(self: Arc<Self>, to: mpsc::Sender<Fetched>, metrics: Metrics, shutdown: CancellationToken) {
         let mut patience = Patience::new("the projector's consumer");
-        while let Err(error) = self.begin().await {
-            patience.failed(error, &shutdown).await;
+        loop {
+            let consumer = self.consumer.load_full();
+            tokio::select! {
+                () = self.read(&consumer, &to, &metrics, &mut patience, &shutdown) => return,
+                () = self.replace.notified() => {}
+            }
+            match Self::consumer(&self.broker) {
+                Ok(another) => self.consumer.store(Arc::new(another)),
+                Err(error) => patience.failed(error, &shutdown).await,
+            }
+            // It leaves its group, which may take as long as Kafka takes to answer.
+            tokio::task::spawn_blocking(move || drop(consumer));
+        }
+    }
+
+    /// Until the process ends.
+    async fn read(
+        &self,
+        consumer: &Arc<StreamConsumer<Quiet>>,
+        to: &mpsc::Sender<Fetched>,
+        metrics: &Metrics,
+        patience: &mut Patience,
+        shutdown: &CancellationToken,
+    ) {
+        while let Err(error) = self.begin(consumer).await {
+            patience.failed(error, shutdown).await;
             if shutdown.is_cancelled() {
                 return;
             }
         }
         patience.worked();
-        let mut messages = self.consumer.stream();
+        let mut messages = consumer.stream();
         loop {
             // Room first: what arrives meanwhile makes one larger batch.
             let Some(Ok(room)) = shutdown.run_until_cancelled(to.reserve()).await else { return };
@@ -81,7 +118,7 @@ impl Source {
                         fetched.offsets.insert(message.partition(), message.offset() + 1);
                         match decode(&message) {
                             Ok(item) => fetched.items.push(item),
-                            Err(reason) => self.alarm(&message, &reason, &metrics),
+                            Err(reason) => self.alarm(&message, &reason, metrics),
                         }
                     }
                     Err(error) => {
@@ -93,9 +130,9 @@ impl Source {
                 next = if room { messages.next().now_or_never().flatten() } else { None };
             }
             if fetched.offsets.is_empty() {
-                patience.failed("Kafka reports an error", &shutdown).await;
+                patience.failed("Kafka reports an error", shutdown).await;
             } else {
-                self.consumer.client().context().answered();
+                consumer.client().context().answered();
                 patience.worked();
                 room.send(fetched);
             }
@@ -112,23 +149,23 @@ impl Source {
             // Only a hint; and a partition that went to another consumer meanwhile is his to answer for.
             let _ = offsets.add_partition_offset(&self.topic, partition, Offset::Offset(offset));
         }
-        let _ = self.consumer.store_offsets(&offsets);
+        let _ = self.consumer.load().store_offsets(&offsets);
     }
 
     /// Joins the group; or, on the in-process broker, which serves nobody else, takes all partitions from the beginning:
     /// its memory is no older than this process.
-    async fn begin(self: &Arc<Self>) -> anyhow::Result<()> {
+    async fn begin(&self, consumer: &Arc<StreamConsumer<Quiet>>) -> anyhow::Result<()> {
         self.broker.ensure_topics().await?;
         if !self.broker.in_process() {
-            return self.consumer.subscribe(&[&self.topic]).context("cannot subscribe");
+            return consumer.subscribe(&[&self.topic]).context("cannot subscribe");
         }
-        let source = Arc::clone(self);
-        let partitions = move || partitions(&source.consumer, &source.topic);
+        let (asked, topic) = (Arc::clone(consumer), self.topic.clone());
+        let partitions = move || partitions(&*asked, &topic);
         let mut assignment = TopicPartitionList::new();
         for partition in 0..tokio::task::spawn_blocking(partitions).await?? {
             assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
         }
-        Ok(self.consumer.assign(&assignment)?)
+        Ok(consumer.assign(&assignment)?)
     }
 
     fn alarm(&self, message: &BorrowedMessage<'_>, reason: &str, metrics: &Metrics) {

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use events::{Event, EventId, HistoryId, Position, Shard};
+use platform::sabotage::{Promise, breaks};
 
 use crate::{
     batch::Item,
@@ -139,7 +140,9 @@ impl Lanes {
         let mut moves: Vec<Move> = Vec::new();
         let mut slots = [None; Shard::COUNT as usize];
         let history = self.history;
-        for (index, item) in batch.iter().enumerate().filter(|(_, item)| item.history == history) {
+        for (index, item) in
+            batch.iter().enumerate().filter(|(_, item)| item.history == history || breaks(Promise::AnyHistory))
+        {
             let lane = self.lane(projection, item.shard);
             let slot: &mut Option<usize> = &mut slots[item.shard.index()];
             let at = match (lane.standing, *slot) {
@@ -154,7 +157,8 @@ impl Lanes {
             // Should it not be applied, for whatever reason, it is filled.
             lane.target = lane.target.max(item.position);
             let stopped = slot.is_some_and(|slot| moves[slot].park.is_some());
-            if lane.standing == Standing::Unknown || stopped || item.previous > at {
+            let gap = item.previous > at && !breaks(Promise::NoGapFilling);
+            if lane.standing == Standing::Unknown || stopped || gap {
                 continue;
             }
             let slot = *slot.get_or_insert_with(|| {

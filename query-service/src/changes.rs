@@ -18,6 +18,7 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use events::{HistoryId, Position, Shard};
+use platform::sabotage::{Promise, breaks};
 use tokio::sync::{Notify, futures::OwnedNotified};
 use uuid::Uuid;
 
@@ -152,6 +153,9 @@ impl Changes {
     }
 
     fn lose(&self, projection: Projection, shard: Shard) {
+        if breaks(Promise::NoticeLost) {
+            return;
+        }
         self.stamps.touch([Tag::Shard(projection, shard), Tag::Lost(projection), Tag::Any(projection)]);
     }
 }

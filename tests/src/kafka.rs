@@ -63,6 +63,23 @@ impl Kafka {
         tokio::task::spawn_blocking(Self::start_node).await.expect("Kafka starts")
     }
 
+    /// Starts one that clients also reach through proxies on these ports of 127.0.0.1; the second answer says, in their
+    /// order, which ports the proxies lead to. A client stays on the way that it came.
+    pub async fn start_behind(proxies: Vec<u16>) -> (Self, Vec<u16>) {
+        let ports: Vec<u16> = proxies.iter().map(|_| free_port()).collect();
+        let ways: Vec<(u16, u16)> = ports.iter().copied().zip(proxies).collect();
+        let kafka = tokio::task::spawn_blocking(move || Self::start_node_behind(&ways)).await.expect("Kafka starts");
+        (kafka, ports)
+    }
+
+    /// Takes all its data away, topics included, once it was killed; [`Kafka::restart`] starts an empty one.
+    pub fn wipe(&mut self) {
+        let node = self.node();
+        assert!(node.java.is_none(), "Kafka still runs");
+        fs::remove_dir_all(node.dir.join("data")).expect("its data");
+        format_storage(&node.jars, &node.dir);
+    }
+
     /// Where clients bootstrap.
     pub fn brokers(&self) -> &str {
         &self.brokers
@@ -95,15 +112,16 @@ impl Kafka {
     }
 
     fn start_node() -> Self {
+        Self::start_node_behind(&[])
+    }
+
+    fn start_node_behind(ways: &[(u16, u16)]) -> Self {
         let jars = find_jars();
         let dir = temporary_directory("kafka");
         let (broker, controller) = (free_port(), free_port());
-        fs::write(dir.join("server.properties"), properties(&dir, broker, controller)).expect("the settings");
+        fs::write(dir.join("server.properties"), properties(&dir, broker, controller, ways)).expect("the settings");
         let reaper = Reaper::new(&format!("kill -9 $(cat {dir}/pid); rm -rf {dir}", dir = quoted(&dir)));
-        let mut format = java(&jars, &dir, "format.log");
-        format.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
-        let formatted = format.arg(dir.join("server.properties")).status().expect("java runs");
-        assert!(formatted.success(), "Kafka's storage was not made:\n{}", tail(&dir.join("format.log")));
+        format_storage(&jars, &dir);
         let brokers = format!("127.0.0.1:{broker}");
         let java = launch(&jars, &dir, &brokers);
         Self { brokers, node: Some(Node { jars, dir, java: Some(java), _reaper: reaper }) }
@@ -123,6 +141,13 @@ impl Drop for Node {
         // Its number may be given out again: the reaper must not see it.
         fs::remove_file(self.dir.join("pid")).ok();
     }
+}
+
+fn format_storage(jars: &Path, dir: &Path) {
+    let mut format = java(jars, dir, "format.log");
+    format.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
+    let formatted = format.arg(dir.join("server.properties")).status().expect("java runs");
+    assert!(formatted.success(), "Kafka's storage was not made:\n{}", tail(&dir.join("format.log")));
 }
 
 /// Starts the broker and waits until it answers.
@@ -172,14 +197,23 @@ fn find_jars() -> PathBuf {
     })
 }
 
-fn properties(dir: &Path, broker: u16, controller: u16) -> String {
+/// `ways`: more ports to listen on, each with the port that clients of it are to come by.
+fn properties(dir: &Path, broker: u16, controller: u16, ways: &[(u16, u16)]) -> String {
+    let each = |text: &dyn Fn(usize, u16, u16) -> String| -> String {
+        ways.iter().enumerate().map(|(n, (port, proxy))| text(n, *port, *proxy)).collect()
+    };
+    let listeners = each(&|n, port, _| format!(",WAY{n}://127.0.0.1:{port}"));
+    let advertised = each(&|n, _, proxy| format!(",WAY{n}://127.0.0.1:{proxy}"));
+    let protocols = each(&|n, _, _| format!(",WAY{n}:PLAINTEXT"));
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{broker}
+listeners=PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{broker}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
+inter.broker.listener.name=PLAINTEXT
 log.dirs={logs}
 auto.create.topics.enable=false
 offsets.topic.num.partitions=1
@@ -189,6 +223,8 @@ transaction.state.log.min.isr=1
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
+log.retention.check.interval.ms=500
+log.initial.task.delay.ms=500
 group.consumer.min.session.timeout.ms=3000
 group.consumer.session.timeout.ms=3000
 group.consumer.min.heartbeat.interval.ms=1000

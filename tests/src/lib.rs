@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod counts;
+pub mod faults;
 pub mod forum;
 pub mod kafka;
 pub mod pages;

@@ -26,6 +26,9 @@ impl Config {
     /// Where nobody reads.
     pub fn run(self, config: &config::Config) -> anyhow::Result<()> {
         let Self::Check(Check {}) = self;
+        for database in [&config.database, config.read_tables()].into_iter().filter(|it| !it.url.expose().is_empty()) {
+            platform::db::options(database, "public", "agora")?;
+        }
         Ok(super::print(&platform::config::render(config)?)?)
     }
 }

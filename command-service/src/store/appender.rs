@@ -11,6 +11,7 @@ use opentelemetry::{
     global,
     metrics::{Counter, Histogram},
 };
+use platform::sabotage::{Promise, breaks};
 use serde::{Deserialize, Serialize};
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -225,6 +226,9 @@ struct Written {
 
 impl Written {
     fn concerns(&self, append: &Append) -> bool {
+        if breaks(Promise::BlindFlush) {
+            return append.events.iter().any(|event| self.streams.contains(&event.stream));
+        }
         append.checks.iter().any(|(stream, _)| self.streams.contains(stream))
             || append.claims.iter().any(|claim| self.claims.contains(&(claim.kind, claim.value.clone())))
             || append.receipt.iter().any(|it| self.receipts.contains(&(it.owner, it.key.clone())))

@@ -1,0 +1,605 @@
+//! Who uses the forum while things break: posters who send again what was not answered, the same account from two
+//! places, moderators and owners who get in one another's way, and readers who never want to see less.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use events::PositionToken;
+use rand::{RngExt as _, SeedableRng as _, rngs::ChaCha8Rng, seq::IndexedRandom as _};
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::{
+    cluster::Cluster,
+    history::{Effect, History, Order, Outcome, mark},
+    service::Role,
+};
+
+/// How long a client waits for an answer before it asks elsewhere.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a command is tried.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long it rests before it tries again, at most.
+const REST: Duration = Duration::from_millis(200);
+const POSTERS: usize = 6;
+const READERS: usize = 4;
+
+/// Somebody with an account.
+#[derive(Clone)]
+struct Person {
+    id: String,
+    bearer: String,
+}
+
+struct Community {
+    id: String,
+    category: String,
+    owners: [Person; 2],
+    moderator: Person,
+}
+
+/// What there is to be posted to, growing.
+struct World {
+    communities: Vec<Community>,
+    threads: Mutex<Vec<(usize, String)>>,
+    posts: Mutex<Vec<(usize, String)>>,
+    posters: Vec<Person>,
+    commands: Vec<SocketAddr>,
+    queries: Vec<SocketAddr>,
+    client: Client,
+    history: History,
+    over: AtomicBool,
+}
+
+/// All clients of a round.
+pub(crate) struct Crowd {
+    world: Arc<World>,
+    seed: u64,
+}
+
+/// The clients at work.
+pub(crate) struct Working {
+    world: Arc<World>,
+    tasks: JoinSet<()>,
+}
+
+impl Crowd {
+    /// Registers everybody and makes what they meet in, while all is well.
+    ///
+    /// # Errors
+    /// Where that is refused.
+    pub(crate) async fn gather(cluster: &Cluster, seed: u64) -> anyhow::Result<Self> {
+        let mut world = World {
+            communities: vec![],
+            threads: Mutex::default(),
+            posts: Mutex::default(),
+            posters: vec![],
+            commands: cluster.addresses(Role::Command),
+            queries: cluster.addresses(Role::Query),
+            client: Client::builder().timeout(TIMEOUT).build()?,
+            history: History::default(),
+            over: AtomicBool::new(false),
+        };
+        for n in 0..POSTERS {
+            let poster = world.register(&format!("poster-{n}")).await?;
+            world.posters.push(poster);
+        }
+        for n in 0..2 {
+            let owners =
+                [world.register(&format!("owner-{n}")).await?, world.register(&format!("other-owner-{n}")).await?];
+            let moderator = world.register(&format!("moderator-{n}")).await?;
+            let slug = format!("place-{n}");
+            let body = json!({"slug": slug, "name": slug, "description": ""});
+            let created = world.must(&owners[0], Method::POST, "/v2/communities", Some(body)).await?;
+            let id = text(&created["id"])?;
+            let general = json!({"slug": "general", "name": "General", "description": ""});
+            let path = format!("/v2/communities/{id}/categories");
+            let category = text(&world.must(&owners[0], Method::POST, &path, Some(general)).await?["id"])?;
+            for member in [&owners[1], &moderator].into_iter().chain(&world.posters) {
+                world.must(member, Method::PUT, &format!("/v2/communities/{id}/members/{}", member.id), None).await?;
+            }
+            let path = format!("/v2/communities/{id}/owners/{}", owners[1].id);
+            world.must(&owners[0], Method::PUT, &path, None).await?;
+            let path = format!("/v2/communities/{id}/members/{}/role", moderator.id);
+            world.must(&owners[0], Method::PUT, &path, Some(json!({"role": "moderator"}))).await?;
+            for t in 0..3 {
+                let body = json!({"title": format!("Thread {t}"), "body": "It begins.", "category_id": category});
+                let path = format!("/v2/communities/{id}/threads");
+                let started = world.must(&owners[0], Method::POST, &path, Some(body)).await?;
+                lock(&world.threads).push((n, text(&started["id"])?));
+                lock(&world.posts).push((n, text(&started["opening_post_id"])?));
+            }
+            world.communities.push(Community { id, category, owners, moderator });
+        }
+        Ok(Self { world: Arc::new(world), seed })
+    }
+
+    /// Lets them begin.
+    pub(crate) fn work(self) -> Working {
+        let mut tasks = JoinSet::new();
+        let dice = |n: usize| ChaCha8Rng::seed_from_u64(self.seed ^ (n as u64) << 32);
+        // The last two of the posters are one account in two places, on the same few posts.
+        for n in 0..POSTERS {
+            let (world, dice) = (Arc::clone(&self.world), dice(n));
+            let who = n.min(POSTERS - 2);
+            tasks.spawn(async move { world.posts_and_reacts(who, who == POSTERS - 2, dice).await });
+        }
+        for n in 0..2 {
+            let (world, dice) = (Arc::clone(&self.world), dice(10 + n));
+            tasks.spawn(async move { world.moderates(n, dice).await });
+            for owner in 0..2 {
+                let (world, dice) = (Arc::clone(&self.world), ChaCha8Rng::seed_from_u64((20 + 2 * n + owner) as u64));
+                tasks.spawn(async move { world.owns(n, owner, dice).await });
+            }
+        }
+        for n in 0..READERS {
+            let (world, dice) = (Arc::clone(&self.world), dice(30 + n));
+            tasks.spawn(async move { world.reads(dice).await });
+        }
+        Working { world: self.world, tasks }
+    }
+}
+
+impl Working {
+    /// Lets everybody finish what they began; what they did.
+    ///
+    /// # Errors
+    /// Where one does not come to an end.
+    pub(crate) async fn stop(mut self, patience: Duration) -> anyhow::Result<Finished> {
+        self.world.over.store(true, Ordering::Relaxed);
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                ended?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(patience, all).await.context("clients do not come to an end")??;
+        Ok(Finished { world: self.world })
+    }
+}
+
+/// What they did.
+pub(crate) struct Finished {
+    world: Arc<World>,
+}
+
+impl Finished {
+    /// All of it.
+    pub(crate) fn history(&self) -> &History {
+        &self.world.history
+    }
+
+    /// Sends a command again, now that all is well: its answer must be the same.
+    pub(crate) async fn again(&self, order: &Order) -> Outcome {
+        self.world.try_for(order, PATIENCE).await
+    }
+}
+
+impl World {
+    async fn register(&self, name: &str) -> anyhow::Result<Person> {
+        let nobody = Person { id: String::new(), bearer: String::new() };
+        let account = json!({
+            "username": name, "email": format!("{name}@example.org"), "password": "correct horse", "display_name": name,
+        });
+        let id = text(&self.must(&nobody, Method::POST, "/v2/accounts", Some(account)).await?["id"])?;
+        let credentials = json!({"login": name, "password": "correct horse"});
+        let tokens = self.must(&nobody, Method::POST, "/v2/sessions", Some(credentials)).await?;
+        Ok(Person { id, bearer: text(&tokens["access_token"])? })
+    }
+
+    async fn must(&self, who: &Person, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+        let mut request = self.client.request(method, format!("http://{}{path}", self.commands[0]));
+        if !who.bearer.is_empty() {
+            request = request.bearer_auth(&who.bearer);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap_or_default();
+        ensure!(status.is_success(), "{path}: {status}: {body}");
+        Ok(body)
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Sends it until it is answered, or gives up; notes how it ended.
+    async fn carry_out(&self, order: Order, dice: &mut ChaCha8Rng) -> Outcome {
+        // Some give up early: nobody knows then what became of it.
+        let patience = if dice.random_bool(0.1) { Duration::ZERO } else { PATIENCE };
+        let outcome = self.try_for(&order, patience).await;
+        self.history.note(order, outcome.clone());
+        outcome
+    }
+
+    async fn try_for(&self, order: &Order, patience: Duration) -> Outcome {
+        let begun = Instant::now();
+        for attempt in order.key.as_u128() as usize.. {
+            let address = self.commands[attempt % self.commands.len()];
+            if let Some(outcome) = self.try_once(order, address).await {
+                return outcome;
+            }
+            if begun.elapsed() >= patience {
+                break;
+            }
+            tokio::time::sleep(REST.mul_f64(rand::random())).await;
+        }
+        Outcome::Unanswered
+    }
+
+    async fn try_once(&self, order: &Order, address: SocketAddr) -> Option<Outcome> {
+        let mut request = self
+            .client
+            .request(order.method.clone(), format!("http://{address}{}", order.path))
+            .bearer_auth(&order.bearer)
+            .header("idempotency-key", order.key.to_string());
+        if let Some(body) = &order.body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
+        match status {
+            200..300 => {
+                let position = header("agora-position")?.parse().ok();
+                let unchanged = header("agora-unchanged").is_some();
+                // Without its whole body it is no answer.
+                let body = answer.json().await.ok()?;
+                let Some(position) = position else {
+                    self.history.note_broken(format!("{order}: acknowledged without a position"));
+                    return Some(Outcome::Unanswered);
+                };
+                Some(Outcome::Acknowledged { status, body, position, unchanged })
+            }
+            408 | 429 | 500.. => {
+                if status == 500 {
+                    self.history
+                        .note_broken(format!("{order}: answered 500: {}", answer.text().await.unwrap_or_default()));
+                }
+                None
+            }
+            _ => {
+                let problem: Value = answer.json().await.ok()?;
+                Some(Outcome::Refused { status, problem: problem["type"].as_str().unwrap_or_default().to_owned() })
+            }
+        }
+    }
+
+    fn thread(&self, dice: &mut ChaCha8Rng) -> (usize, String) {
+        lock(&self.threads).choose(dice).cloned().unwrap_or_default()
+    }
+
+    fn post(&self, few: bool, dice: &mut ChaCha8Rng) -> (usize, String) {
+        let posts = lock(&self.posts);
+        let of = if few { &posts[..posts.len().min(3)] } else { &posts[..] };
+        of.choose(dice).cloned().unwrap_or_default()
+    }
+
+    async fn posts_and_reacts(&self, who: usize, twin: bool, mut dice: ChaCha8Rng) {
+        let me = self.posters[who].clone();
+        let mut mine: Vec<(String, u64)> = vec![];
+        while !self.is_over() {
+            match dice.random_range(0..100) {
+                0..40 if !twin => {
+                    let (place, thread) = self.thread(&mut dice);
+                    let mut order = order(&me, Method::POST, format!("/v2/threads/{thread}/posts"), Effect::Marked);
+                    order.body = Some(json!({"body": format!("{} says I", order.mark())}));
+                    let outcome = self.carry_out(order.clone(), &mut dice).await;
+                    if let Outcome::Acknowledged { body, position, .. } = outcome
+                        && let Some(id) = body["id"].as_str()
+                    {
+                        mine.push((id.to_owned(), 1));
+                        lock(&self.posts).push((place, id.to_owned()));
+                        self.read_back(&me, id, &order, position, &mut dice).await;
+                    }
+                }
+                40..50 if !mine.is_empty() => {
+                    let n = dice.random_range(0..mine.len());
+                    let (post, revision) = mine[n].clone();
+                    let mut order = order(&me, Method::PATCH, format!("/v2/posts/{post}"), Effect::Marked);
+                    order.body = Some(json!({"body": format!("{} edited", order.mark()), "base_revision": revision}));
+                    let outcome = self.carry_out(order.clone(), &mut dice).await;
+                    match outcome {
+                        Outcome::Acknowledged { body, position, .. } => {
+                            mine[n].1 = body["revision"].as_u64().unwrap_or(revision + 1);
+                            self.read_back(&me, &post, &order, position, &mut dice).await;
+                        }
+                        // Perhaps it was edited: nobody can tell what the next edit is based on.
+                        _ => drop(mine.swap_remove(n)),
+                    }
+                }
+                50..55 if !twin => {
+                    let place = dice.random_range(0..self.communities.len());
+                    let path = format!("/v2/communities/{}/threads", self.communities[place].id);
+                    let mut order = order(&me, Method::POST, path, Effect::Marked);
+                    order.body = Some(json!({
+                        "title": order.mark(), "body": "It goes on.", "category_id": self.communities[place].category,
+                    }));
+                    if let Outcome::Acknowledged { body, .. } = self.carry_out(order, &mut dice).await
+                        && let Some(id) = body["id"].as_str()
+                    {
+                        lock(&self.threads).push((place, id.to_owned()));
+                    }
+                }
+                // A name that others want too.
+                55..60 => {
+                    let name = format!("wanted-{}", dice.random_range(0..40));
+                    let mut order = order(&me, Method::POST, "/v2/accounts".to_owned(), Effect::Marked);
+                    let mail = format!("{}@example.org", order.mark());
+                    order.body = Some(json!({
+                        "username": name, "email": mail, "password": "correct horse", "display_name": order.mark(),
+                    }));
+                    self.carry_out(order, &mut dice).await;
+                }
+                60..65 => self.send_again(&mut dice).await,
+                _ => {
+                    let (_, post) = self.post(twin, &mut dice);
+                    let kind = *[Some("like"), Some("up"), None].choose(&mut dice).unwrap_or(&None);
+                    let effect = Effect::Reaction {
+                        post: post.clone(),
+                        account: me.id.clone(),
+                        kind: kind.map(ToOwned::to_owned),
+                    };
+                    let method = if kind.is_some() { Method::PUT } else { Method::DELETE };
+                    let mut order = order(&me, method, format!("/v2/posts/{post}/reaction"), effect);
+                    order.body = kind.map(|kind| json!({"kind": kind}));
+                    self.carry_out(order, &mut dice).await;
+                }
+            }
+        }
+    }
+
+    /// A command that was answered long ago: its answer must be the same.
+    async fn send_again(&self, dice: &mut ChaCha8Rng) {
+        let Some((order, first)) = self.history.entry(|many| dice.random_range(0..many)) else { return };
+        if !matches!(first, Outcome::Acknowledged { .. }) {
+            return;
+        }
+        let again = self.try_for(&order, Duration::from_secs(5)).await;
+        if again != first && again != Outcome::Unanswered {
+            self.history.note_broken(format!("{order}: first {first:?}, then {again:?}"));
+        }
+    }
+
+    /// What was acknowledged shows at once to who brings its position.
+    async fn read_back(&self, me: &Person, post: &str, order: &Order, position: PositionToken, dice: &mut ChaCha8Rng) {
+        let answer = self.get(&format!("/v2/posts/{post}"), me, &position.to_string(), dice).await;
+        let Some((status, _, body)) = answer else { return };
+        let shown = body["body"].as_str().is_some_and(|body| body.contains(&order.mark()));
+        // The revision after it may be there already, by nobody but ourselves: so it must be this one.
+        if status != 503 && !(status == 200 && shown) {
+            self.history.note_broken(format!("{order} was acknowledged at {position}, and shown as {status} {body}"));
+        }
+    }
+
+    /// A read at any query-service; what it reflects, and what it shows.
+    async fn get(
+        &self,
+        path: &str,
+        who: &Person,
+        seen: &str,
+        dice: &mut ChaCha8Rng,
+    ) -> Option<(u16, Vec<PositionToken>, Value)> {
+        let address = self.queries.choose(dice)?;
+        let mut request = self.client.get(format!("http://{address}{path}")).header("prefer", "wait=2");
+        if !who.bearer.is_empty() {
+            request = request.bearer_auth(&who.bearer);
+        }
+        if !seen.is_empty() {
+            request = request.header("agora-position", seen);
+        }
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        if status == 500 {
+            self.history.note_broken(format!("GET {path}: answered 500"));
+        }
+        let reflects = reflected(&answer);
+        let body = answer.json().await.ok()?;
+        if status == 200 {
+            self.history.note_read();
+        }
+        Some((status, reflects, body))
+    }
+
+    /// Sees more and more, never less.
+    async fn reads(&self, mut dice: ChaCha8Rng) {
+        let nobody = Person { id: String::new(), bearer: String::new() };
+        let mut seen: BTreeMap<i16, PositionToken> = BTreeMap::new();
+        let mut shown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        while !self.is_over() {
+            let (_, thread) = self.thread(&mut dice);
+            let tokens: Vec<String> = seen.values().map(ToString::to_string).collect();
+            // Signed in or not, one sees what one saw.
+            let who = if dice.random_bool(0.5) { &nobody } else { &self.posters[0] };
+            let (path, field) = if dice.random_bool(0.5) {
+                (format!("/v2/threads/{thread}"), "replies")
+            } else {
+                (format!("/v2/threads/{thread}/posts?limit=100"), "items")
+            };
+            let Some((status, reflects, body)) = self.get(&path, who, &tokens.join(","), &mut dice).await else {
+                continue;
+            };
+            let many = match &body[field] {
+                Value::Array(items) => items.len() as u64,
+                count => count.as_u64().unwrap_or(0),
+            };
+            let version = body["version"].as_u64().unwrap_or(0);
+            let before = shown.entry(path.clone()).or_default();
+            let less = status == 200 && (many < before.0 || version < before.1);
+            if less || status == 404 && *before != (0, 0) || status == 410 {
+                self.history.note_broken(format!(
+                    "GET {path} with {tokens:?} showed {before:?} (many, version) before, and then {status}: \
+                     {many}, version {version}, reflecting {reflects:?}"
+                ));
+            }
+            if status == 200 {
+                *before = (many, version);
+                for token in reflects {
+                    let known = seen.entry(i16::from(token.shard)).or_insert(token);
+                    if token.position > known.position {
+                        *known = token;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn moderates(&self, place: usize, mut dice: ChaCha8Rng) {
+        let community = &self.communities[place];
+        let me = &community.moderator;
+        while !self.is_over() {
+            if dice.random_bool(0.7) {
+                let threads: Vec<String> = {
+                    let threads = lock(&self.threads);
+                    threads.iter().filter(|(of, _)| *of == place).map(|(_, id)| id.clone()).collect()
+                };
+                let Some(thread) = threads.choose(&mut dice).cloned() else { continue };
+                let locked = dice.random_bool(0.4);
+                let method = if locked { Method::PUT } else { Method::DELETE };
+                let effect = Effect::Locked { thread: thread.clone(), locked };
+                let order = order(me, method, format!("/v2/threads/{thread}/lock"), effect);
+                self.carry_out(order, &mut dice).await;
+            } else {
+                let Some(member) = self.posters.choose(&mut dice).cloned() else { continue };
+                let banned = dice.random_bool(0.3);
+                let method = if banned { Method::PUT } else { Method::DELETE };
+                let effect = Effect::Banned { membership: format!("{}.{}", community.id, member.id), banned };
+                let path = format!("/v2/communities/{}/members/{}/ban", community.id, member.id);
+                let mut order = order(me, method, path, effect);
+                order.body = banned.then(|| json!({"reason": "to see what happens"}));
+                self.carry_out(order, &mut dice).await;
+            }
+            tokio::time::sleep(Duration::from_millis(dice.random_range(5..60))).await;
+        }
+    }
+
+    /// Two owners of a place, who make and unmake moderators and each other.
+    async fn owns(&self, place: usize, which: usize, mut dice: ChaCha8Rng) {
+        let community = &self.communities[place];
+        let (me, other) = (&community.owners[which], &community.owners[1 - which]);
+        while !self.is_over() {
+            let order = if dice.random_bool(0.5) {
+                let moderator = dice.random_bool(0.6);
+                let method = if moderator { Method::PUT } else { Method::DELETE };
+                let membership = format!("{}.{}", community.id, community.moderator.id);
+                let path = format!("/v2/communities/{}/members/{}/role", community.id, community.moderator.id);
+                let mut order = order(me, method, path, Effect::Moderator { membership, moderator });
+                order.body = moderator.then(|| json!({"role": "moderator"}));
+                order
+            } else {
+                let owner = dice.random_bool(0.6);
+                let method = if owner { Method::PUT } else { Method::DELETE };
+                let whom = if owner || dice.random_bool(0.5) { other } else { me };
+                let effect = Effect::Owner { community: community.id.clone(), account: whom.id.clone(), owner };
+                order(me, method, format!("/v2/communities/{}/owners/{}", community.id, whom.id), effect)
+            };
+            self.carry_out(order, &mut dice).await;
+            tokio::time::sleep(Duration::from_millis(dice.random_range(20..150))).await;
+        }
+    }
+}
+
+/// Somebody who looks whether all serve.
+pub(crate) struct Probe {
+    person: Person,
+    thread: String,
+    client: Client,
+}
+
+impl Probe {
+    /// With an account and a thread of its own.
+    ///
+    /// # Errors
+    /// Where they cannot be had.
+    pub(crate) async fn new(cluster: &Cluster) -> anyhow::Result<Self> {
+        let world = World {
+            communities: vec![],
+            threads: Mutex::default(),
+            posts: Mutex::default(),
+            posters: vec![],
+            commands: cluster.addresses(Role::Command),
+            queries: vec![],
+            client: Client::builder().timeout(TIMEOUT).build()?,
+            history: History::default(),
+            over: AtomicBool::new(false),
+        };
+        let person = world.register("probe").await?;
+        let body = json!({"slug": "probe", "name": "Probe", "description": ""});
+        world.must(&person, Method::POST, "/v2/communities", Some(body)).await?;
+        let general = json!({"slug": "general", "name": "General", "description": ""});
+        let path = "/v2/communities/probe/categories";
+        let category = world.must(&person, Method::POST, path, Some(general)).await?;
+        let body = json!({"title": "Probe", "body": "Is anybody there?", "category_id": category["id"]});
+        let started = world.must(&person, Method::POST, "/v2/communities/probe/threads", Some(body)).await?;
+        Ok(Self { person, thread: text(&started["id"])?, client: world.client })
+    }
+
+    /// Writes through every command-service, and reads it back from every query-service.
+    ///
+    /// # Errors
+    /// Who does not serve.
+    pub(crate) async fn try_all(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        for command in cluster.addresses(Role::Command) {
+            let written = self
+                .client
+                .post(format!("http://{command}/v2/threads/{}/posts", self.thread))
+                .bearer_auth(&self.person.bearer)
+                .json(&json!({"body": mark(Uuid::now_v7())}))
+                .send()
+                .await
+                .with_context(|| format!("{command} takes no command"))?;
+            ensure!(
+                written.status() == 201,
+                "{command} answers a command {}: {}",
+                written.status(),
+                written.text().await?
+            );
+            let position = reflected(&written).first().context("a position")?.to_string();
+            let body: Value = written.json().await?;
+            for query in cluster.addresses(Role::Query) {
+                let read = self
+                    .client
+                    .get(format!("http://{query}/v2/posts/{}", text(&body["id"])?))
+                    .header("agora-position", &position)
+                    .header("prefer", "wait=2")
+                    .send()
+                    .await
+                    .with_context(|| format!("{query} answers no read"))?;
+                ensure!(read.status() == 200, "{query} answers a read {}: {}", read.status(), read.text().await?);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn reflected(answer: &Response) -> Vec<PositionToken> {
+    let header = answer.headers().get("agora-position").and_then(|value| value.to_str().ok());
+    header.and_then(|header| PositionToken::parse_list(header).ok()).unwrap_or_default()
+}
+
+fn text(value: &Value) -> anyhow::Result<String> {
+    Ok(value.as_str().with_context(|| format!("a string, not {value}"))?.to_owned())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A command with a key of its own.
+fn order(who: &Person, method: Method, path: String, effect: Effect) -> Order {
+    Order { key: Uuid::now_v7(), account: who.id.clone(), bearer: who.bearer.clone(), method, path, body: None, effect }
+}

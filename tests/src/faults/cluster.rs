@@ -1,0 +1,520 @@
+//! All of Agora in processes of its own, on servers of its own, and what can happen to them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use agora::embedded::EmbeddedPostgres;
+use anyhow::{Context as _, ensure};
+use platform::kafka::KafkaConfig;
+use rdkafka::{
+    ClientConfig, Message as _,
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
+    message::{Header, Headers, OwnedHeaders, OwnedMessage},
+    producer::{FutureProducer, FutureRecord},
+};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::task::AbortHandle;
+use uuid::Uuid;
+
+use super::{
+    clients::Probe,
+    link::{Flow, Upstream},
+    report::Report,
+    sabotage,
+    schedule::{COMMAND_SERVICES, Fault, PROJECTORS, QUERY_SERVICES, Step},
+    service::{Role, Service},
+};
+use crate::{
+    kafka::{Kafka, topics_on},
+    reaper::{Reaper, quoted},
+};
+
+/// How long the servers and services may take to come up on a machine under load.
+const START: Duration = Duration::from_secs(60);
+/// How long all may take to serve again once a fault is over.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// The disk of Postgres, where it has one of its own: more than a round writes.
+const DISK: &str = "700m";
+/// What Kafka may take for what is asked of it.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server's settings: real durability, and a log that stays small on its small disk.
+const POSTGRES: [(&str, &str); 4] =
+    [("max_connections", "300"), ("max_wal_size", "128MB"), ("min_wal_size", "32MB"), ("shared_buffers", "64MB")];
+
+/// The processes, and the servers that they stand on.
+pub(crate) struct Cluster {
+    /// All services, in the order of [`super::schedule`].
+    pub(crate) services: Vec<Service>,
+    /// The databases, by no proxy.
+    pub(crate) pool: PgPool,
+    /// Its topics and its group.
+    pub(crate) topics: KafkaConfig,
+    postgres: Arc<EmbeddedPostgres>,
+    kafka: Kafka,
+    dir: PathBuf,
+    agora: PathBuf,
+    probe: Option<Probe>,
+    has_disk: bool,
+    revival: AbortHandle,
+    _reaper: Reaper,
+}
+
+impl Cluster {
+    /// Starts everything; answers when all services do.
+    pub(crate) async fn start(agora: &Path, dir: PathBuf, sabotage: Option<&str>) -> anyhow::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        let dir = dir.canonicalize()?;
+        let disk = crate::postgres::temporary_directory("faults");
+        let has_disk = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={DISK},mode=711"), "tmpfs"])
+            .arg(&disk)
+            .output()
+            .is_ok_and(|mounted| mounted.status.success());
+        let reaper = Reaper::new(&format!(
+            "for file in {dir}/*.pid; do kill -9 $(cat $file); done; pid=$(head -n 1 {disk}/postgres/data/postmaster.pid) && kill -QUIT $pid; \
+             while kill -0 $pid; do sleep 0.1; done; umount -l {disk}; rm -rf {disk}",
+            disk = quoted(&disk),
+            dir = quoted(&dir),
+        ));
+        let started = disk.clone();
+        let start = move || EmbeddedPostgres::start_with(&started, &POSTGRES);
+        let postgres = Arc::new(tokio::task::spawn_blocking(start).await??);
+        let revival = tokio::spawn(postgres.keep_running()).abort_handle();
+        let options: PgConnectOptions = postgres.url().parse()?;
+        let socket = options.get_socket().context("a socket")?.join(format!(".s.PGSQL.{}", options.get_port()));
+        let pool =
+            PgPoolOptions::new().max_connections(3).connect_lazy_with(options.options([("search_path", "store,read")]));
+
+        let mut services = vec![];
+        let roles = [(Role::Command, COMMAND_SERVICES), (Role::Projector, PROJECTORS), (Role::Query, QUERY_SERVICES)];
+        for (role, number) in roles.into_iter().flat_map(|(role, many)| (1..=many).map(move |n| (role, n))) {
+            services.push(Service::new(role, number, agora.to_owned(), &dir).await?);
+        }
+        let (kafka, ways) =
+            Kafka::start_behind(services.iter().map(|service| service.kafka.address.port()).collect()).await;
+        let topics = topics_on(kafka.brokers());
+        for (service, way) in services.iter_mut().zip(ways) {
+            service.kafka.lead_to(Upstream::Tcp(SocketAddr::from(([127, 0, 0, 1], way))));
+            service.postgres.lead_to(Upstream::Unix(socket.clone()));
+            let url = format!("postgres://agora@{}/agora?sslmode=disable", service.postgres.address);
+            let brokers = service.kafka.address.to_string();
+            set_up(service, &url, &brokers, &topics, &dir);
+            if let Some(name) = sabotage {
+                service.set("AGORA_SABOTAGE", &name);
+            }
+        }
+        let migrated = Command::new(agora).args(["migrate", "--database-url", postgres.url()]).output()?;
+        ensure!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        if let Some(name) = sabotage {
+            sabotage::of_the_store(&pool, name).await?;
+        }
+        let mut cluster = Self {
+            services,
+            pool,
+            topics,
+            postgres,
+            kafka,
+            dir,
+            agora: agora.to_owned(),
+            probe: None,
+            has_disk,
+            revival,
+            _reaper: reaper,
+        };
+        for service in &mut cluster.services {
+            service.start()?;
+        }
+        cluster.until_all_answer(START).await?;
+        cluster.probe = Some(Probe::new(&cluster).await?);
+        Ok(cluster)
+    }
+
+    /// Where services of a kind listen.
+    pub(crate) fn addresses(&self, role: Role) -> Vec<SocketAddr> {
+        self.services.iter().filter(|service| service.role == role).map(|service| service.address).collect()
+    }
+
+    /// Lets what a step says happen, and answers when all serve again.
+    ///
+    /// # Errors
+    /// Where they do not.
+    pub(crate) async fn suffer(&mut self, step: &Step, report: &mut Report) -> anyhow::Result<()> {
+        tokio::time::sleep(step.after).await;
+        for fault in &step.faults {
+            self.begin(*fault).await.with_context(|| format!("{fault:?} could not be made"))?;
+        }
+        tokio::time::sleep(step.lasting).await;
+        for fault in &step.faults {
+            self.end(*fault).await.with_context(|| format!("{fault:?} could not be ended"))?;
+        }
+        let over = Instant::now();
+        self.until_all_serve().await.with_context(|| format!("after {:?}", step.faults))?;
+        for fault in &step.faults {
+            report.recovered(fault.name(), over.elapsed());
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, fault: Fault) -> anyhow::Result<()> {
+        match fault {
+            Fault::Kill(n) => self.services[n].kill9(),
+            Fault::Freeze(n) => self.services[n].freeze(),
+            Fault::Restart(n) => self.services[n].stop().await?,
+            Fault::PostgresCrash => {
+                let file = fs::read_to_string(self.postgres.data_directory().join("postmaster.pid"));
+                // It may be on its way up from the crash before.
+                if let Some(pid) = file.ok().as_deref().and_then(|text| text.lines().next()) {
+                    Command::new("sh").args(["-c", &format!("kill -QUIT {pid}")]).status()?;
+                }
+                self.services.iter().for_each(|service| service.postgres.flow(Flow::Cut));
+            }
+            Fault::SessionsCut => self.cut_sessions().await?,
+            Fault::DiskFull => self.fill_disk().await?,
+            Fault::KafkaKill => self.kafka.kill9(),
+            Fault::KafkaWiped => {
+                self.kafka.kill9();
+                self.kafka.wipe();
+            }
+            Fault::RetentionOut => self.retention("1").await?,
+            Fault::PartitionAdded => self.add_partition().await?,
+            Fault::SentAgain => self.send_again().await?,
+            Fault::PostgresCut(n) => self.services[n].postgres.flow(Flow::Cut),
+            Fault::PostgresSilent(n) => self.services[n].postgres.flow(Flow::Silent),
+            Fault::PostgresSlow(n) => self.services[n].postgres.flow(Flow::Slow(Duration::from_millis(150))),
+            Fault::PostgresReset(n) => self.services[n].postgres.reset(),
+            Fault::KafkaCut(n) => self.services[n].kafka.flow(Flow::Cut),
+            Fault::KafkaSilent(n) => self.services[n].kafka.flow(Flow::Silent),
+            Fault::KafkaReset(n) => self.services[n].kafka.reset(),
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, fault: Fault) -> anyhow::Result<()> {
+        match fault {
+            Fault::Kill(n) | Fault::Restart(n) => self.services[n].start()?,
+            Fault::Freeze(n) => self.services[n].thaw(),
+            Fault::PostgresCrash => self.services.iter().for_each(|service| service.postgres.flow(Flow::Open)),
+            Fault::DiskFull => self.free_disk()?,
+            Fault::KafkaKill | Fault::KafkaWiped => self.kafka.restart().await,
+            Fault::RetentionOut => self.retention("604800000").await?,
+            Fault::PostgresCut(n) | Fault::PostgresSilent(n) | Fault::PostgresSlow(n) => {
+                self.services[n].postgres.flow(Flow::Open);
+            }
+            Fault::KafkaCut(n) | Fault::KafkaSilent(n) => self.services[n].kafka.flow(Flow::Open),
+            Fault::SessionsCut
+            | Fault::PartitionAdded
+            | Fault::SentAgain
+            | Fault::PostgresReset(_)
+            | Fault::KafkaReset(_) => {}
+        }
+        Ok(())
+    }
+
+    /// As the superuser, one after the other.
+    async fn cut_sessions(&self) -> anyhow::Result<()> {
+        let options: PgConnectOptions = self.postgres.url().parse()?;
+        let admin = PgPoolOptions::new().max_connections(1).connect_with(options.username("postgres")).await?;
+        let sessions: Vec<i32> = sqlx::query_scalar(
+            "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
+        )
+        .fetch_all(&admin)
+        .await?;
+        for pid in sessions {
+            sqlx::query("select pg_terminate_backend($1)").bind(pid).execute(&admin).await?;
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+        admin.close().await;
+        Ok(())
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.postgres.data_directory().with_file_name("filler")
+    }
+
+    async fn fill_disk(&self) -> anyhow::Result<()> {
+        if !self.has_disk {
+            println!("the disk was not filled: a file system of our own could not be mounted (root can)");
+            return Ok(());
+        }
+        let filler = self.filler();
+        let fill = move || Command::new("sh").args(["-c", "cat /dev/zero >\"$0\" 2>/dev/null"]).arg(filler).status();
+        tokio::task::spawn_blocking(fill).await??;
+        Ok(())
+    }
+
+    fn free_disk(&self) -> anyhow::Result<()> {
+        if self.has_disk {
+            fs::remove_file(self.filler())?;
+        }
+        Ok(())
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.kafka.brokers()).set("log_level", "0");
+        config
+    }
+
+    async fn retention(&self, milliseconds: &str) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let topic = ResourceSpecifier::Topic(&self.topics.events_topic);
+        let settings = AlterConfig::new(topic).set("retention.ms", milliseconds);
+        // Kafka may not know the topic just now: then there is nothing to delete either.
+        let _ = admin.alter_configs([&settings], &AdminOptions::new()).await?;
+        if milliseconds == "1" {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        Ok(())
+    }
+
+    async fn add_partition(&self) -> anyhow::Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client().create()?;
+        let topic = &self.topics.events_topic;
+        let now = self.partitions(topic)?;
+        // Only so many shards there are.
+        if (1..12).contains(&now) {
+            let more = NewPartitions::new(topic, now + 1);
+            let _ = admin.create_partitions([&more], &AdminOptions::new()).await?;
+        }
+        Ok(())
+    }
+
+    fn partitions(&self, topic: &str) -> anyhow::Result<usize> {
+        let client: BaseConsumer = self.client().create()?;
+        let metadata = client.fetch_metadata(Some(topic), KAFKA_TIMEOUT)?;
+        Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
+    }
+
+    /// Every message that a topic keeps, with the partition it is in.
+    pub(crate) fn messages(&self, topic: &str) -> anyhow::Result<Vec<OwnedMessage>> {
+        let consumer: BaseConsumer =
+            self.client().set("group.id", "faults").set("enable.auto.commit", "false").create()?;
+        let mut found = vec![];
+        for partition in 0..i32::try_from(self.partitions(topic)?)? {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, KAFKA_TIMEOUT)?;
+            let mut list = rdkafka::TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(low))?;
+            consumer.assign(&list)?;
+            let deadline = Instant::now() + START;
+            let mut next = low;
+            // The last offset may be a transaction's marker, not a message; there are none here.
+            while next < high {
+                ensure!(Instant::now() < deadline, "{topic}/{partition} ends at {next}, not at {high}");
+                if let Some(message) = consumer.poll(Duration::from_millis(200)) {
+                    let message = message?;
+                    next = message.offset() + 1;
+                    found.push(message.detach());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// What was sent last, and something from long ago: again, as it was.
+    async fn send_again(&self) -> anyhow::Result<()> {
+        let topic = &self.topics.events_topic;
+        let messages = self.messages(topic)?;
+        let producer: FutureProducer = self.client().create()?;
+        let old = messages.iter().take(50);
+        let new = messages.iter().rev().take(50);
+        for message in old.chain(new) {
+            let mut record = FutureRecord::<[u8], [u8]>::to(topic).partition(message.partition());
+            record.key = message.key();
+            record.payload = message.payload();
+            record.headers = message.headers().cloned();
+            let _ = producer.send(record, KAFKA_TIMEOUT).await;
+        }
+        if let Some(last) = messages.iter().max_by_key(|message| header(message, "ce_position")) {
+            self.send_lost_future(&producer, last).await;
+        }
+        Ok(())
+    }
+
+    /// A message as it would still be there after the store was restored to an earlier point: at the next position of its
+    /// shard, and of another history.
+    async fn send_lost_future(&self, producer: &FutureProducer, like: &OwnedMessage) {
+        let mut headers = OwnedHeaders::new();
+        let position = header(like, "ce_position");
+        for found in like.headers().into_iter().flat_map(Headers::iter) {
+            let value = String::from_utf8_lossy(found.value.unwrap_or_default()).into_owned();
+            let value = match found.key {
+                "ce_history" | "ce_id" => Uuid::now_v7().to_string(),
+                "ce_previous" => position.to_string(),
+                "ce_position" => (position + 1).to_string(),
+                _ => value,
+            };
+            headers = headers.insert(Header { key: found.key, value: Some(&value) });
+        }
+        let mut record = FutureRecord::<[u8], [u8]>::to(&self.topics.events_topic).partition(like.partition());
+        record.key = like.key();
+        record.payload = like.payload();
+        record.headers = Some(headers);
+        let _ = producer.send(record, KAFKA_TIMEOUT).await;
+    }
+
+    async fn until_all_answer(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        for n in 0..self.services.len() {
+            if self.services[n].role == Role::Projector {
+                continue;
+            }
+            let url = format!("http://{}/health/ready", self.services[n].address);
+            while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                let name = self.services[n].name.clone();
+                ensure!(Instant::now() < deadline, "{name} does not answer");
+                self.services[n].revive()?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until every command-service takes a command, and every query-service shows it. What has ended by itself is
+    /// started again, as a supervisor would.
+    async fn until_all_serve(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + RECOVERY;
+        let mut probe = self.probe.take().context("the probe")?;
+        let mut last = String::from("not asked");
+        while Instant::now() < deadline {
+            for service in &mut self.services {
+                service.revive()?;
+            }
+            match probe.try_all(self).await {
+                Ok(()) => {
+                    self.probe = Some(probe);
+                    return Ok(());
+                }
+                Err(error) => last = format!("{error:#}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.probe = Some(probe);
+        anyhow::bail!("not all serve again within {} s: {last}; {}", RECOVERY.as_secs(), self.standing().await)
+    }
+
+    /// How the store, the read tables and their sessions stand, for the story of what went wrong.
+    async fn standing(&self) -> String {
+        let asked = [
+            "select 'head ' || position || ', relayed ' || coalesce((select max(position) from relay), 0) from store_head",
+            "select projection || ' ' || shard || ' stands at ' || position || ' of ' || head
+             from checkpoint c join (select shard, max(position) as head from events group by shard) e using (shard)
+             where position < head",
+            "select projection || ' ' || shard || ' stopped: ' || reason from parked",
+            "select 'session ' || pid || ' ' || application_name || ' ' || state || ' ' || coalesce(wait_event, '') || ' '
+                || coalesce(round(extract(epoch from clock_timestamp() - xact_start))::text, '-') || ' s: '
+                || left(query, 80)
+             from pg_stat_activity where backend_type = 'client backend' and state <> 'idle' and pid <> pg_backend_pid()",
+        ];
+        let mut found: Vec<String> = vec![];
+        for query in asked {
+            let rows = sqlx::query_scalar::<_, Option<String>>(query).fetch_all(&self.pool).await;
+            match rows {
+                Ok(rows) => found.extend(rows.into_iter().flatten()),
+                Err(error) => found.push(format!("Postgres does not say: {error}")),
+            }
+        }
+        found.join("\n")
+    }
+
+    /// Another projector, on read tables of its own, until it has shown all that the store has: a rebuild.
+    ///
+    /// # Errors
+    /// Where it does not get there.
+    pub(crate) async fn rebuilt(&self, patience: Duration) -> anyhow::Result<PgPool> {
+        sqlx::query("drop database if exists rebuilt with (force)").execute(&self.pool).await?;
+        sqlx::query("create database rebuilt").execute(&self.pool).await?;
+        let url = self.postgres.url_of("rebuilt");
+        let brokers = self.kafka.brokers().to_owned();
+        let mut service = Service::new(Role::Projector, 99, self.agora.clone(), &self.dir).await?;
+        // Kafka is not asked: topics of its own, with nothing in them.
+        let topics = topics_on(&brokers);
+        set_up(&mut service, self.postgres.url(), &brokers, &topics, &self.dir);
+        service.set("AGORA__READ_DATABASE__URL", &url);
+        let migrated = Command::new(&self.agora)
+            .args(["migrate", "--database-url", self.postgres.url()])
+            .env("AGORA__READ_DATABASE__URL", &url)
+            .output()?;
+        ensure!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        service.start()?;
+        let options: PgConnectOptions = url.parse()?;
+        let pool =
+            PgPoolOptions::new().max_connections(2).connect_with(options.options([("search_path", "read")])).await?;
+        self.until_caught_up(&pool, patience).await.context("the rebuild")?;
+        service.stop().await?;
+        Ok(pool)
+    }
+
+    /// Until every projection stands at the head of every shard.
+    ///
+    /// # Errors
+    /// Says which do not.
+    pub(crate) async fn until_caught_up(&self, read: &PgPool, patience: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        let heads: Vec<(i16, i64)> =
+            sqlx::query_as("select shard, max(position) from events group by shard").fetch_all(&self.pool).await?;
+        let heads: BTreeMap<i16, i64> = heads.into_iter().collect();
+        loop {
+            let checkpoints: Vec<(String, i16, i64)> =
+                sqlx::query_as("select projection, shard, position from checkpoint").fetch_all(read).await?;
+            let head = |shard: i16| heads.get(&shard).copied().unwrap_or(0);
+            let behind: Vec<_> = checkpoints.iter().filter(|(_, shard, position)| *position < head(*shard)).collect();
+            if behind.is_empty() && !checkpoints.is_empty() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "behind the head: {behind:?}, of {heads:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Ends everything, in order.
+    ///
+    /// # Errors
+    /// Where a service does not end by itself.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        for service in &mut self.services {
+            outcome = outcome.and(service.stop().await);
+        }
+        self.revival.abort();
+        outcome
+    }
+}
+
+fn header(message: &OwnedMessage, name: &str) -> i64 {
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    let value = headers.filter(|header| header.key == name).find_map(|header| std::str::from_utf8(header.value?).ok());
+    value.and_then(|value| value.parse().ok()).unwrap_or_default()
+}
+
+/// Settings that all services share, and their own ways.
+fn set_up(service: &mut Service, url: &str, brokers: &str, topics: &KafkaConfig, dir: &Path) {
+    let address = service.address;
+    service.set("AGORA__DATABASE__URL", &url);
+    service.set("AGORA__DATABASE__MAX_CONNECTIONS", &8);
+    service.set("AGORA__KAFKA__BROKERS", &brokers);
+    service.set("AGORA__KAFKA__EVENTS_TOPIC", &topics.events_topic);
+    service.set("AGORA__KAFKA__CHANGES_TOPIC", &topics.changes_topic);
+    service.set("AGORA__KAFKA__GROUP", &topics.group);
+    service.set("AGORA__KAFKA__PARTITIONS", &topics.partitions);
+    service.set("AGORA__HTTP__LISTEN", &address);
+    service.set("AGORA__HTTP__ADMIN_LISTEN", &"127.0.0.1:0");
+    service.set("AGORA__DATA_DIR", &dir.join("data").display());
+    service.set("AGORA__TELEMETRY__LOG", &"info");
+    // As cheap as it can be: these passwords guard nothing.
+    service.set("AGORA__IDENTITY__PASSWORD__MEMORY_KIB", &64);
+    service.set("AGORA__IDENTITY__PASSWORD__ITERATIONS", &1);
+}

@@ -1,0 +1,198 @@
+//! What happens when: made from a seed, and the same from the same.
+
+use std::time::Duration;
+
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::ChaCha8Rng, seq::IndexedRandom as _};
+
+/// What happens to one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// `kill -9` of a process; started again when it is over.
+    Kill(usize),
+    /// `SIGSTOP`, longer than any lease, then `SIGCONT`.
+    Freeze(usize),
+    /// `SIGTERM`, and started again.
+    Restart(usize),
+    /// Postgres stopped as a crash does (`immediate`), and started again.
+    PostgresCrash,
+    /// Each session of Postgres ended, one by one.
+    SessionsCut,
+    /// No room on the disk of Postgres.
+    DiskFull,
+    /// `kill -9` of Kafka, and started again.
+    KafkaKill,
+    /// The same, and all its messages and topics gone.
+    KafkaWiped,
+    /// All messages so far deleted, as where retention has run out.
+    RetentionOut,
+    /// A partition more.
+    PartitionAdded,
+    /// Messages sent again, also old ones.
+    SentAgain,
+    /// A process cut off from Postgres.
+    PostgresCut(usize),
+    /// What it sends to Postgres, or is answered, does not arrive.
+    PostgresSilent(usize),
+    /// Every answer of Postgres late.
+    PostgresSlow(usize),
+    /// Its connections to Postgres reset, in the middle of what they carry.
+    PostgresReset(usize),
+    /// A process cut off from Kafka.
+    KafkaCut(usize),
+    /// Nothing arrives between it and Kafka.
+    KafkaSilent(usize),
+    /// Its connections to Kafka reset.
+    KafkaReset(usize),
+}
+
+impl Fault {
+    /// For the table: what, not to whom.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kill -9 of a service",
+            Self::Freeze(_) => "SIGSTOP, SIGCONT of a service",
+            Self::Restart(_) => "SIGTERM of a service",
+            Self::PostgresCrash => "Postgres stopped (immediate)",
+            Self::SessionsCut => "Postgres sessions ended one by one",
+            Self::DiskFull => "Postgres disk full",
+            Self::KafkaKill => "kill -9 of Kafka",
+            Self::KafkaWiped => "Kafka's data wiped",
+            Self::RetentionOut => "Kafka's messages deleted",
+            Self::PartitionAdded => "a partition added",
+            Self::SentAgain => "messages sent again",
+            Self::PostgresCut(_) => "cut off from Postgres",
+            Self::PostgresSilent(_) => "Postgres silent",
+            Self::PostgresSlow(_) => "Postgres slow",
+            Self::PostgresReset(_) => "connections to Postgres reset",
+            Self::KafkaCut(_) => "cut off from Kafka",
+            Self::KafkaSilent(_) => "Kafka silent",
+            Self::KafkaReset(_) => "connections to Kafka reset",
+        }
+    }
+
+    /// Whether it takes longer than to begin it.
+    fn lasts(self) -> bool {
+        !matches!(
+            self,
+            Self::SessionsCut
+                | Self::RetentionOut
+                | Self::PartitionAdded
+                | Self::SentAgain
+                | Self::PostgresReset(_)
+                | Self::KafkaReset(_)
+        )
+    }
+}
+
+/// Faults that happen at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// How long all is well before.
+    pub(crate) after: Duration,
+    /// What happens.
+    pub(crate) faults: Vec<Fault>,
+    /// How long it lasts.
+    pub(crate) lasting: Duration,
+}
+
+/// A round's.
+pub(crate) struct Schedule {
+    /// In order.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// How many processes of each kind there are, in the order of their numbers.
+pub(crate) const COMMAND_SERVICES: usize = 2;
+/// Behind them.
+pub(crate) const PROJECTORS: usize = 3;
+/// Behind those.
+pub(crate) const QUERY_SERVICES: usize = 2;
+/// All of them.
+pub(crate) const SERVICES: usize = COMMAND_SERVICES + PROJECTORS + QUERY_SERVICES;
+
+impl Schedule {
+    /// The one of a seed, with so many faults.
+    pub(crate) fn of(seed: u64, faults: usize) -> Self {
+        let mut dice = ChaCha8Rng::seed_from_u64(seed);
+        let mut steps = vec![];
+        let mut left = faults;
+        while left > 0 {
+            let at_once = [1, 1, 1, 2, 2, 3].choose(&mut dice).copied().unwrap_or(1).min(left);
+            let mut together: Vec<Fault> = vec![];
+            while together.len() < at_once {
+                let fault = any(&mut dice);
+                // One thing happens to one part at a time.
+                if together.iter().all(|other| other.name() != fault.name() && kind(*other) != kind(fault)) {
+                    together.push(fault);
+                }
+            }
+            left -= at_once;
+            let longest = if together.iter().any(|fault| matches!(fault, Fault::Freeze(_))) { 6_000 } else { 3_000 };
+            let lasting = if together.iter().any(|fault| fault.lasts()) { dice.random_range(100..longest) } else { 0 };
+            steps.push(Step {
+                after: Duration::from_millis(dice.random_range(200..2_500)),
+                faults: together,
+                lasting: Duration::from_millis(lasting),
+            });
+        }
+        Self { steps }
+    }
+
+    /// How many there are.
+    pub(crate) fn faults(&self) -> usize {
+        self.steps.iter().map(|step| step.faults.len()).sum()
+    }
+}
+
+/// What two faults at once may not share.
+fn kind(fault: Fault) -> usize {
+    match fault {
+        Fault::Kill(n) | Fault::Freeze(n) | Fault::Restart(n) => n,
+        Fault::PostgresCrash | Fault::SessionsCut | Fault::DiskFull => SERVICES,
+        Fault::KafkaKill | Fault::KafkaWiped | Fault::RetentionOut | Fault::PartitionAdded | Fault::SentAgain => {
+            SERVICES + 1
+        }
+        Fault::PostgresCut(n) | Fault::PostgresSilent(n) | Fault::PostgresSlow(n) | Fault::PostgresReset(n) => {
+            SERVICES + 2 + n
+        }
+        Fault::KafkaCut(n) | Fault::KafkaSilent(n) | Fault::KafkaReset(n) => 2 * SERVICES + 2 + n,
+    }
+}
+
+fn any(dice: &mut ChaCha8Rng) -> Fault {
+    let n = dice.random_range(0..SERVICES);
+    // Command-services have nothing to do with Kafka.
+    let reader = dice.random_range(COMMAND_SERVICES..SERVICES);
+    match dice.next_u32() % 24 {
+        0..4 => Fault::Kill(n),
+        4 | 5 => Fault::Freeze(n),
+        6 => Fault::Restart(n),
+        7 | 8 => Fault::PostgresCrash,
+        9 => Fault::SessionsCut,
+        10 => Fault::DiskFull,
+        11 => Fault::KafkaKill,
+        12 => Fault::KafkaWiped,
+        13 => Fault::RetentionOut,
+        14 => Fault::PartitionAdded,
+        15 => Fault::SentAgain,
+        16 => Fault::PostgresCut(n),
+        17 => Fault::PostgresSilent(n),
+        18 => Fault::PostgresSlow(n),
+        19 | 20 => Fault::PostgresReset(n),
+        21 => Fault::KafkaCut(reader),
+        22 => Fault::KafkaSilent(reader),
+        _ => Fault::KafkaReset(reader),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_schedule_again_and_another_another() {
+        assert_eq!(Schedule::of(7, 20).steps, Schedule::of(7, 20).steps);
+        assert_ne!(Schedule::of(7, 20).steps, Schedule::of(8, 20).steps);
+        assert_eq!(Schedule::of(7, 20).faults(), 20);
+    }
+}
