@@ -8,7 +8,7 @@ use clap::Parser;
 /// Break Agora at random, and look whether it kept its promises
 #[derive(Parser)]
 #[command(name = "./dev faults")]
-struct Faults {
+struct Arguments {
     /// The schedule of the first round; each next round takes the next number
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -34,7 +34,7 @@ struct Faults {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Faults { seed, rounds, minutes, faults, sabotage, agora, logs } = Faults::parse();
+    let Arguments { seed, rounds, minutes, faults, sabotage, agora, logs } = Arguments::parse();
     let within = Duration::from_secs(60 * minutes);
     let options = Options { agora, seed, rounds, within, faults, dir: logs, sabotage };
     match run(&options).await {
