@@ -53,8 +53,8 @@ struct Running<'a> {
     last: Option<Check>,
     check_at: Instant,
     verified_at: Option<Instant>,
-    /// Tail checks in a row that found something to stand still.
-    missed: u32,
+    /// Since when tail checks find what Kafka should have brought.
+    alone_since: Option<Instant>,
 }
 
 /// What a step that did not fail says of what failed before.
@@ -75,7 +75,7 @@ impl Pipeline {
             last: None,
             check_at: Instant::now(),
             verified_at: None,
-            missed: 0,
+            alone_since: None,
         };
         let mut patience = Patience::new("the projector");
         while !shutdown.is_cancelled() {

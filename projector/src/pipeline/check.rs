@@ -16,11 +16,14 @@ use crate::{
 
 /// How often the checkpoints are compared with the store's heads: a lost tail shows no gap.
 const TAIL_CHECK: Duration = Duration::from_secs(2);
+/// The same where some were behind: what is only on its way is past them by then.
+const TAIL_CHECK_BEHIND: Duration = Duration::from_millis(500);
+/// The same as long as Kafka does not bring what there is: what is written shows by this alone.
+const TAIL_CHECK_ALONE: Duration = Duration::from_millis(200);
+/// How long Kafka may bring nothing of what there is before another consumer goes on.
+const REPLACE_AFTER: Duration = Duration::from_secs(6);
 /// How often what the checkpoints have seen is looked up in the store.
 const HISTORY_CHECK: Duration = Duration::from_secs(60);
-
-/// After so many checks in a row that found something to stand still, another consumer goes on.
-const REPLACE_AFTER: u32 = 4;
 
 /// What a tail check saw.
 pub(super) struct Check {
@@ -59,8 +62,13 @@ impl Running<'_> {
             let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);
             metrics.parked(projection.name(), parked.count());
         }
+        self.check_at = now
+            + match self.alone_since {
+                Some(_) => TAIL_CHECK_ALONE,
+                None if !behind.is_empty() => TAIL_CHECK_BEHIND,
+                None => TAIL_CHECK,
+            };
         self.last = Some(Check { at: now, heads, behind });
-        self.check_at = now + TAIL_CHECK;
         Ok(())
     }
 
@@ -90,10 +98,10 @@ impl Running<'_> {
             }
             missed |= stood_still && self.last.is_some();
         }
-        self.missed = if missed { self.missed + 1 } else { 0 };
-        if self.missed >= REPLACE_AFTER {
-            // Kafka should have brought it.
-            self.missed = 0;
+        let now = Instant::now();
+        self.alone_since = missed.then(|| self.alone_since.unwrap_or(now));
+        if self.alone_since.is_some_and(|since| now > since + REPLACE_AFTER) {
+            self.alone_since = Some(now);
             self.its.source.replace();
         }
         behind
