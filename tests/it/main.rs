@@ -13,6 +13,7 @@ mod http;
 mod identity;
 mod jobs;
 mod membership;
+mod model;
 mod moderation_log;
 mod pipeline;
 mod post;

@@ -189,6 +189,10 @@ impl Cluster {
                 self.kafka.wipe();
             }
             Fault::RetentionOut => self.retention("1").await?,
+            Fault::Forgotten(n) => {
+                self.services[n].freeze();
+                self.retention("1").await?;
+            }
             Fault::PartitionAdded => self.add_partition().await?,
             Fault::SentAgain => self.send_again().await?,
             Fault::PostgresCut(n) => self.services[n].postgres.flow(Flow::Cut),
@@ -210,6 +214,10 @@ impl Cluster {
             Fault::DiskFull => self.free_disk()?,
             Fault::KafkaKill | Fault::KafkaWiped => self.kafka.restart().await,
             Fault::RetentionOut => self.retention("604800000").await?,
+            Fault::Forgotten(n) => {
+                self.retention("604800000").await?;
+                self.services[n].thaw();
+            }
             Fault::PostgresCut(n) | Fault::PostgresSilent(n) | Fault::PostgresSlow(n) => {
                 self.services[n].postgres.flow(Flow::Open);
             }

@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     KafkaWiped,
     /// All messages so far deleted, as where retention has run out.
     RetentionOut,
+    /// The same, while a projector hangs that has not read them.
+    Forgotten(usize),
     /// A partition more.
     PartitionAdded,
     /// Messages sent again, also old ones.
@@ -58,6 +60,7 @@ impl Fault {
             Self::KafkaKill => "kill -9 of Kafka",
             Self::KafkaWiped => "Kafka's data wiped",
             Self::RetentionOut => "Kafka's messages deleted",
+            Self::Forgotten(_) => "Kafka's messages deleted before they were read",
             Self::PartitionAdded => "a partition added",
             Self::SentAgain => "messages sent again",
             Self::PostgresCut(_) => "cut off from Postgres",
@@ -76,6 +79,7 @@ impl Fault {
             self,
             Self::SessionsCut
                 | Self::RetentionOut
+                | Self::Forgotten(_)
                 | Self::PartitionAdded
                 | Self::SentAgain
                 | Self::PostgresReset(_)
@@ -147,7 +151,7 @@ impl Schedule {
 /// What two faults at once may not share.
 fn kind(fault: Fault) -> usize {
     match fault {
-        Fault::Kill(n) | Fault::Freeze(n) | Fault::Restart(n) => n,
+        Fault::Kill(n) | Fault::Freeze(n) | Fault::Restart(n) | Fault::Forgotten(n) => n,
         Fault::PostgresCrash | Fault::SessionsCut | Fault::DiskFull => SERVICES,
         Fault::KafkaKill | Fault::KafkaWiped | Fault::RetentionOut | Fault::PartitionAdded | Fault::SentAgain => {
             SERVICES + 1
@@ -163,7 +167,8 @@ fn any(dice: &mut ChaCha8Rng) -> Fault {
     let n = dice.random_range(0..SERVICES);
     // Command-services have nothing to do with Kafka.
     let reader = dice.random_range(COMMAND_SERVICES..SERVICES);
-    match dice.next_u32() % 24 {
+    let projector = dice.random_range(COMMAND_SERVICES..COMMAND_SERVICES + PROJECTORS);
+    match dice.next_u32() % 26 {
         0..4 => Fault::Kill(n),
         4 | 5 => Fault::Freeze(n),
         6 => Fault::Restart(n),
@@ -181,6 +186,7 @@ fn any(dice: &mut ChaCha8Rng) -> Fault {
         19 | 20 => Fault::PostgresReset(n),
         21 => Fault::KafkaCut(reader),
         22 => Fault::KafkaSilent(reader),
+        23 | 24 => Fault::Forgotten(projector),
         _ => Fault::KafkaReset(reader),
     }
 }
