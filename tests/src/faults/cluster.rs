@@ -280,8 +280,12 @@ impl Cluster {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let topic = ResourceSpecifier::Topic(&self.topics.events_topic);
         let settings = AlterConfig::new(topic).set("retention.ms", milliseconds);
-        // Kafka may not know the topic just now: then there is nothing to delete either.
-        let _ = admin.alter_configs([&settings], &AdminOptions::new()).await?;
+        // Kafka may be busy; or not know the topic just now: then there is nothing to delete either.
+        for _ in 0..3 {
+            if admin.alter_configs([&settings], &AdminOptions::new()).await.is_ok() {
+                break;
+            }
+        }
         if milliseconds == "1" {
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
