@@ -1,8 +1,11 @@
 //! Logging in, renewing, logging out. A session is no aggregate: what it is lives in [`platform::identity`].
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{
@@ -89,15 +92,22 @@ impl Documented for SessionRefusals {
 
 /// Counts guesses at each password, so that nobody guesses for long. Clones share the counts.
 #[derive(Clone)]
-pub struct Attempts(Cache<String, Arc<AtomicU32>>);
+pub struct Attempts(Cache<String, Arc<Guesses>>);
 
-/// A guess at a password. It counts from its beginning, so that many at once are not many chances; one that was never
-/// looked at does not.
+#[derive(Default)]
+struct Guesses {
+    failed: AtomicU32,
+    under_way: AtomicU32,
+}
+
+/// A guess at a password. It counts while it is under way, so that many at once are not many chances, and after it has
+/// failed.
 pub(crate) struct Attempt {
     all: Attempts,
     login: String,
-    guesses: Arc<AtomicU32>,
-    looked_at: AtomicBool,
+    guesses: Arc<Guesses>,
+    /// Once, however often it was compared.
+    failed: AtomicBool,
 }
 
 impl Attempts {
@@ -109,33 +119,39 @@ impl Attempts {
     /// Lets an attempt begin.
     ///
     /// # Errors
-    /// 429 where too many failed, or are under way.
+    /// 429 where too many failed; or are under way, for a moment.
     pub(crate) fn admit(&self, login: &str) -> Result<Attempt, Problem> {
         let guesses = self.0.get_with_by_ref(login, Arc::default);
-        if guesses.fetch_add(1, Ordering::Relaxed) < LOG_IN_FAILURES {
-            return Ok(Attempt { all: self.clone(), login: login.to_owned(), guesses, looked_at: false.into() });
+        let under_way = guesses.under_way.fetch_add(1, Ordering::SeqCst);
+        let attempt = Attempt { all: self.clone(), login: login.to_owned(), guesses, failed: false.into() };
+        let failed = attempt.guesses.failed.load(Ordering::SeqCst);
+        if failed + under_way < LOG_IN_FAILURES {
+            return Ok(attempt);
         }
-        guesses.fetch_sub(1, Ordering::Relaxed);
-        let detail = "Too many failed attempts to log in to this account. Wait a little.";
-        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail).with_retry_after(LOG_IN_WINDOW))
+        let (detail, wait) = if failed < LOG_IN_FAILURES {
+            ("Too many attempts at once to log in to this account.", Duration::from_secs(1))
+        } else {
+            ("Too many failed attempts to log in to this account. Wait a little.", LOG_IN_WINDOW)
+        };
+        Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", detail).with_retry_after(wait))
     }
 }
 
 impl Attempt {
-    /// The password was compared: a failure stays counted, a success forgives those before.
+    /// The password was compared: a failure is counted, a success forgives those before.
     pub(crate) fn ended(&self, success: bool) {
-        self.looked_at.store(true, Ordering::Relaxed);
         if success {
+            self.guesses.failed.store(0, Ordering::SeqCst);
             self.all.0.invalidate(&self.login);
+        } else if !self.failed.swap(true, Ordering::SeqCst) {
+            self.guesses.failed.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.looked_at.load(Ordering::Relaxed) {
-            self.guesses.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.guesses.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -248,13 +264,15 @@ mod tests {
         assert!(attempts.admit("bob").is_ok(), "others are not concerned");
 
         let mut at_once: Vec<_> = (0..LOG_IN_FAILURES).map(|_| attempts.admit("eve").expect("let in")).collect();
-        assert!(attempts.admit("eve").is_err(), "those under way count");
+        let refused = attempts.admit("eve").map(drop).expect_err("those under way count");
+        assert!(refused.detail().contains("at once"), "{refused:?}");
         at_once.pop();
         let last = attempts.admit("eve").expect("one was never looked at");
         for attempt in at_once {
             attempt.ended(false);
         }
         last.ended(true);
+        drop(last);
         assert!(attempts.admit("eve").is_ok(), "forgiven");
     }
 }

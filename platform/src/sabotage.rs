@@ -1,6 +1,20 @@
 //! Promises that a build for the fault campaign (`--features sabotage`) breaks on purpose, one at a time, so that it is
 //! seen that the campaign finds it. In every other build nothing of it is there.
 
+/// What breaks the promises that this build can break, as `AGORA_SABOTAGE` names it.
+pub const NAMES: [&str; 10] = [
+    "blind-flush",
+    "unconfirmed",
+    "no-compare-and-set",
+    "checkpoint-apart",
+    "no-gap-filling",
+    "no-tail-check",
+    "any-history",
+    "token-from-memory",
+    "notice-lost",
+    "old-load",
+];
+
 /// A promise, by what breaks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
@@ -43,7 +57,11 @@ pub fn breaks(promise: Promise) -> bool {
             ("notice-lost", Promise::NoticeLost),
             ("old-load", Promise::OldLoad),
         ];
-        found.into_iter().find(|(known, _)| *known == name).map(|(_, promise)| promise)
+        let known = found.into_iter().find(|(known, _)| *known == name).map(|(_, promise)| promise);
+        if known.is_none() {
+            eprintln!("AGORA_SABOTAGE={name}: no promise is broken by that here; it may be one of the store's");
+        }
+        known
     });
     *NAMED == Some(promise)
 }

@@ -1,6 +1,10 @@
 //! Events from Kafka: one consumer and one decode for all projections.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -12,7 +16,10 @@ use rdkafka::{
     consumer::{Consumer as _, StreamConsumer},
     message::{BorrowedMessage, Headers as _},
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{batch::Item, metrics::Metrics, patience::Patience};
@@ -33,6 +40,8 @@ pub(crate) struct Source {
     consumer: ArcSwap<StreamConsumer<Quiet>>,
     topic: String,
     replace: Notify,
+    /// When it last brought something.
+    received_at: Mutex<Instant>,
     /// Kept as long as it is read from.
     broker: Broker,
 }
@@ -49,7 +58,13 @@ impl Source {
     pub(crate) fn new(broker: &Broker) -> anyhow::Result<Arc<Self>> {
         let consumer = ArcSwap::from_pointee(Self::consumer(broker)?);
         let topic = broker.config().events_topic.clone();
-        Ok(Arc::new(Self { consumer, topic, replace: Notify::new(), broker: broker.clone() }))
+        Ok(Arc::new(Self {
+            consumer,
+            topic,
+            replace: Notify::new(),
+            received_at: Mutex::new(Instant::now()),
+            broker: broker.clone(),
+        }))
     }
 
     fn consumer(broker: &Broker) -> anyhow::Result<StreamConsumer<Quiet>> {
@@ -67,7 +82,13 @@ impl Source {
     /// Has another consumer go on. One that brings nothing any more, though there is something, may do so for good: after
     /// its topic was made anew, say.
     pub(crate) fn replace(&self) {
+        tracing::warn!("Kafka brings the projector's consumer nothing, though there is something: another one goes on");
         self.replace.notify_one();
+    }
+
+    /// When it last brought something; at first, when it began.
+    pub(crate) fn received_at(&self) -> Instant {
+        *self.received_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands events on until the process ends. What is not ours is passed by, with an alarm: were an event lost with
@@ -133,6 +154,7 @@ impl Source {
                 patience.failed("Kafka reports an error", shutdown).await;
             } else {
                 consumer.client().context().answered();
+                *self.received_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 patience.worked();
                 room.send(fetched);
             }

@@ -257,7 +257,7 @@ impl Model for Protocol {
             }
         }
         // Sending again and again what is there already leads nowhere new.
-        (state.topic.len() <= EVENTS + 1).then_some(state)
+        (state.topic.len() <= 2 * EVENTS).then_some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

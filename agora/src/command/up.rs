@@ -130,8 +130,9 @@ async fn serve(
             eprintln!("{}", greeting(config, postgres, &address, &operators, began.elapsed()));
             let told = async {
                 stop.cancelled().await;
-                // A terminal that has closed takes no word any more.
-                let _ = writeln!(std::io::stderr(), "stopping");
+                // A terminal that has closed takes no word any more, and one that nobody reads none now: who stops does not
+                // wait for it.
+                std::thread::spawn(|| writeln!(std::io::stderr(), "stopping"));
                 anyhow::Ok(())
             };
             let public = http::serve(public, router, &config.http, stop.clone());

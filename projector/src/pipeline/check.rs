@@ -62,7 +62,8 @@ impl Running<'_> {
             let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);
             metrics.parked(projection.name(), parked.count());
         }
-        self.check_at = now
+        // From here on, not from when it began: between two checks there is room for a batch, however slow the database is.
+        self.check_at = Instant::now()
             + match self.alone_since {
                 Some(_) => TAIL_CHECK_ALONE,
                 None if !behind.is_empty() => TAIL_CHECK_BEHIND,
@@ -100,7 +101,8 @@ impl Running<'_> {
         }
         let now = Instant::now();
         self.alone_since = missed.then(|| self.alone_since.unwrap_or(now));
-        if self.alone_since.is_some_and(|since| now > since + REPLACE_AFTER) {
+        let deaf = |since| now > since + REPLACE_AFTER && self.its.source.received_at() < since;
+        if self.alone_since.is_some_and(deaf) {
             self.alone_since = Some(now);
             self.its.source.replace();
         }

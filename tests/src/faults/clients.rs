@@ -254,7 +254,7 @@ impl World {
         let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
         match status {
             200..300 => {
-                let position = header("agora-position")?.parse().ok();
+                let position = header("agora-position").and_then(|position| position.parse().ok());
                 let unchanged = header("agora-unchanged").is_some();
                 // Without its whole body it is no answer.
                 let body = answer.json().await.ok()?;

@@ -75,6 +75,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts everything; answers when all services do.
     pub(crate) async fn start(agora: &Path, dir: PathBuf, sabotage: Option<&str>) -> anyhow::Result<Self> {
+        // What an earlier run with this seed left says nothing of this one.
+        fs::remove_dir_all(&dir).ok();
         fs::create_dir_all(&dir)?;
         let dir = dir.canonicalize()?;
         let disk = crate::postgres::temporary_directory("faults");
@@ -188,10 +190,10 @@ impl Cluster {
                 self.kafka.kill9();
                 self.kafka.wipe();
             }
-            Fault::RetentionOut => self.retention("1").await?,
+            Fault::RetentionOut => self.expire_messages().await?,
             Fault::Forgotten(n) => {
                 self.services[n].freeze();
-                self.retention("1").await?;
+                self.expire_messages().await?;
             }
             Fault::PartitionAdded => self.add_partition().await?,
             Fault::SentAgain => self.send_again().await?,
@@ -276,6 +278,24 @@ impl Cluster {
         config
     }
 
+    /// Lets all messages so far expire, and waits until they have.
+    async fn expire_messages(&self) -> anyhow::Result<()> {
+        let topic = &self.topics.events_topic;
+        let client: BaseConsumer = self.client().create()?;
+        let ends = |partition| client.fetch_watermarks(topic, partition, KAFKA_TIMEOUT);
+        let partitions = 0..i32::try_from(self.partitions(topic)?)?;
+        let before: Vec<_> = partitions.map(|it| Ok((it, ends(it)?.1))).collect::<anyhow::Result<_>>()?;
+        self.retention("1").await?;
+        let deadline = Instant::now() + KAFKA_TIMEOUT;
+        for (partition, end) in before {
+            while ends(partition)?.0 < end {
+                ensure!(Instant::now() < deadline, "{topic}/{partition} still has messages");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn retention(&self, milliseconds: &str) -> anyhow::Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         let topic = ResourceSpecifier::Topic(&self.topics.events_topic);
@@ -285,9 +305,6 @@ impl Cluster {
             if admin.alter_configs([&settings], &AdminOptions::new()).await.is_ok() {
                 break;
             }
-        }
-        if milliseconds == "1" {
-            tokio::time::sleep(Duration::from_secs(2)).await;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! by a build that can (`platform::sabotage`).
 
 use anyhow::{Context as _, ensure};
+use platform::sabotage::NAMES;
 use sqlx::PgPool;
 
 /// Each with a passage of `append()` and what is put in its place.
@@ -36,7 +37,11 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
 /// # Errors
 /// Where the passage is not there any more.
 pub(crate) async fn of_the_store(pool: &PgPool, name: &str) -> anyhow::Result<()> {
-    let Some((_, edits)) = OF_THE_STORE.iter().find(|(known, _)| *known == name) else { return Ok(()) };
+    let Some((_, edits)) = OF_THE_STORE.iter().find(|(known, _)| *known == name) else {
+        let store = OF_THE_STORE.map(|(name, _)| name).join(", ");
+        ensure!(NAMES.contains(&name), "no sabotage {name}; there are {store}, {}", NAMES.join(", "));
+        return Ok(());
+    };
     let oid =
         "select pg_get_functiondef(oid) from pg_proc where proname = 'append' and pronamespace = 'store'::regnamespace";
     let mut definition: String = sqlx::query_scalar(oid).fetch_one(pool).await.context("append() is not there")?;
