@@ -127,7 +127,7 @@ impl Schedule {
             while together.len() < at_once {
                 let fault = any(&mut dice);
                 // One thing happens to one part at a time.
-                if together.iter().all(|other| other.name() != fault.name() && kind(*other) != kind(fault)) {
+                if together.iter().all(|other| other.name() != fault.name() && !clash(*other, fault)) {
                     together.push(fault);
                 }
             }
@@ -154,14 +154,24 @@ impl Schedule {
     }
 }
 
+/// Whether two cannot happen at once: to the same part, or one to a process and the other to what it is told.
+fn clash(one: Fault, other: Fault) -> bool {
+    let hangs = |fault| matches!(fault, Fault::Forgotten(_));
+    let ends = |fault| matches!(fault, Fault::Kill(_) | Fault::Freeze(_) | Fault::Restart(_));
+    kind(one) == kind(other) || hangs(one) && ends(other) || ends(one) && hangs(other)
+}
+
 /// What two faults at once may not share.
 fn kind(fault: Fault) -> usize {
     match fault {
-        Fault::Kill(n) | Fault::Freeze(n) | Fault::Restart(n) | Fault::Forgotten(n) => n,
+        Fault::Kill(n) | Fault::Freeze(n) | Fault::Restart(n) => n,
         Fault::PostgresCrash | Fault::SessionsCut | Fault::DiskFull => SERVICES,
-        Fault::KafkaKill | Fault::KafkaWiped | Fault::RetentionOut | Fault::PartitionAdded | Fault::SentAgain => {
-            SERVICES + 1
-        }
+        Fault::KafkaKill
+        | Fault::KafkaWiped
+        | Fault::RetentionOut
+        | Fault::PartitionAdded
+        | Fault::SentAgain
+        | Fault::Forgotten(_) => SERVICES + 1,
         Fault::PostgresCut(n) | Fault::PostgresSilent(n) | Fault::PostgresSlow(n) | Fault::PostgresReset(n) => {
             SERVICES + 2 + n
         }
