@@ -1,20 +1,6 @@
 //! Promises that a build for the fault campaign (`--features sabotage`) breaks on purpose, one at a time, so that it is
 //! seen that the campaign finds it. In every other build nothing of it is there.
 
-/// What breaks the promises that this build can break, as `AGORA_SABOTAGE` names it.
-pub const NAMES: [&str; 10] = [
-    "blind-flush",
-    "unconfirmed",
-    "no-compare-and-set",
-    "checkpoint-apart",
-    "no-gap-filling",
-    "no-tail-check",
-    "any-history",
-    "token-from-memory",
-    "notice-lost",
-    "old-load",
-];
-
 /// A promise, by what breaks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
@@ -40,24 +26,26 @@ pub enum Promise {
     OldLoad,
 }
 
+/// All of them, as `AGORA_SABOTAGE` names them.
+pub const PROMISES: [(&str, Promise); 10] = [
+    ("blind-flush", Promise::BlindFlush),
+    ("unconfirmed", Promise::Unconfirmed),
+    ("no-compare-and-set", Promise::NoCompareAndSet),
+    ("checkpoint-apart", Promise::CheckpointApart),
+    ("no-gap-filling", Promise::NoGapFilling),
+    ("no-tail-check", Promise::NoTailCheck),
+    ("any-history", Promise::AnyHistory),
+    ("token-from-memory", Promise::TokenFromMemory),
+    ("notice-lost", Promise::NoticeLost),
+    ("old-load", Promise::OldLoad),
+];
+
 /// Whether this process is to break the promise: `AGORA_SABOTAGE` names it.
 #[cfg(feature = "sabotage")]
 pub fn breaks(promise: Promise) -> bool {
     static NAMED: std::sync::LazyLock<Option<Promise>> = std::sync::LazyLock::new(|| {
         let name = std::env::var("AGORA_SABOTAGE").ok()?;
-        let found = [
-            ("blind-flush", Promise::BlindFlush),
-            ("unconfirmed", Promise::Unconfirmed),
-            ("no-compare-and-set", Promise::NoCompareAndSet),
-            ("checkpoint-apart", Promise::CheckpointApart),
-            ("no-gap-filling", Promise::NoGapFilling),
-            ("no-tail-check", Promise::NoTailCheck),
-            ("any-history", Promise::AnyHistory),
-            ("token-from-memory", Promise::TokenFromMemory),
-            ("notice-lost", Promise::NoticeLost),
-            ("old-load", Promise::OldLoad),
-        ];
-        let known = found.into_iter().find(|(known, _)| *known == name).map(|(_, promise)| promise);
+        let known = PROMISES.into_iter().find(|(known, _)| *known == name).map(|(_, promise)| promise);
         if known.is_none() {
             eprintln!("AGORA_SABOTAGE={name}: no promise is broken by that here; it may be one of the store's");
         }

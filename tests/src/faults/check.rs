@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     clients::Finished,
-    cluster::Cluster,
+    cluster::{Cluster, header},
     history::{Effect, Order, Outcome},
 };
 
@@ -94,8 +94,8 @@ pub(crate) async fn everything(
     commands(&entries, &events)?;
     races(&events)?;
     let line: Uuid = sqlx::query_scalar("select history from store_head").fetch_one(&cluster.pool).await?;
-    relayed(cluster, line, events.last().map_or(0, |event| event.position)).await?;
-    let messages = kafka(cluster, line, &events)?;
+    let messages = relayed(cluster, line, events.last().map_or(0, |event| event.position)).await?;
+    kafka(&messages, line, &events)?;
     let rows = rebuild(cluster, patience).await?;
     Ok(Checked {
         sent: entries.len(),
@@ -103,7 +103,7 @@ pub(crate) async fn everything(
         refused: entries.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Refused { .. })).count(),
         reads: history.reads(),
         events: events.len(),
-        messages,
+        messages: messages.len(),
         rows,
     })
 }
@@ -291,37 +291,29 @@ fn races(events: &[Stored]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What came last is in Kafka: the relay goes on, however well the projectors do without it.
-async fn relayed(cluster: &Cluster, history: Uuid, head: i64) -> anyhow::Result<()> {
+/// What Kafka has, once what came last is in it: the relay goes on, however well the projectors do without it.
+async fn relayed(cluster: &Cluster, history: Uuid, head: i64) -> anyhow::Result<Vec<OwnedMessage>> {
+    let (history, head) = (history.to_string(), head.to_string());
     for _ in 0..50 {
-        let newest = cluster.messages(&cluster.topics.events_topic)?;
-        let sent = |message: &OwnedMessage| {
-            header(message, "ce_history") == history.to_string() && header(message, "ce_position") == head.to_string()
-        };
-        if newest.iter().any(sent) {
-            return Ok(());
+        let messages = cluster.messages(&cluster.topics.events_topic)?;
+        let sent = |it: &OwnedMessage| header(it, "ce_history") == history && header(it, "ce_position") == head;
+        if messages.iter().any(sent) {
+            return Ok(messages);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     bail!("position {head}, the store's last, does not come to Kafka")
 }
 
-fn header(message: &OwnedMessage, name: &str) -> String {
-    let headers = message.headers().into_iter().flat_map(Headers::iter);
-    let value = headers.filter(|header| header.key == name).find_map(|header| header.value);
-    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
-}
-
 /// Kafka read as any consumer would, by the gap rule: each message is the store's event of its position, and names the
 /// one before it in its shard; what is missing is filled from the store, what is of another history is dropped.
-fn kafka(cluster: &Cluster, history: Uuid, events: &[Stored]) -> anyhow::Result<usize> {
-    let messages = cluster.messages(&cluster.topics.events_topic)?;
+fn kafka(messages: &[OwnedMessage], history: Uuid, events: &[Stored]) -> anyhow::Result<()> {
     let mut previous = HashMap::new();
     let mut before: HashMap<i16, i64> = HashMap::new();
     for event in events {
         previous.insert(event.position, before.insert(event.shard, event.position).unwrap_or(0));
     }
-    for message in &messages {
+    for message in messages {
         let place = format!("message {}/{}", message.partition(), message.offset());
         let headers = message.headers().with_context(|| format!("{place} has no headers"))?;
         let pairs = headers.iter().filter_map(|header| Some((header.key, header.value?)));
@@ -338,7 +330,7 @@ fn kafka(cluster: &Cluster, history: Uuid, events: &[Stored]) -> anyhow::Result<
         let chain = previous.get(&position).copied().unwrap_or_default();
         ensure!(sent.previous == chain, "{place}: names {} before {position}, not {chain}", sent.previous);
     }
-    Ok(messages.len())
+    Ok(())
 }
 
 /// Every row as a rebuild from the events makes it.

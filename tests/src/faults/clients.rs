@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{
     cluster::Cluster,
-    history::{Effect, History, Order, Outcome, mark},
+    history::{Effect, History, Order, Outcome, lock, mark},
     service::Role,
 };
 
@@ -593,10 +593,6 @@ fn reflected(answer: &Response) -> Vec<PositionToken> {
 
 fn text(value: &Value) -> anyhow::Result<String> {
     Ok(value.as_str().with_context(|| format!("a string, not {value}"))?.to_owned())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A command with a key of its own.

@@ -118,8 +118,7 @@ impl Cluster {
                 service.set("AGORA_SABOTAGE", &name);
             }
         }
-        let migrated = Command::new(agora).args(["migrate", "--database-url", postgres.url()]).output()?;
-        ensure!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        migrate(Command::new(agora).args(["--database-url", postgres.url()]))?;
         if let Some(name) = sabotage {
             sabotage::of_the_store(&pool, name).await?;
         }
@@ -366,7 +365,7 @@ impl Cluster {
             record.headers = message.headers().cloned();
             let _ = producer.send(record, KAFKA_TIMEOUT).await;
         }
-        if let Some(last) = messages.iter().max_by_key(|message| header(message, "ce_position")) {
+        if let Some(last) = messages.iter().max_by_key(|message| position(message)) {
             self.send_lost_future(&producer, last).await;
         }
         Ok(())
@@ -376,7 +375,7 @@ impl Cluster {
     /// shard, and of another history.
     async fn send_lost_future(&self, producer: &FutureProducer, like: &OwnedMessage) {
         let mut headers = OwnedHeaders::new();
-        let position = header(like, "ce_position");
+        let position = position(like);
         for found in like.headers().into_iter().flat_map(Headers::iter) {
             let value = String::from_utf8_lossy(found.value.unwrap_or_default()).into_owned();
             let value = match found.key {
@@ -473,11 +472,8 @@ impl Cluster {
         let topics = topics_on(&brokers);
         set_up(&mut service, self.postgres.url(), &brokers, &topics, &self.dir);
         service.set("AGORA__READ_DATABASE__URL", &url);
-        let migrated = Command::new(&self.agora)
-            .args(["migrate", "--database-url", self.postgres.url()])
-            .env("AGORA__READ_DATABASE__URL", &url)
-            .output()?;
-        ensure!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        let mut both = Command::new(&self.agora);
+        migrate(both.args(["--database-url", self.postgres.url()]).env("AGORA__READ_DATABASE__URL", &url))?;
         service.start()?;
         let options: PgConnectOptions = url.parse()?;
         let pool =
@@ -523,10 +519,22 @@ impl Cluster {
     }
 }
 
-fn header(message: &OwnedMessage, name: &str) -> i64 {
-    let headers = message.headers().into_iter().flat_map(Headers::iter);
-    let value = headers.filter(|header| header.key == name).find_map(|header| std::str::from_utf8(header.value?).ok());
-    value.and_then(|value| value.parse().ok()).unwrap_or_default()
+/// Runs `agora` with these settings until both schemas are there.
+fn migrate(agora: &mut Command) -> anyhow::Result<()> {
+    let migrated = agora.arg("migrate").output()?;
+    ensure!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    Ok(())
+}
+
+/// A header of a message of ours; empty where there is none.
+pub(crate) fn header<'a>(message: &'a OwnedMessage, name: &str) -> &'a str {
+    let mut headers = message.headers().into_iter().flat_map(Headers::iter);
+    let found = headers.find(|header| header.key == name).and_then(|header| header.value);
+    found.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default()
+}
+
+fn position(message: &OwnedMessage) -> i64 {
+    header(message, "ce_position").parse().unwrap_or_default()
 }
 
 /// Settings that all services share, and their own ways.

@@ -2,7 +2,7 @@
 //! by a build that can (`platform::sabotage`).
 
 use anyhow::{Context as _, ensure};
-use platform::sabotage::NAMES;
+use platform::sabotage::PROMISES;
 use sqlx::PgPool;
 
 /// Each with a passage of `append()` and what is put in its place.
@@ -38,8 +38,12 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
 /// Where the passage is not there any more.
 pub(crate) async fn of_the_store(pool: &PgPool, name: &str) -> anyhow::Result<()> {
     let Some((_, edits)) = OF_THE_STORE.iter().find(|(known, _)| *known == name) else {
-        let store = OF_THE_STORE.map(|(name, _)| name).join(", ");
-        ensure!(NAMES.contains(&name), "no sabotage {name}; there are {store}, {}", NAMES.join(", "));
+        let (store, services) = (OF_THE_STORE.map(|(name, _)| name), PROMISES.map(|(name, _)| name));
+        ensure!(
+            services.contains(&name),
+            "no sabotage {name}; there are {}",
+            [&store[..], &services].concat().join(", ")
+        );
         return Ok(());
     };
     let oid =
