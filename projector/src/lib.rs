@@ -134,6 +134,11 @@ pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> a
     Ok(())
 }
 
+/// The names of all projections.
+pub fn names() -> Vec<&'static str> {
+    projections().iter().map(|projection| projection.name()).collect()
+}
+
 /// All projections.
 fn projections() -> Vec<Box<dyn AnyProjection>> {
     vec![

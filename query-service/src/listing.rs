@@ -1,16 +1,23 @@
 //! Lists, page by page.
 
 use axum::http::{HeaderValue, StatusCode};
+use futures::{Stream, TryStreamExt};
+use platform::problem::{FieldError, Problem};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::cursor::{Direction, Place, SortKey, no_cursor};
-use platform::problem::{FieldError, Problem};
+use crate::{
+    cursor::{Direction, Place, SortKey, no_cursor},
+    view::Reflects,
+};
 
 /// Items on a page at most.
 pub(crate) const LONGEST_PAGE: u32 = 100;
 /// Items on a page, unless asked otherwise.
 pub(crate) const PAGE: u32 = 20;
+/// Bytes of text on a page at most, where that is not one item's alone: a page of the longest posts would be a hundred
+/// times as many.
+const LONGEST_TEXT: usize = 1024 * 1024;
 
 /// A page of a list. The same links stand in the `Link` header (RFC 8288).
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,6 +42,26 @@ pub(crate) fn does_not_apply<'a>(refused: impl IntoIterator<Item = (&'a str, &'a
     let Some(first) = errors.first() else { return Ok(()) };
     let detail = format!("{} {}.", first.pointer, first.detail);
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-value", detail).with_errors(errors))
+}
+
+/// Reads the rows of a page whose items may be long, and no further than to the one that [does not fit](fitting).
+pub(crate) async fn read<R: Reflects>(mut rows: impl Stream<Item = sqlx::Result<R>> + Unpin) -> sqlx::Result<Vec<R>> {
+    let mut read = Vec::new();
+    while read.len() <= fitting(&read, 2)
+        && let Some(row) = rows.try_next().await?
+    {
+        read.push(row);
+    }
+    Ok(read)
+}
+
+/// How many of the rows have room on a page for their texts; `least` have, whatever they hold.
+pub(crate) fn fitting<R: Reflects>(rows: &[R], least: usize) -> usize {
+    let sums = rows.iter().scan(0, |sum, row| {
+        *sum += row.bytes();
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= LONGEST_TEXT).count().max(least)
 }
 
 /// What page of which list is asked for.
@@ -105,10 +132,11 @@ impl<K: SortKey> Listing<K> {
     }
 
     /// Makes the page of the rows as they were read, up to [`Self::rows`] of them from [`Self::from`] on in the
-    /// [direction](Self::direction): sorts them in the list's order, drops the one too many, and links on.
-    pub(crate) fn page<R>(&self, mut rows: Vec<R>, key: impl Fn(&R) -> K) -> Paged<R> {
-        let more = rows.len() > self.limit as usize;
-        rows.truncate(self.limit as usize);
+    /// [direction](Self::direction): sorts them in the list's order, drops what is too much, and links on.
+    pub(crate) fn page<R: Reflects>(&self, mut rows: Vec<R>, key: impl Fn(&R) -> K) -> Paged<R> {
+        let longest = fitting(&rows, 1).min(self.limit as usize);
+        let more = rows.len() > longest;
+        rows.truncate(longest);
         let (before, after) = match self.direction() {
             Direction::Forward => (self.place.is_some(), more),
             Direction::Backward => {
@@ -185,11 +213,24 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
+    use events::Position;
+
     use super::*;
 
     fn listing(cursor: Option<&str>) -> Listing<i64> {
         let filters = [("sort", Some("new")), ("tag", Some("à la")), ("category", None)];
         Listing::new("/v2/things".to_owned(), &filters, 3, cursor).expect("a good cursor")
+    }
+
+    impl Reflects for i64 {
+        fn positions(&self) -> &[Position] {
+            &[]
+        }
+
+        /// From 100 on they are long.
+        fn bytes(&self) -> usize {
+            if *self >= 100 { LONGEST_TEXT / 2 } else { 0 }
+        }
     }
 
     /// What a database would answer of the numbers 1 to 8.
@@ -224,6 +265,22 @@ mod tests {
         let (start, _) = page(back.previous.as_deref());
         assert_eq!((start.items, start.previous), (vec![1, 2, 3], None));
         assert_eq!(page(start.next.as_deref()).0.items, [4, 5, 6]);
+    }
+
+    #[tokio::test]
+    async fn a_page_of_long_items_is_shorter_but_never_empty() {
+        let read_of = |numbers: Vec<i64>| super::read(futures::stream::iter(numbers.into_iter().map(Ok)));
+        let listing = listing(None);
+        let shown = |rows| listing.page(rows, |row| *row);
+        // Two have room; a third one is read, and says that there is more.
+        let rows = read_of(vec![100, 101, 102, 103]).await.expect("no errors");
+        assert_eq!(rows, [100, 101, 102]);
+        let paged = shown(rows);
+        assert!(paged.next.is_some());
+        assert_eq!(paged.rows, [100, 101]);
+        assert_eq!(shown(read_of(vec![100, 1, 101]).await.expect("no errors")).rows, [100, 1, 101]);
+        assert_eq!(fitting(&[100, 101, 102], 1), 2);
+        assert_eq!(fitting::<i64>(&[], 1), 1);
     }
 
     #[test]

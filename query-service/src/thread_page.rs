@@ -89,7 +89,7 @@ pub(crate) struct Page {
     /// With `sort=best`: levels shown, 1 to 12; 3 unless told.
     #[garde(inner(range(min = 1, max = best::MOST_LEVELS)))]
     levels: Option<u32>,
-    /// Posts on a page, 1 to 100; with `sort=best`, on its first level.
+    /// Posts on a page, 1 to 100; with `sort=best`, on its first level. Fewer where their texts are long.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: u32,

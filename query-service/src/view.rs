@@ -129,6 +129,11 @@ impl From<Belonging> for Sight {
 pub(crate) trait Reflects {
     /// For each shard asked about, in that order, up to where its statement saw everything.
     fn positions(&self) -> &[Position];
+
+    /// Bytes of text that it brings to its page, where they may be many.
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Where rows are read, and what their statement says besides: `reflected($1, $2, $3)` takes the three parts.

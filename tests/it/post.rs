@@ -368,3 +368,48 @@ async fn more_counts_what_can_be_seen_and_leads_to_the_place_holders_too() {
     assert_counts_hold(&forum).await;
     forum.stop().await;
 }
+
+#[tokio::test]
+async fn a_page_of_long_posts_is_shorter_and_the_next_one_goes_on() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening) = ada.thread(&tea, "Long").await;
+    let long = "word ".repeat(20 * 1024);
+    let mut replies = Vec::new();
+    for _ in 2..=14 {
+        replies.push(below(&ada, &opening, &long).await);
+    }
+    let deeper = [below(&ada, &replies[0], &long).await, below(&ada, &replies[0], "short").await];
+    let path = format!("/v2/threads/{thread}/posts?limit=100&view=");
+    let page = async |query: String| {
+        let page = ada.get(&format!("{path}{query}")).await.expect(200);
+        assert!(page.to_string().len() < 1_200_000, "{query}: a page of {} bytes", page.to_string().len());
+        page
+    };
+    let follow = async |layout: &str, mut pages: Vec<Value>, field: &str| {
+        while let Some(cursor) = pages[pages.len() - 1][field].as_str().map(str::to_owned) {
+            assert!(pages.len() < 10, "{layout}: it ends");
+            pages.push(page(format!("{layout}&cursor={cursor}")).await);
+        }
+        pages
+    };
+    let preorder = [1, 2, 15, 16].into_iter().chain(3..=14);
+    for (layout, order) in [("flat", (1..=16).collect::<Vec<_>>()), ("tree", preorder.collect())] {
+        let pages = follow(layout, vec![page(layout.to_owned()).await], "next").await;
+        assert!(pages.len() > 2, "{layout}: more than a page");
+        assert_eq!(pages.iter().flat_map(numbers).collect::<Vec<_>>(), order);
+        let mut back = follow(layout, vec![pages[pages.len() - 1].clone()], "previous").await;
+        back.reverse();
+        assert_eq!(back.iter().flat_map(numbers).collect::<Vec<_>>(), order, "backwards");
+    }
+    let best = follow("tree&sort=best", vec![page("tree&sort=best".to_owned()).await], "next").await;
+    let shown: Vec<i64> = best.iter().flat_map(numbers).collect();
+    let first = &best[0]["items"][1];
+    assert_eq!((shown[..3].to_vec(), &first["number"], &first["more"]["count"]), (vec![1, 2, 3], &json!(2), &json!(2)));
+    assert!((3..=14).all(|number| shown.contains(&number)), "all of the first level: {shown:?}");
+    let cursor = format!("tree&sort=best&parent={}&cursor={}", replies[0], text(&first["more"]["cursor"]));
+    let rest = page(cursor).await;
+    assert_eq!(each(rest["items"].as_array().expect("posts"), "/id"), deeper.map(Value::from));
+    forum.stop().await;
+}

@@ -41,7 +41,7 @@ impl Demo {
             let address = client.reads().to_owned();
             Ok((demo::run(Options { size, seed }, client).await?, address))
         };
-        let (summary, address) = super::block_on_until_ctrl_c(work, "the same command goes on where it was")?;
+        let (summary, address) = super::block_on_until_told(work, "the same command goes on where it was")?;
         Ok(super::print(&format!("{summary}\n\n{}\n", look_at(&summary, &address)))?)
     }
 }

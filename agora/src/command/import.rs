@@ -54,7 +54,7 @@ impl Import {
             let client = Arc::new(target.client(config).await?);
             import::run(options, client).await
         };
-        let summary = super::block_on_until_ctrl_c(work, "the same command goes on where it was")?;
+        let summary = super::block_on_until_told(work, "the same command goes on where it was")?;
         let said = if json { serde_json::to_string_pretty(&summary)? } else { summary.to_string() };
         super::print(&format!("{said}\n"))?;
         Ok(())

@@ -21,7 +21,7 @@ impl Migrate {
     pub fn run(self, config: Config) -> anyhow::Result<()> {
         let config = local::with_database(config)?;
         let _telemetry = super::quiet_logs(&config)?;
-        super::block_on(async move { stack::migrate(&config).await })?;
+        super::block_on_until_told(async move { stack::migrate(&config).await }, "the same command goes on")?;
         Ok(super::print("the database is up to date\n")?)
     }
 }

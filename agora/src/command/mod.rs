@@ -89,13 +89,12 @@ impl Signals {
     }
 }
 
-/// As [`block_on`], but Ctrl-C ends it, with what was begun cleaned up.
-fn block_on_until_ctrl_c<T>(work: impl Future<Output = anyhow::Result<T>>, then: &str) -> anyhow::Result<T> {
+/// As [`block_on`], but what ends a process (Ctrl-C, SIGTERM, a terminal that closes) ends it with what was begun
+/// cleaned up, and as a container's first process too, which signals do not end by themselves.
+fn block_on_until_told<T>(work: impl Future<Output = anyhow::Result<T>>, then: &str) -> anyhow::Result<T> {
     block_on(async {
-        tokio::select! {
-            outcome = work => outcome,
-            _ = tokio::signal::ctrl_c() => anyhow::bail!("stopped: {then}"),
-        }
+        let Signals { stop, .. } = Signals::listen()?;
+        stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(anyhow::anyhow!("stopped: {then}")))
     })
 }
 

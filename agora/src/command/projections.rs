@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use events::Shard;
 use indicatif::HumanDuration;
 use projector::{ShardStatus, Status};
@@ -39,6 +39,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct At {
     /// Its name, as `status` shows it
+    #[arg(value_parser = PossibleValuesParser::new(projector::names()))]
     projection: String,
     /// The shard, 0 to 63
     #[arg(value_parser = shard)]

@@ -236,10 +236,11 @@ impl Demo {
 
     async fn finish(&self) -> anyhow::Result<Summary> {
         let communities: Vec<String> = (0..BLUEPRINTS.len()).map(|nth| self.world.community(nth).slug).collect();
-        let paths: Vec<String> =
-            communities.iter().map(|slug| format!("/v2/communities/{slug}/threads?limit=1")).collect();
-        self.client.wait_for_reads(&paths).await?;
         let thread = self.world.longest_public_thread(&self.threads);
+        let mut paths: Vec<String> =
+            communities.iter().map(|slug| format!("/v2/communities/{slug}/threads?limit=1")).collect();
+        paths.extend(["/v2/communities".to_owned(), format!("/v2/threads/{thread}/posts")]);
+        self.client.wait_for_reads(&paths).await?;
         Ok(Summary { communities, thread, sent: self.client.tally.sent() })
     }
 

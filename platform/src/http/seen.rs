@@ -3,11 +3,12 @@
 
 use std::{
     convert::Infallible,
+    mem,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -153,9 +154,37 @@ impl Seen {
         let _within = late.enter();
         if status == 500 {
             tracing::error!(target: "http", status, problem, ?elapsed, cause, "the request failed");
-        } else {
-            tracing::warn!(target: "http", status, problem, ?elapsed, cause, "the request could not be served");
+        } else if let Some(unlogged) = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now()) {
+            let unlogged = (unlogged > 0).then_some(unlogged);
+            tracing::warn!(target: "http", status, problem, ?elapsed, cause, unlogged, "the request could not be served");
         }
+    }
+}
+
+static WARNINGS: Mutex<Warnings> = Mutex::new(Warnings { second: None, logged: 0, unlogged: 0 });
+
+/// Lines about requests that could not be served: all of them fail alike while a database is away, thousands a second.
+struct Warnings {
+    second: Option<Instant>,
+    logged: u32,
+    unlogged: u64,
+}
+
+impl Warnings {
+    /// Lines in a second at most.
+    const MOST: u32 = 10;
+
+    /// Whether there is to be another line, and how many there were not since the last one.
+    fn next(&mut self, now: Instant) -> Option<u64> {
+        if self.second.is_none_or(|second| now - second >= Duration::from_secs(1)) {
+            (self.second, self.logged) = (Some(now), 0);
+        }
+        if self.logged == Self::MOST {
+            self.unlogged += 1;
+            return None;
+        }
+        self.logged += 1;
+        Some(mem::take(&mut self.unlogged))
     }
 }
 
@@ -207,5 +236,22 @@ fn label(method: &Method) -> &'static str {
         "DELETE" => "DELETE",
         "OPTIONS" => "OPTIONS",
         _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_ten_a_second_and_the_next_one_tells_how_many_were_not_logged() {
+        let mut warnings = Warnings { second: None, logged: 0, unlogged: 0 };
+        let began = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(warnings.next(began), Some(0));
+        }
+        assert_eq!((warnings.next(began), warnings.next(began)), (None, None));
+        let later = began + Duration::from_secs(1);
+        assert_eq!((warnings.next(later), warnings.next(later)), (Some(2), Some(0)));
     }
 }

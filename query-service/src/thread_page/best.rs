@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cursor::{Direction, Place},
     failure::Failure,
-    listing::{Links, Listing},
+    listing::{Links, Listing, fitting},
     projection::Projection,
     view::{Page, Snapshot, View},
     visibility::{Audience, Refusal},
@@ -28,7 +28,8 @@ pub(super) const MOST_CHILDREN: u32 = 20;
 pub(super) const LEVELS: u32 = 3;
 /// Levels shown at most: as deep as posts go.
 pub(super) const MOST_LEVELS: u32 = events::limits::POST_DEPTH as u32;
-/// Posts on a page at most, whatever its shape: upper levels come first, and the rest is told as `more`.
+/// Posts on a page at most, whatever its shape: upper levels come first, and the rest is told as `more`. So is what has
+/// no room for its text.
 const MOST_POSTS: i64 = 200;
 
 /// How much of the tree a page shows.
@@ -155,17 +156,19 @@ impl View for BestFirst {
                 ) c
                 where tree.level < $11
             ), picked as (
-                select top.post_id from top
+                select top.post_id, 0 as level from top
                 union all
-                (select tree.post_id from tree limit $12)
+                (select tree.post_id, tree.level from tree limit $12)
             )",
-            "join picked on picked.post_id = p.post_id";
+            "join picked on picked.post_id = p.post_id order by picked.level, p.score desc, p.number";
             self.thread.0, self.parent, score, number, i64::from(self.listing.limit()) + 1, i64::from(self.shape.children), self.shape.levels.cast_signed(), MOST_POSTS
         );
         Ok(fetched?)
     }
 
-    fn page(&self, _: &Audience, rows: Vec<PostRow>) -> Result<Page, Problem> {
+    fn page(&self, _: &Audience, mut rows: Vec<PostRow>) -> Result<Page, Problem> {
+        // The first one may be shown already, and one behind it is to be: it would not go on otherwise.
+        let cut = rows.split_off(fitting(&rows, 2).min(rows.len()));
         let mut shows = shows(self.thread, &rows);
         let version = rows.first().map_or(0, |row| row.thread_version);
         let mut top = None;
@@ -180,7 +183,8 @@ impl View for BestFirst {
         let top = top.ok_or(Refusal::PostNotFound)?;
         let mut children = best(below.remove(&top.post_id));
         let longest = usize::try_from(self.listing.limit()).unwrap_or(usize::MAX);
-        let rest = (children.len() > longest).then(|| {
+        let is_cut = cut.iter().any(|row| row.parent_id == Some(top.post_id));
+        let rest = (is_cut || children.len() > longest).then(|| {
             children.truncate(longest);
             behind(&children)
         });

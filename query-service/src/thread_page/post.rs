@@ -156,8 +156,8 @@ macro_rules! select_posts {
     ($at:expr, $withheld:expr, $which:literal; $($more:expr),*) => {
         select_posts!($at, $withheld, with "", $which; $($more),*)
     };
-    (@ $at:expr, $withheld:expr, $with:literal, $card:literal, $join:literal, $which:literal; $($more:expr),*) => {
-        sqlx::query_as!(
+    (@ $at:expr, $withheld:expr, $with:literal, $card:literal, $join:literal, $which:literal; $($more:expr),*) => {{
+        let rows = sqlx::query_as!(
             crate::thread_page::PostRow,
             $with + r#" select r.positions as "positions!", p.post_id, p.thread_id, t.title as thread_title,
                 t.version as thread_version, p.community_id, "# + $card + r#", p.number, p.parent_id, p.depth, p.path,
@@ -175,9 +175,9 @@ macro_rules! select_posts {
             left join account a on a.account_id = p.author_id "# + $join + $which,
             $at.joins, $at.shards, $at.line, $withheld, $($more),*
         )
-        .fetch_all(&mut *$at.connection)
-        .await
-    };
+        .fetch(&mut *$at.connection);
+        crate::listing::read(rows).await
+    }};
 }
 pub(crate) use select_posts;
 
@@ -187,6 +187,10 @@ pub(crate) const JOINS: &[Projection] = &[Projection::Account, Projection::Threa
 impl Reflects for Row {
     fn positions(&self) -> &[Position] {
         &self.positions
+    }
+
+    fn bytes(&self) -> usize {
+        [&self.body, &self.body_html].into_iter().flatten().map(String::len).sum()
     }
 }
 

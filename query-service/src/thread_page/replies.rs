@@ -30,7 +30,7 @@ pub(crate) struct RepliesQuery {
     #[garde(skip)]
     #[param(inline)]
     sort: Sort,
-    /// Replies on a page, 1 to 100.
+    /// Replies on a page, 1 to 100. Fewer where their texts are long.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: u32,

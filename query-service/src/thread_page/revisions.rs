@@ -42,7 +42,7 @@ pub(crate) struct Revision {
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Revisions {
-    /// Revisions on a page, 1 to 100.
+    /// Revisions on a page, 1 to 100. Fewer where their texts are long.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: u32,
@@ -100,13 +100,17 @@ impl Reflects for Row {
     fn positions(&self) -> &[Position] {
         &self.positions
     }
+
+    fn bytes(&self) -> usize {
+        [&self.body, &self.body_html].into_iter().flatten().map(String::len).sum()
+    }
 }
 
 /// The texts of post $4 that `$which` tells, in its order: of a deleted one where $5 says so, of a hidden one where $6
 /// does.
 macro_rules! revisions {
-    ($at:expr, $which:literal; $($more:expr),*) => {
-        sqlx::query_as!(
+    ($at:expr, $which:literal; $($more:expr),*) => {{
+        let rows = sqlx::query_as!(
             Row,
             r#"select r.positions as "positions!", p.version as post_version, v.revision, v.format,
                 case when (not p.deleted or $5) and (not p.hidden or $6) then v.body end as "body?",
@@ -120,9 +124,9 @@ macro_rules! revisions {
             where p.post_id = $4 "# + $which,
             $at.joins, $at.shards, $at.line, $($more),*
         )
-        .fetch_all(&mut *$at.connection)
-        .await
-    };
+        .fetch(&mut *$at.connection);
+        crate::listing::read(rows).await
+    }};
 }
 
 impl View for RevisionList {
