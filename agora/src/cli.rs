@@ -65,6 +65,7 @@ enum Command {
     Events(command::events::Events),
     #[command(subcommand)]
     Projections(command::projections::Projections),
+    Check(command::check::Check),
     #[command(subcommand)]
     Operators(command::operators::Operators),
     #[command(subcommand)]
@@ -108,6 +109,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(settings.load()?),
             Command::Events(events) => events.run(settings.load()?),
             Command::Projections(projections) => projections.run(settings.load()?),
+            Command::Check(check) => check.run(settings.load()?),
             Command::Operators(operators) => operators.run(settings.load()?),
             Command::Config(config) => config.run(&settings.load()?),
         }

@@ -313,14 +313,16 @@ impl EditPost {
 }
 
 impl DeletePost {
-    /// What is deleted stays as it was deleted. In an archived category only moderators delete.
+    /// What is deleted stays as it was deleted; but what its author deleted, a moderator deletes too, and then only
+    /// moderators restore it. In an archived category only moderators delete.
     pub fn decide(self, post: &Post, around: &Surroundings) -> Decision {
         let Self { by, reason } = self;
         if around.archived && !by.keeps_order() {
             return Err(PostRefusal::CategoryArchived);
         }
         let (thread, moderated) = (around.thread, by.moderated());
-        Ok((!post.is_deleted()).then_some(PostEvent::Deleted(Deleted { thread, reason, moderated })))
+        let deletes = post.deletion.is_none_or(|before| moderated && !before.moderated);
+        Ok(deletes.then_some(PostEvent::Deleted(Deleted { thread, reason, moderated })))
     }
 }
 

@@ -373,14 +373,16 @@ impl ClearAnswer {
 }
 
 impl DeleteThread {
-    /// What is deleted stays as it was deleted. In an archived category only moderators delete.
+    /// What is deleted stays as it was deleted; but what its author deleted, a moderator deletes too, and then only
+    /// moderators restore it. In an archived category only moderators delete.
     pub fn decide(self, thread: &Thread, ground: &Ground) -> Decision {
         let Self { by, reason } = self;
         if ground.archived && !by.keeps_order() {
             return Err(ThreadRefusal::CategoryArchived);
         }
         let moderated = by.moderated();
-        Ok((!thread.is_deleted()).then_some(ThreadEvent::Deleted(Deleted { reason, moderated })))
+        let deletes = thread.deletion.is_none_or(|before| moderated && !before.moderated);
+        Ok(deletes.then_some(ThreadEvent::Deleted(Deleted { reason, moderated })))
     }
 }
 

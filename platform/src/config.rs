@@ -247,13 +247,21 @@ fn place(tree: &Value, path: &[Segment], file: Option<&Path>, text: &str) -> Str
         let Some(below) = below else { break };
         value = below;
     }
-    match (value.origin(), file) {
+    match (origin(value), file) {
         (Some(origin), _) => origin.to_owned(),
         (None, Some(file)) => match line(text, path) {
             Some(line) => format!("{}, line {line}", file.display()),
             None => file.display().to_string(),
         },
         (None, None) => "not set".to_owned(),
+    }
+}
+
+/// Where it was set; of a table, where the first thing in it was.
+fn origin(value: &Value) -> Option<&str> {
+    match (value.origin(), &value.kind) {
+        (None, ValueKind::Table(table)) => table.values().find_map(origin),
+        (origin, _) => origin,
     }
 }
 

@@ -123,6 +123,10 @@ pub fn options(config: &DatabaseConfig, schema: &str, app_name: &str) -> anyhow:
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
         bail!(URL_FORM);
     }
+    // sqlx would log it, with its value, which may be a secret.
+    if let Some(unknown) = parameters(url).find(|name| !is_known(name)) {
+        bail!("the database URL has a parameter `{unknown}`, which is not known here");
+    }
     let options: PgConnectOptions = url.parse().context(URL_FORM)?;
     let milliseconds = |duration: Duration| duration.as_millis().to_string();
     Ok(options
@@ -142,6 +146,37 @@ pub fn options(config: &DatabaseConfig, schema: &str, app_name: &str) -> anyhow:
         .options([("tcp_keepalives_idle", "5"), ("tcp_keepalives_interval", "2"), ("tcp_keepalives_count", "3")])
         .options([("tcp_user_timeout", "10000"), ("client_connection_check_interval", "2000")])
         .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1)))
+}
+
+/// The names of a URL's parameters.
+fn parameters(url: &str) -> impl Iterator<Item = &str> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').map(|pair| pair.split('=').next().unwrap_or_default()).filter(|name| !name.is_empty())
+}
+
+/// Whether sqlx takes a parameter.
+fn is_known(name: &str) -> bool {
+    const KNOWN: [&str; 18] = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+    ];
+    KNOWN.contains(&name) || name.starts_with("options[")
 }
 
 /// Creates `schema` where it is missing and brings it up to date. Several processes may do so at once.
@@ -334,6 +369,15 @@ mod tests {
             let error = options(&config(url), "store", "test").expect_err("it is none");
             assert!(format!("{error:#}").contains(words), "{error:#}");
         }
+    }
+
+    #[test]
+    fn a_parameter_that_is_none_is_named_without_its_value() {
+        let url = |parameters: &str| config(&format!("postgres://ada@localhost/forum?{parameters}"));
+        let refused = options(&url("sslmode=disable&sslpassword=hunter2"), "store", "test").expect_err("unknown");
+        let said = refused.to_string();
+        assert!(said.contains("`sslpassword`") && !said.contains("hunter2"), "{said}");
+        options(&url("host=/run/pg&options[jit]=on"), "store", "test").expect("known ones");
     }
 
     #[test]

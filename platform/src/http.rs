@@ -16,11 +16,12 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{
     Router,
     body::Body,
+    extract::Request,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::Response,
     routing::get,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tower::{ServiceBuilder, util::option_layer};
 use tower_http::{
     compression::{
@@ -76,17 +77,17 @@ pub struct HttpConfig {
     /// The address of `/metrics` and `/health`, for operators.
     pub admin_listen: SocketAddr,
     /// How long a client may take to send a request's head, and how long a connection may lie idle between requests.
-    #[serde(with = "duration")]
+    #[serde(with = "duration::positive")]
     pub header_timeout: Duration,
     /// A request's head at most, in bytes (431 above).
     pub header_limit_bytes: usize,
     /// How long a client may take to send a request's body (408 after).
-    #[serde(with = "duration")]
+    #[serde(with = "duration::positive")]
     pub body_timeout: Duration,
     /// A request's body at most, in bytes (413 above).
     pub body_limit_bytes: usize,
     /// How long a handler may take to begin its answer (503 after).
-    #[serde(with = "duration")]
+    #[serde(with = "duration::positive")]
     pub handler_timeout: Duration,
     /// Open connections at most; more wait to be accepted.
     #[serde(deserialize_with = "config::positive")]
@@ -96,6 +97,7 @@ pub struct HttpConfig {
     pub shutdown_grace: Duration,
     /// Origins whose scripts may call the API, `["*"]` for all, none for no CORS at all. Credentials are never allowed:
     /// tokens travel in a header.
+    #[serde(deserialize_with = "origins")]
     pub cors_origins: Vec<String>,
 }
 
@@ -116,6 +118,21 @@ impl Default for HttpConfig {
     }
 }
 
+/// Reads origins (RFC 6454), or the one word `*`.
+fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let origins = Vec::<String>::deserialize(deserializer)?;
+    let is_origin = |text: &String| {
+        let rest = text.split_once("://").map(|(_, rest)| rest);
+        rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_graphic() && c != b'/'))
+    };
+    match origins.iter().find(|text| !is_origin(text)) {
+        Some(wrong) if origins != ["*"] => Err(D::Error::custom(format_args!(
+            "{wrong:?} is no origin like \"https://forum.example\", and not the only \"*\""
+        ))),
+        _ => Ok(origins),
+    }
+}
+
 /// Puts before a service's finished router what every request passes. Once, last of all, after [`telemetry::init`]: the
 /// router must have no fallbacks of its own.
 ///
@@ -125,6 +142,7 @@ pub fn layers(router: Router, config: &HttpConfig) -> Router {
     let compression = CompressionLayer::new()
         .compress_when(SizeAbove::new(COMPRESS_FROM_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::SSE));
     let compression = ServiceBuilder::new()
+        .map_request(plain_is_accepted)
         .map_response(|response: Response<_>| weaken_tag(response.map(Body::new)))
         .layer(compression);
     let stack = ServiceBuilder::new()
@@ -137,6 +155,27 @@ pub fn layers(router: Router, config: &HttpConfig) -> Router {
         // Without this, axum would build each handler and the layers before it anew for every request.
         .with_state(())
         .layer(stack)
+}
+
+/// Who accepts no coding at all, not even none, is answered without one (RFC 9110, section 12.5.3, leaves it to the
+/// server): what a command did is done, and a 406 in place of its answer would say otherwise.
+fn plain_is_accepted(mut request: Request) -> Request {
+    let accepted = request.headers().get_all(header::ACCEPT_ENCODING).iter();
+    let codings: Vec<&str> =
+        accepted.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+    let refuses_plain = |coding: &&str| {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        (name == "*" || name.eq_ignore_ascii_case("identity"))
+            && weight.is_some_and(|weight| weight.trim().parse() == Ok(0.0))
+    };
+    if codings.iter().any(refuses_plain) {
+        let others: Vec<&str> = codings.iter().copied().filter(|coding| !refuses_plain(coding)).collect();
+        let others = HeaderValue::from_str(&others.join(","));
+        let _ = others.map(|others| request.headers_mut().insert(header::ACCEPT_ENCODING, others));
+    }
+    request
 }
 
 /// A compressed answer has other bytes than the one that its tag was made for: they are the same in meaning only

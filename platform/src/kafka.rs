@@ -68,6 +68,21 @@ impl Default for KafkaConfig {
     }
 }
 
+impl KafkaConfig {
+    /// What no single setting tells.
+    ///
+    /// # Errors
+    /// One topic for two things.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.events_topic != self.changes_topic,
+            "`kafka.events_topic` and `kafka.changes_topic` are both {:?}: they have to be two",
+            self.events_topic
+        );
+        Ok(())
+    }
+}
+
 /// A way to Kafka. Clones share it; the in-process broker lives as long as one of them.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -86,8 +101,9 @@ impl Broker {
     /// Starts the in-process broker, with its topics, where no other is configured.
     ///
     /// # Errors
-    /// Where librdkafka cannot listen on loopback. An outside Kafka is not asked yet.
+    /// Where librdkafka cannot listen on loopback, or as [`KafkaConfig::check`]. An outside Kafka is not asked yet.
     pub fn start(config: &KafkaConfig) -> anyhow::Result<Self> {
+        config.check()?;
         if let Some(servers) = config.brokers.clone() {
             return Ok(Self { config: Arc::new(config.clone()), servers, in_process: None });
         }

@@ -7,9 +7,11 @@
 use std::{
     io::IsTerminal,
     sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context as _;
+use axum::http::Uri;
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider},
@@ -21,7 +23,7 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use prometheus::{Encoder, Registry, TextEncoder, process_collector::ProcessCollector};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use tracing::{Metadata, Span, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -40,6 +42,9 @@ pub const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Lines of the log that may wait to be written; more are dropped.
 const LINES_WAITING: usize = 8_192;
 
+/// How long a collector may take to answer: a process that ends waits for it, once for each signal.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
+
 static STATE: OnceLock<State> = OnceLock::new();
 static INIT: Mutex<()> = Mutex::new(());
 
@@ -49,15 +54,32 @@ static INIT: Mutex<()> = Mutex::new(());
 pub struct TelemetryConfig {
     /// Which events are logged: a level, and others for what begins with a name: `info`, `warn,projector=debug`, ….
     /// `http=debug` logs every request.
+    #[serde(deserialize_with = "directives")]
     pub log: String,
     /// How a log line looks.
     pub log_format: LogFormat,
     /// Where traces and metrics are sent by OTLP over HTTP, such as `http://localhost:4318`; nowhere without.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "endpoint")]
     pub otlp_endpoint: Option<String>,
     /// The share of traces begun here that are exported, from 0 to 1. A client that traces decides for itself.
     #[serde(deserialize_with = "crate::config::share")]
     pub trace_ratio: f64,
+}
+
+fn directives<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse::<Targets>() {
+        Ok(_) => Ok(text),
+        Err(_) => Err(D::Error::custom(format_args!("{text:?} is no list of directives like \"info,http=debug\""))),
+    }
+}
+
+fn endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse::<Uri>() {
+        Ok(uri) if uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https")) => Ok(Some(text)),
+        _ => Err(D::Error::custom(format_args!("{text:?} is no address like \"http://localhost:4318\""))),
+    }
 }
 
 /// How a log line looks.
@@ -240,6 +262,7 @@ fn build_tracers(config: &TelemetryConfig, resource: Resource) -> anyhow::Result
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(signal(endpoint, "traces"))
+            .with_timeout(EXPORT_TIMEOUT)
             .build()
             .context("cannot send traces to `telemetry.otlp_endpoint`")?;
         builder = builder.with_batch_exporter(exporter);
@@ -255,6 +278,7 @@ fn build_meters(config: &TelemetryConfig, resource: Resource, registry: Registry
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(signal(endpoint, "metrics"))
+            .with_timeout(EXPORT_TIMEOUT)
             .build()
             .context("cannot send metrics to `telemetry.otlp_endpoint`")?;
         builder = builder.with_periodic_exporter(exporter);

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    projection::{Changed, Fault, Projection, Recorded},
+    projection::{Changed, Fault, Kept, Projection, Recorded},
     render,
     table::{Table, read_table},
 };
@@ -36,7 +36,7 @@ read_table! {
 
 impl Projection for Accounts {
     const NAME: &'static str = "account";
-    const TABLES: &'static [&'static str] = &["account"];
+    const TABLES: &'static [Kept] = &[Kept::new("account", "account_id = any($1)")];
     type Rows = Table<Account>;
 
     fn concerns(event: &Event) -> bool {

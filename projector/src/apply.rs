@@ -16,7 +16,7 @@ use crate::{
     batch::{Batch, Content},
     checkpoint::{self, Park},
     lanes::Move,
-    projection::{Changed, Fault, Projection},
+    projection::{Changed, Fault, Kept, Projection},
 };
 
 /// A batch that folds fewer events than this is folded where it is; a larger one where it holds nobody up.
@@ -29,7 +29,7 @@ pub(crate) trait AnyProjection: Send + Sync {
     /// [`Projection::NAME`].
     fn name(&self) -> &'static str;
     /// [`Projection::TABLES`].
-    fn tables(&self) -> &'static [&'static str];
+    fn tables(&self) -> &'static [Kept];
     /// [`Projection::concerns`].
     fn concerns(&self, event: &Event) -> bool;
     /// Loads the rows that the events of these indices need, and folds the events into them.
@@ -73,7 +73,7 @@ impl<P: Projection> AnyProjection for Of<P> {
         P::NAME
     }
 
-    fn tables(&self) -> &'static [&'static str] {
+    fn tables(&self) -> &'static [Kept] {
         P::TABLES
     }
 

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    projection::{Changed, Fault, Projection, Recorded},
+    projection::{Changed, Fault, Kept, Projection, Recorded},
     table::{Table, read_table},
 };
 
@@ -34,7 +34,7 @@ read_table! {
 
 impl Projection for CategoryTree {
     const NAME: &'static str = "category_tree";
-    const TABLES: &'static [&'static str] = &["category"];
+    const TABLES: &'static [Kept] = &[Kept::of_community("category")];
     type Rows = Table<Category>;
 
     fn concerns(event: &Event) -> bool {

@@ -17,6 +17,8 @@ pub(crate) struct Checkpoint {
     pub(crate) position: Position,
     /// The event there; none before the first.
     pub(crate) event_id: Option<EventId>,
+    /// How often a rebuild has put other rows in the place of its rows: who folded into the ones before does not write.
+    pub(crate) built: i32,
     pub(crate) parked: bool,
 }
 
@@ -37,7 +39,7 @@ impl Park {
 /// Every checkpoint there is.
 pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoint>> {
     let rows = sqlx::query!(
-        r#"select projection, shard, history, c.position, c.event_id, p.shard is not null as "parked!"
+        r#"select projection, shard, history, c.position, c.event_id, c.built, p.shard is not null as "parked!"
         from checkpoint c left join parked p using (projection, shard)"#
     );
     let rows = rows.fetch_all(read).await?;
@@ -50,6 +52,7 @@ pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoin
                 history: HistoryId(row.history),
                 position: row.position,
                 event_id: row.event_id.map(EventId),
+                built: row.built,
                 parked: row.parked,
             })
         })
@@ -79,24 +82,28 @@ pub(crate) async fn advance(
     moves: &[(&'static str, &Move)],
     batch: &[Item],
 ) -> sqlx::Result<HashSet<(String, Shard)>> {
-    let (mut projections, mut shards, mut from, mut to, mut events) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut projections, mut shards, mut from, mut built) = (vec![], vec![], vec![], vec![]);
+    let (mut to, mut events) = (vec![], vec![]);
     for (projection, its) in moves {
         let (position, event) = its.to(batch);
         projections.push((*projection).to_owned());
         shards.push(i16::from(its.shard));
         from.push(Some(its.from).filter(|_| !breaks(Promise::NoCompareAndSet)));
+        built.push(its.built);
         to.push(position);
         events.push(event.map(|id| id.0));
     }
     let advanced = sqlx::query!(
         "update checkpoint c set position = n.position, event_id = coalesce(n.event_id, c.event_id)
-        from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::uuid[])
-            n (projection, shard, old, position, event_id)
-        where c.projection = n.projection and c.shard = n.shard and c.position = coalesce(n.old, c.position) and c.history = $6
+        from unnest($1::text[], $2::smallint[], $3::bigint[], $4::integer[], $5::bigint[], $6::uuid[])
+            n (projection, shard, old, built, position, event_id)
+        where c.projection = n.projection and c.shard = n.shard and c.position = coalesce(n.old, c.position)
+            and c.built = n.built and c.history = $7
         returning c.projection, c.shard",
         &projections,
         &shards,
         &from as &[Option<Position>],
+        &built,
         &to,
         &events as &[Option<uuid::Uuid>],
         history.0,

@@ -11,7 +11,7 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    projection::{Changed, Fault, Projection, Recorded},
+    projection::{Changed, Fault, Kept, Projection, Recorded},
     table::{Table, Word, read_table},
 };
 
@@ -36,7 +36,7 @@ read_table! {
 
 impl Projection for Communities {
     const NAME: &'static str = "community";
-    const TABLES: &'static [&'static str] = &["community"];
+    const TABLES: &'static [Kept] = &[Kept::of_community("community")];
     type Rows = Table<Community>;
 
     fn concerns(event: &Event) -> bool {

@@ -26,6 +26,8 @@ pub(crate) struct Lanes {
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
     standing: Standing,
+    /// [`Checkpoint::built`].
+    built: i32,
     /// The furthest event that is known to be in the store.
     target: Position,
 }
@@ -47,6 +49,8 @@ pub(crate) enum Standing {
 pub(crate) struct Move {
     pub(crate) shard: Shard,
     pub(crate) from: Position,
+    /// [`Checkpoint::built`].
+    pub(crate) built: i32,
     /// The events it passes, as indices into the batch.
     pub(crate) passes: Vec<usize>,
     /// Those of them that the projection folds.
@@ -57,8 +61,8 @@ pub(crate) struct Move {
 
 impl Move {
     /// No move yet.
-    pub(crate) fn begin(shard: Shard, from: Position) -> Self {
-        Self { shard, from, passes: Vec::new(), folds: Vec::new(), park: None }
+    pub(crate) fn begin(shard: Shard, from: Position, built: i32) -> Self {
+        Self { shard, from, built, passes: Vec::new(), folds: Vec::new(), park: None }
     }
 
     /// Where the lane stands afterwards, and by which event; none where it stays.
@@ -71,7 +75,7 @@ impl Move {
     pub(crate) fn split(mut self, index: usize, batch: &[Item]) -> (Self, Self) {
         let cut = |indices: &mut Vec<usize>| indices.split_off(indices.partition_point(|it| *it < index));
         let (passes, folds, park) = (cut(&mut self.passes), cut(&mut self.folds), self.park.take());
-        let rest = Self { shard: self.shard, from: self.to(batch).0, passes, folds, park };
+        let rest = Self { shard: self.shard, from: self.to(batch).0, built: self.built, passes, folds, park };
         (self, rest)
     }
 
@@ -90,6 +94,12 @@ impl Lanes {
     }
 
     /// Takes over what the database says of a lane.
+    pub(crate) fn take_over(&mut self, projection: usize, checkpoint: &Checkpoint) {
+        let lane = self.lane(projection, checkpoint.shard);
+        (lane.standing, lane.built) = (checkpoint.into(), checkpoint.built);
+    }
+
+    /// A lane stands there now.
     pub(crate) fn set(&mut self, projection: usize, shard: Shard, standing: Standing) {
         self.lane(projection, shard).standing = standing;
     }
@@ -161,8 +171,9 @@ impl Lanes {
             if lane.standing == Standing::Unknown || stopped || gap {
                 continue;
             }
+            let built = lane.built;
             let slot = *slot.get_or_insert_with(|| {
-                moves.push(Move::begin(item.shard, at));
+                moves.push(Move::begin(item.shard, at, built));
                 moves.len() - 1
             });
             let its = &mut moves[slot];

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    projection::{Changed, Fault, Projection, Recorded},
+    projection::{Changed, Fault, Kept, Projection, Recorded},
     table::{Table, Word, read_table},
 };
 
@@ -50,7 +50,7 @@ pub(crate) struct Rows {
 
 impl Projection for Memberships {
     const NAME: &'static str = "membership";
-    const TABLES: &'static [&'static str] = &["member", "member_count"];
+    const TABLES: &'static [Kept] = &[Kept::of_community("member"), Kept::of_community("member_count")];
     type Rows = Rows;
 
     fn concerns(event: &Event) -> bool {

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    projection::{Changed, Fault, Projection, Recorded},
+    projection::{Changed, Fault, Kept, Projection, Recorded},
     table::{Table, Word, read_table},
 };
 
@@ -33,7 +33,7 @@ read_table! {
 
 impl Projection for ModerationLog {
     const NAME: &'static str = "moderation_log";
-    const TABLES: &'static [&'static str] = &["moderation_log"];
+    const TABLES: &'static [Kept] = &[Kept::of_community("moderation_log")];
     type Rows = Table<Act>;
 
     fn concerns(event: &Event) -> bool {

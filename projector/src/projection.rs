@@ -12,7 +12,7 @@ pub(crate) trait Projection: 'static {
     /// Its name in checkpoints, notices and commands: that of its module.
     const NAME: &'static str;
     /// The tables it keeps: nobody else writes them, and no other projection reads them.
-    const TABLES: &'static [&'static str];
+    const TABLES: &'static [Kept];
     /// The rows that a batch touches.
     type Rows: Send + 'static;
 
@@ -28,6 +28,25 @@ pub(crate) trait Projection: 'static {
 
     /// Writes what was changed.
     fn write(rows: Self::Rows, to: &mut PgConnection) -> impl Future<Output = sqlx::Result<()>> + Send;
+}
+
+/// A table that a projection keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub(crate) name: &'static str,
+    /// SQL: whether a row belongs to one of the communities and accounts `$1`. Each is of one shard.
+    pub(crate) owned: &'static str,
+}
+
+impl Kept {
+    pub(crate) const fn new(name: &'static str, owned: &'static str) -> Self {
+        Self { name, owned }
+    }
+
+    /// A table whose rows name their community.
+    pub(crate) const fn of_community(name: &'static str) -> Self {
+        Self::new(name, "community_id = any($1)")
+    }
 }
 
 /// An event in its newest version, with the envelope it came in.

@@ -158,6 +158,7 @@ impl<R: Row> Table<R> {
     }
 
     /// The row of that key, where it is there and was loaded or put.
+    #[allow(clippy::needless_pass_by_value, reason = "most keys are copied")]
     pub(crate) fn get(&self, key: R::Key) -> Option<&R> {
         self.rows.get(&key)?.row.as_ref()
     }
@@ -168,6 +169,7 @@ impl<R: Row> Table<R> {
     }
 
     /// The row of that key, to be changed.
+    #[allow(clippy::needless_pass_by_value, reason = "most keys are copied")]
     pub(crate) fn change(&mut self, key: R::Key) -> Result<&mut R, Fault> {
         match self.rows.get_mut(&key) {
             Some(Slot { row: Some(row), changed }) => {
@@ -199,7 +201,7 @@ impl<R: Row> Table<R> {
     pub(crate) async fn write(self, to: &mut PgConnection) -> sqlx::Result<()> {
         let mut changed: Vec<(R::Key, Option<R>)> =
             self.rows.into_iter().filter(|(_, slot)| slot.changed).map(|(key, slot)| (key, slot.row)).collect();
-        changed.sort_unstable_by_key(|(key, _)| *key);
+        changed.sort_unstable_by(|(key, _), (other, _)| key.cmp(other));
         let (mut rows, mut gone) = (Vec::new(), Vec::new());
         for (key, row) in changed {
             match row {
@@ -245,7 +247,7 @@ macro_rules! read_table {
             const TABLE: &'static str = $table;
 
             fn key(&self) -> Self::Key {
-                ($(self.$key),+)
+                ($(Clone::clone(&self.$key)),+)
             }
 
             fn statements() -> &'static $crate::table::Statements {

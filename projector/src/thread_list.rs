@@ -17,7 +17,7 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    projection::{Changed, Fault, Projection, Recorded},
+    projection::{Changed, Fault, Kept, Projection, Recorded},
     score,
     table::{Table, Word, read_table},
 };
@@ -87,6 +87,12 @@ read_table! {
         last_activity_at: Option<DateTime<Utc>> => Greatest,
     }
 
+    /// How many threads that are not deleted bear a tag.
+    TagCount in "tag_count" {
+        key { community_id: Uuid, tag: String }
+        threads: i64 => Add,
+    }
+
     /// What can be seen in a community of an account's.
     AccountCount in "account_count" {
         key { account_id: Uuid, community_id: Uuid }
@@ -104,12 +110,19 @@ pub(crate) struct Rows {
     categories: Table<CategoryCount>,
     communities: Table<CommunityCount>,
     accounts: Table<AccountCount>,
+    tags: Table<TagCount>,
 }
 
 impl Projection for ThreadList {
     const NAME: &'static str = "thread_list";
-    const TABLES: &'static [&'static str] =
-        &["thread", "thread_post", "category_count", "community_count", "account_count"];
+    const TABLES: &'static [Kept] = &[
+        Kept::new("thread_post", "thread_id in (select thread_id from thread where community_id = any($1))"),
+        Kept::of_community("thread"),
+        Kept::of_community("category_count"),
+        Kept::of_community("community_count"),
+        Kept::of_community("account_count"),
+        Kept::of_community("tag_count"),
+    ];
     type Rows = Rows;
 
     fn concerns(event: &Event) -> bool {
@@ -147,7 +160,8 @@ impl Projection for ThreadList {
         rows.posts.write(to).await?;
         rows.categories.write(to).await?;
         rows.communities.write(to).await?;
-        rows.accounts.write(to).await
+        rows.accounts.write(to).await?;
+        rows.tags.write(to).await
     }
 }
 
@@ -167,7 +181,11 @@ impl Rows {
                 self.threads.change(id)?.category_id = to.0;
                 self.count_thread(id, 1, changed)?;
             }
-            ThreadEvent::TagsSet(TagsSet { tags, .. }) => thread.tags = Json(tags.clone()),
+            ThreadEvent::TagsSet(TagsSet { tags, .. }) => {
+                self.count_tags(id, -1)?;
+                self.threads.change(id)?.tags = Json(tags.clone());
+                self.count_tags(id, 1)?;
+            }
             ThreadEvent::Locked(_) => thread.locked = true,
             ThreadEvent::Unlocked(_) => thread.locked = false,
             ThreadEvent::Pinned(Pinned { until }) => (thread.pinned, thread.pinned_until) = (true, *until),

@@ -12,7 +12,7 @@ use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    projection::{Changed, Fault, Projection, Recorded},
+    projection::{Changed, Fault, Kept, Projection, Recorded},
     render, score,
     table::{Path, Table, Word, read_table},
 };
@@ -80,7 +80,12 @@ pub(crate) struct Rows {
 
 impl Projection for ThreadPage {
     const NAME: &'static str = "thread_page";
-    const TABLES: &'static [&'static str] = &["post", "post_revision", "thread_numbers", "reaction"];
+    const TABLES: &'static [Kept] = &[
+        Kept::new("post_revision", "post_id in (select post_id from post where community_id = any($1))"),
+        Kept::new("reaction", "post_id in (select post_id from post where community_id = any($1))"),
+        Kept::new("thread_numbers", "thread_id in (select thread_id from post where community_id = any($1))"),
+        Kept::of_community("post"),
+    ];
     type Rows = Rows;
 
     fn concerns(event: &Event) -> bool {

@@ -13,7 +13,7 @@ pub(crate) use notice::Notice;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI32, AtomicI64, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -39,6 +39,8 @@ pub(crate) struct Changes {
     noted: Grid<AtomicI64>,
     /// Checkpoints that were seen in the database: lower bounds of where they are now, unless its crash rolled them back.
     seen: Grid<AtomicI64>,
+    /// [`Checkpoint::built`], as seen last.
+    built: Grid<AtomicI32>,
     wake: Vec<Arc<Notify>>,
 }
 
@@ -49,6 +51,7 @@ impl Changes {
             history: ArcSwap::from_pointee(HistoryId(Uuid::nil())),
             noted: Grid::new(AtomicI64::default),
             seen: Grid::new(AtomicI64::default),
+            built: Grid::new(AtomicI32::default),
             wake: Shard::all().map(|_| Arc::default()).collect(),
         }
     }
@@ -104,9 +107,13 @@ impl Changes {
         }
         let current = self.history();
         let lag = |checkpoint: &&Checkpoint| {
-            let Checkpoint { projection, shard, history, position } = **checkpoint;
+            let Checkpoint { projection, shard, history, position, built } = **checkpoint;
             if history != current {
                 return false;
+            }
+            if self.built.at(projection, shard).swap(built, Ordering::SeqCst) != built {
+                // Other rows stand at the same position.
+                self.lose(projection, shard);
             }
             if self.seen.at(projection, shard).fetch_max(position, Ordering::SeqCst) > position {
                 self.fall_back(projection, shard, position);
@@ -119,7 +126,7 @@ impl Changes {
     /// The notices up to this checkpoint did not come, though they had the time: counts everything in its shard as
     /// changed, and the chain goes on from there.
     pub(crate) fn give_up_on(&self, checkpoint: &Checkpoint) {
-        let Checkpoint { projection, shard, history, position } = *checkpoint;
+        let Checkpoint { projection, shard, history, position, .. } = *checkpoint;
         let noted = self.noted.at(projection, shard);
         if history == self.history() && noted.load(Ordering::SeqCst) < position {
             self.lose(projection, shard);
@@ -196,7 +203,7 @@ mod tests {
         }
 
         fn checkpoint(&self, projection: Projection, number: i16, position: Position) -> Checkpoint {
-            Checkpoint { projection, shard: shard(number), history: self.history, position }
+            Checkpoint { projection, shard: shard(number), history: self.history, position, built: 0 }
         }
 
         fn note(&self, projection: Projection, before: Position, after: Position, thing: Uuid) {
@@ -302,6 +309,18 @@ mod tests {
         assert_eq!(read.changes.seen(&VIEW[1..], shard(1)), 10, "the other projection stands where it stood");
         read.note(VIEW[0], 8, 9, Uuid::now_v7());
         assert_eq!(read.changes.noted(&VIEW[..1], shard(1)), 9);
+    }
+
+    #[test]
+    fn rows_that_a_rebuild_replaced_count_as_changed_where_nothing_moved() {
+        let read = Read::up_to_10();
+        let born = read.changes.stamps.now();
+        let rebuilt = Checkpoint { built: 1, ..read.checkpoint(VIEW[0], 1, 10) };
+        assert_eq!(read.changes.see(&[rebuilt]), []);
+        assert!(!read.changes.stamps.unchanged_since(born, &[Tag::Shard(VIEW[0], shard(1))]));
+        let later = read.changes.stamps.now();
+        read.changes.see(&[rebuilt]);
+        assert!(read.changes.stamps.unchanged_since(later, &[Tag::Shard(VIEW[0], shard(1))]));
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ pub(crate) struct Checkpoint {
     pub(crate) shard: Shard,
     pub(crate) history: HistoryId,
     pub(crate) position: Position,
+    /// How often a rebuild has replaced its rows.
+    pub(crate) built: i32,
 }
 
 struct Row {
@@ -20,13 +22,15 @@ struct Row {
     shard: i16,
     history: Uuid,
     position: Position,
+    built: i32,
 }
 
 impl Checkpoint {
     /// All of them, as of now.
     pub(crate) async fn all(db: &PgPool) -> sqlx::Result<Vec<Self>> {
-        let rows =
-            sqlx::query_as!(Row, "select projection, shard, history, position from checkpoint").fetch_all(db).await?;
+        let rows = sqlx::query_as!(Row, "select projection, shard, history, position, built from checkpoint")
+            .fetch_all(db)
+            .await?;
         Ok(rows.into_iter().filter_map(|row| Self::from_row(&row)).collect())
     }
 
@@ -37,6 +41,7 @@ impl Checkpoint {
             shard: Shard::try_from(row.shard).ok()?,
             history: HistoryId(row.history),
             position: row.position,
+            built: row.built,
         })
     }
 }
@@ -53,7 +58,7 @@ impl Ask for OfShard {
         let numbers: Vec<i16> = shards.iter().map(|shard| i16::from(*shard)).collect();
         let select = sqlx::query_as!(
             Row,
-            "select projection, shard, history, position from checkpoint where shard = any($1)",
+            "select projection, shard, history, position, built from checkpoint where shard = any($1)",
             &numbers
         );
         let found: Vec<_> =

@@ -232,7 +232,8 @@ mod tests {
     }
 
     fn checkpoints(history: HistoryId, positions: [i64; 2]) -> Vec<Checkpoint> {
-        let row = |(projection, position)| Checkpoint { projection, shard: token(0).shard, history, position };
+        let row =
+            |(projection, position)| Checkpoint { projection, shard: token(0).shard, history, position, built: 0 };
         VIEW.into_iter().zip(positions).map(row).collect()
     }
 

@@ -152,8 +152,14 @@ async fn readiness_follows_the_database() {
     forum.stop().await;
 }
 
-/// Read tables as the release before left them, in what `0003` changes: columns away, counts as they were counted then.
+/// Read tables as an old release left them, in what `0003` and later ones change: columns away, counts as they were
+/// counted then.
 const AS_BEFORE_0003: &str = "
+    alter table read.checkpoint drop column built;
+    drop table read.tag_count;
+    drop index read.thread_answered, read.thread_unanswered, read.post_by_author, read.thread_by_author;
+    create index post_by_author on read.post (author_id, created_at desc, post_id desc);
+    create index thread_by_author on read.thread (author_id, created_at desc, thread_id desc);
     alter table read.post drop column children;
     alter table read.thread drop column accepted_id, drop column deleted_by;
     drop index read.thread_deleted, read.member_invited, read.member_banned, read.member_silenced;

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use lab::{Lab, Recorded};
 
+mod check;
 mod lab;
+mod rebuild;
 mod relay;
 
 /// Two communities of different shards.

@@ -30,6 +30,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the server may be away, at most, before the client gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a server may be away without a word.
+const SAY_AFTER: Duration = Duration::from_secs(3);
 
 /// How long to wait before a second try; doubled with each more, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -301,20 +303,36 @@ impl Client {
     }
 }
 
+/// Whether nobody else in the process has said so just now: all lanes wait for the same server.
+fn say_now() -> bool {
+    static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = said.is_none_or(|at| at.elapsed() > PATIENCE / 4);
+    if now {
+        *said = Some(Instant::now());
+    }
+    now
+}
+
 /// The waits between tries: longer and longer, and bounded as a whole.
 struct Pauses {
     started: Instant,
     next: Duration,
+    said: bool,
 }
 
 impl Pauses {
     fn new() -> Self {
-        Self { started: Instant::now(), next: FIRST_PAUSE }
+        Self { started: Instant::now(), next: FIRST_PAUSE, said: false }
     }
 
     async fn wait(&mut self, at_least: Option<Duration>, reason: &str) -> anyhow::Result<()> {
         if self.started.elapsed() > PATIENCE {
             bail!("gave up after {} s: {reason}", PATIENCE.as_secs());
+        }
+        if !self.said && self.started.elapsed() > SAY_AFTER && say_now() {
+            self.said = true;
+            eprintln!("waiting for the server, for {} s at most: {reason}", PATIENCE.as_secs());
         }
         // Spread out, so that lanes that were refused together do not come back together.
         let spread = rand::random_range(0.5..1.5);

@@ -29,6 +29,8 @@ impl Config {
         for database in [&config.database, config.read_tables()].into_iter().filter(|it| !it.url.expose().is_empty()) {
             platform::db::options(database, "public", "agora")?;
         }
+        platform::identity::Passwords::new(&config.identity.password)?;
+        config.kafka.check()?;
         Ok(super::print(&platform::config::render(config)?)?)
     }
 }

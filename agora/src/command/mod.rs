@@ -1,5 +1,6 @@
 //! What the command line can do, one file for each command.
 
+pub mod check;
 pub mod command_service;
 pub mod completions;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod operators;
 pub mod projections;
 pub mod projector;
 pub mod query_service;
+pub mod rebuild;
 pub mod target;
 pub mod up;
 
@@ -102,7 +104,8 @@ fn block_on_until_told<T>(work: impl Future<Output = anyhow::Result<T>>, then: &
 fn quiet_logs(config: &Config) -> anyhow::Result<Telemetry> {
     let mut telemetry = config.telemetry.clone();
     if telemetry.log == telemetry::TelemetryConfig::default().log {
-        "warn".clone_into(&mut telemetry.log);
+        // What is stopped in the middle ends transactions that had not begun yet.
+        "warn,sqlx::postgres::notice=error".clone_into(&mut telemetry.log);
     }
     telemetry::init(&telemetry, "agora")
 }

@@ -8,7 +8,9 @@ use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use events::Shard;
 use indicatif::HumanDuration;
 use projector::{ShardStatus, Status};
+use sqlx::PgPool;
 
+use super::rebuild::Tables;
 use crate::{config::Config, local, terminal::count};
 
 /// See how far the read tables are, and deal with what stopped
@@ -17,7 +19,9 @@ use crate::{config::Config, local, terminal::count};
 Examples:
   agora projections status
   agora projections retry thread_page 17
-  agora projections skip thread_page 17 --reason 'defect 123'")]
+  agora projections skip thread_page 17 --reason 'defect 123'
+  agora projections verify --all
+  agora projections rebuild thread_list")]
 pub enum Projections {
     /// Show how far each projection is behind the event store, and where one has stopped
     Status(StatusArgs),
@@ -25,6 +29,12 @@ pub enum Projections {
     Retry(At),
     /// Let a projection pass by the event it stopped at: on record, and for rebuilds too
     Skip(Skip),
+    /// Fold all events anew, aside, and report the first rows of the live tables that differ
+    Verify(Tables),
+    /// Make read tables anew beside the live ones and put them in their place; reads and writes go on meanwhile
+    #[command(after_help = "\
+Killed or interrupted, the same command goes on where it was. With --shard, only the rows that differ are replaced.")]
+    Rebuild(Tables),
 }
 
 /// How to show it.
@@ -56,7 +66,7 @@ pub struct Skip {
     reason: String,
 }
 
-fn shard(text: &str) -> Result<Shard, String> {
+pub(super) fn shard(text: &str) -> Result<Shard, String> {
     let number: i16 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     Shard::try_from(number).map_err(|error| error.to_string())
 }
@@ -67,29 +77,55 @@ impl Projections {
     /// # Errors
     /// Where nothing stopped there, or there is no database.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
-        let config = local::with_database(config)?;
-        let _telemetry = super::quiet_logs(&config)?;
-        let said = super::block_on(async move {
-            let read = super::read_tables(&config).await?;
-            match self {
-                Self::Status(StatusArgs { json }) => {
-                    let status = projector::status(&super::store(&config).await?, &read).await?;
-                    Ok(if json { serde_json::to_string_pretty(&status)? + "\n" } else { show(&status, Utc::now()) })
-                }
-                Self::Retry(At { projection, shard }) => {
-                    let stood = projector::retry(&read, &projection, shard).await?;
-                    anyhow::ensure!(stood, has_not_stopped(&projection, shard));
-                    Ok(format!("{projection} tries shard {shard} again within two seconds\n"))
-                }
-                Self::Skip(Skip { at: At { projection, shard }, reason }) => {
-                    let event = projector::skip(&read, &projection, shard, &reason).await?;
-                    let event = event.with_context(|| has_not_stopped(&projection, shard))?;
-                    Ok(format!("{projection} passes event {event} by, and goes on within two seconds\n"))
-                }
-            }
-        })?;
-        Ok(super::print(&said)?)
+        match self {
+            Self::Status(status) => status.run(config),
+            Self::Retry(at) => at.retry(config),
+            Self::Skip(skip) => skip.run(config),
+            Self::Verify(tables) => tables.verify(config),
+            Self::Rebuild(tables) => tables.rebuild(config),
+        }
     }
+}
+impl StatusArgs {
+    fn run(self, config: Config) -> anyhow::Result<()> {
+        said(config, async |config, read| {
+            let status = projector::status(&super::store(&config).await?, &read).await?;
+            Ok(if self.json { serde_json::to_string_pretty(&status)? + "\n" } else { show(&status, Utc::now()) })
+        })
+    }
+}
+
+impl At {
+    fn retry(self, config: Config) -> anyhow::Result<()> {
+        let Self { projection, shard } = self;
+        said(config, async |_, read| {
+            let stood = projector::retry(&read, &projection, shard).await?;
+            anyhow::ensure!(stood, has_not_stopped(&projection, shard));
+            Ok(format!("{projection} tries shard {shard} again within two seconds\n"))
+        })
+    }
+}
+
+impl Skip {
+    fn run(self, config: Config) -> anyhow::Result<()> {
+        let Self { at: At { projection, shard }, reason } = self;
+        said(config, async |_, read| {
+            let event = projector::skip(&read, &projection, shard, &reason).await?;
+            let event = event.with_context(|| has_not_stopped(&projection, shard))?;
+            Ok(format!("{projection} passes event {event} by, and goes on within two seconds\n"))
+        })
+    }
+}
+
+/// Prints what is to be said of the read tables.
+fn said(config: Config, what: impl AsyncFnOnce(Config, PgPool) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let config = local::with_database(config)?;
+    let _telemetry = super::quiet_logs(&config)?;
+    let said = super::block_on(async {
+        let read = super::read_tables(&config).await?;
+        what(config, read).await
+    })?;
+    Ok(super::print(&said)?)
 }
 
 fn has_not_stopped(projection: &str, shard: Shard) -> String {

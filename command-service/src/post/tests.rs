@@ -200,6 +200,10 @@ fn its_author_and_moderators_delete_it_once() {
     given(open(), post()).when(delete(author())).then_expect_events(vec![deleted(false)]);
     given(open(), post()).when(delete(curator())).then_expect_events(vec![deleted(true)]);
     given(open(), [post(), vec![deleted(true)]].concat()).when(delete(author())).then_expect_events(vec![]);
+    given(open(), [post(), vec![deleted(true)]].concat()).when(delete(curator())).then_expect_events(vec![]);
+    // Who deletes first does not keep the right to undo it.
+    let by_author = [post(), vec![deleted(false)]].concat();
+    given(open(), by_author).when(delete(curator())).then_expect_events(vec![deleted(true)]);
     given(archived(), post()).when(delete(author())).then_expect_error(refused(PostRefusal::CategoryArchived));
     given(archived(), post()).when(delete(curator())).then_expect_events(vec![deleted(true)]);
 }

@@ -197,6 +197,9 @@ fn its_author_and_moderators_delete_it_once() {
     given(OPEN, vec![started()]).when(delete(author())).then_expect_events(vec![deleted(false)]);
     given(OPEN, vec![started()]).when(delete(curator())).then_expect_events(vec![deleted(true)]);
     given(OPEN, vec![started(), deleted(true)]).when(delete(author())).then_expect_events(vec![]);
+    given(OPEN, vec![started(), deleted(true)]).when(delete(curator())).then_expect_events(vec![]);
+    // Who deletes first does not keep the right to undo it.
+    given(OPEN, vec![started(), deleted(false)]).when(delete(curator())).then_expect_events(vec![deleted(true)]);
     given(ARCHIVED, vec![started()]).when(delete(author())).then_expect_error(refused(ThreadRefusal::CategoryArchived));
     given(ARCHIVED, vec![started()]).when(delete(curator())).then_expect_events(vec![deleted(true)]);
 }

@@ -73,7 +73,7 @@ fn lists_and_durations_come_from_the_environment_too() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_place() {
-    let cases: [(&str, Pairs, Pairs, &str); 9] = [
+    let cases: [(&str, Pairs, Pairs, &str); 10] = [
         (
             "password = \"x\"\n\n[http]\nlsten = \"a:1\"\n",
             &[],
@@ -99,6 +99,13 @@ fn what_is_wrong_is_named_with_its_place() {
             &[],
             "configuration key `http.lsten` (environment variable AGORA__HTTP__LSTEN): unknown key `lsten`, expected \
              one of `listen`, `limit`, `strict`, `origins`, `timeout`",
+        ),
+        (
+            "",
+            &[("AGORA__HTP__LISTEN", "a:1")],
+            &[],
+            "configuration key `htp` (environment variable AGORA__HTP__LISTEN): unknown key `htp`, expected `http` or \
+             `password`",
         ),
         (
             "",

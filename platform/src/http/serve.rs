@@ -45,6 +45,8 @@ use crate::{
 
 /// How long to wait when no connection can be accepted (out of file descriptors).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// Open files that are not connections of clients: those to databases and Kafka, logs, the admin port.
+const FILES_OF_OTHERS: u64 = 256;
 /// How often an HTTP/2 connection is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -78,7 +80,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let address = listener.local_addr().context("the listener has no address")?;
     let builder = builder(config);
-    let room = Arc::new(Semaphore::new(config.max_connections));
+    let most = room(config);
+    let room = Arc::new(Semaphore::new(most));
     let graceful = GracefulShutdown::new();
     let cut = CancellationToken::new();
     loop {
@@ -112,11 +115,26 @@ pub async fn serve(
     }
     drop(listener);
     if timeout(config.shutdown_grace, graceful.shutdown()).await.is_err() {
-        let connections = config.max_connections - room.available_permits();
+        let connections = most - room.available_permits();
         tracing::warn!(%address, connections, grace = ?config.shutdown_grace, "cut connections that did not end");
         cut.cancel();
     }
     Ok(())
+}
+
+/// How many connections there may be at once: no more than leave files to everybody else in the process.
+fn room(config: &HttpConfig) -> usize {
+    // As many as the system allows; where it does not say, it is asked for nothing.
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let left = usize::try_from(files.saturating_sub(FILES_OF_OTHERS)).unwrap_or(usize::MAX).max(1);
+    if left < config.max_connections {
+        tracing::warn!(
+            files,
+            connections = left,
+            "fewer connections than `http.max_connections`: this process may open no more files (`ulimit -Hn`)"
+        );
+    }
+    config.max_connections.min(left)
 }
 
 fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {

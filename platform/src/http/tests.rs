@@ -150,6 +150,16 @@ async fn only_large_answers_are_compressed_and_then_tagged_weakly() {
 }
 
 #[tokio::test]
+async fn who_accepts_no_coding_at_all_is_answered_all_the_same() {
+    for accepted in ["identity;q=0", "*;q=0", "identity; q=0.000, *;Q=0", "br;q=0,*;q=0"] {
+        let response = ask(empty(asking("GET", "/large").header("accept-encoding", accepted))).await;
+        assert_eq!((response.status().as_u16(), response.headers().get("content-encoding")), (200, None), "{accepted}");
+    }
+    let response = ask(empty(asking("GET", "/large").header("accept-encoding", "identity;q=0, gzip"))).await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+}
+
+#[tokio::test]
 async fn scripts_of_other_origins_may_call_where_that_is_configured() {
     let preflight = || {
         let request = asking("OPTIONS", "/hello").header("origin", "https://forum.example");

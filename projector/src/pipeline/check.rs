@@ -46,7 +46,7 @@ impl Running<'_> {
         }
         let complete = checkpoints.len() >= projections.len() * usize::from(Shard::COUNT);
         if !complete || checkpoints.iter().any(|checkpoint| checkpoint.history != history) {
-            let tables: Vec<&str> = projections.iter().flat_map(|it| it.tables()).copied().collect();
+            let tables: Vec<&str> = projections.iter().flat_map(|it| it.tables()).map(|kept| kept.name).collect();
             checkpoint::ensure(read, &self.its.names(), history).await?;
             history = history::start_over(store, read, &tables).await?;
             checkpoints = checkpoint::all(read).await?;
@@ -82,7 +82,7 @@ impl Running<'_> {
             let Checkpoint { shard, position, .. } = *checkpoint;
             let Some(&projection) = indices.get(checkpoint.projection.as_str()) else { continue };
             let was_parked = self.lanes.standing(projection, shard) == Standing::Parked;
-            self.lanes.set(projection, shard, checkpoint.into());
+            self.lanes.take_over(projection, checkpoint);
             if checkpoint.parked && self.last.is_none() {
                 let name = &checkpoint.projection;
                 tracing::warn!("projection {name} still stands in shard {shard}: `agora projections status` says why");

@@ -66,7 +66,7 @@ impl Running<'_> {
                 self.check_at = Instant::now();
                 return Ok(BTreeMap::new());
             }
-            self.lanes.set(lane.0, lane.1, (&checkpoint).into());
+            self.lanes.take_over(lane.0, &checkpoint);
             checkpoints.insert(lane, Seen { position: checkpoint.position, event: checkpoint.event_id });
         }
         let mut starts: BTreeMap<Shard, Seen> = BTreeMap::new();

@@ -49,7 +49,7 @@ impl<T: Cell> Cell for Option<T> {
 }
 
 /// What identifies a row: one column or two.
-pub(crate) trait Key: Copy + Eq + Ord + Hash + fmt::Debug + Send + Sync {
+pub(crate) trait Key: Clone + Eq + Ord + Hash + fmt::Debug + Send + Sync {
     /// Binds an array for each column.
     fn bind(keys: Vec<Self>, statement: Statement<'_>) -> Statement<'_>;
 }
@@ -62,7 +62,7 @@ impl Key for Uuid {
 
 impl<T> Key for (Uuid, T)
 where
-    T: Copy + Eq + Ord + Hash + fmt::Debug + Send + Sync + PgHasArrayType + Type<Postgres> + 'static,
+    T: Clone + Eq + Ord + Hash + fmt::Debug + Send + Sync + PgHasArrayType + Type<Postgres> + 'static,
     T: for<'q> Encode<'q, Postgres>,
 {
     fn bind(keys: Vec<Self>, statement: Statement<'_>) -> Statement<'_> {

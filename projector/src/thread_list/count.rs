@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{AccountCount, CategoryCount, CommunityCount, Rows, Thread, ThreadPost, can_be_seen};
+use super::{AccountCount, CategoryCount, CommunityCount, Rows, TagCount, Thread, ThreadPost, can_be_seen};
 use crate::projection::{Changed, Fault};
 
 impl Rows {
@@ -21,6 +21,20 @@ impl Rows {
         let posts: Vec<ThreadPost> = self.posts_of(id).filter(|post| can_be_seen(post)).cloned().collect();
         for post in posts {
             self.count_in(&thread, &post, sign, changed);
+        }
+        self.count_tags(id, sign)
+    }
+
+    /// Counts a thread in or out of each of its tags.
+    pub(super) fn count_tags(&mut self, id: Uuid, sign: i64) -> Result<(), Fault> {
+        let thread = self.threads.change(id)?;
+        if thread.deleted {
+            return Ok(());
+        }
+        let community_id = thread.community_id;
+        for tag in thread.tags.0.clone() {
+            let none = || TagCount { community_id, tag: tag.clone(), threads: 0 };
+            self.tags.change_or((community_id, tag.clone()), none).threads += sign;
         }
         Ok(())
     }

@@ -51,22 +51,48 @@ impl View for AccountPosts {
     async fn fetch(&self, horizon: &Horizon, at: &mut Snapshot<'_>) -> Result<Vec<PostRow>, Failure> {
         let (account, all, private) = (self.account.0, horizon.unbounded(), horizon.private());
         let (time, id) = self.listing.from().copied().unzip();
+        // Community by community, as what is not seen is not read then; and a thread is looked up post by post, as a join
+        // would read all that an account wrote where the planner takes that for little.
         let fetched = match self.listing.direction() {
             Direction::Forward => select_posts!(
                 at, false, in_community,
-                "where p.author_id = $5 and not p.deleted and not p.hidden and not t.deleted
-                    and in_sight(c.community_id, c.visibility, $6, $7)
-                    and (p.created_at, p.post_id)
-                        < (coalesce($8, 'infinity'::timestamptz), coalesce($9, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-                order by p.created_at desc, p.post_id desc limit $10";
+                "join (
+                    select w.post_id from account_count n
+                    join community s on s.community_id = n.community_id and in_sight(s.community_id, s.visibility, $6, $7)
+                    cross join lateral (
+                        select p.post_id, p.created_at from post p
+                        where p.author_id = n.account_id and p.community_id = n.community_id
+                            and not p.deleted and not p.hidden
+                            and not (select t.deleted from thread t where t.thread_id = p.thread_id)
+                            and (p.created_at, p.post_id) < (
+                                coalesce($8, 'infinity'::timestamptz),
+                                coalesce($9, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+                            )
+                        order by p.created_at desc, p.post_id desc limit $10
+                    ) w
+                    where n.account_id = $5
+                    order by w.created_at desc, w.post_id desc limit $10
+                ) picked on picked.post_id = p.post_id
+                order by p.created_at desc, p.post_id desc";
                 account, all, private, time, id, self.listing.rows()
             ),
             Direction::Backward => select_posts!(
                 at, false, in_community,
-                "where p.author_id = $5 and not p.deleted and not p.hidden and not t.deleted
-                    and in_sight(c.community_id, c.visibility, $6, $7)
-                    and (p.created_at, p.post_id) > ($8, $9)
-                order by p.created_at, p.post_id limit $10";
+                "join (
+                    select w.post_id from account_count n
+                    join community s on s.community_id = n.community_id and in_sight(s.community_id, s.visibility, $6, $7)
+                    cross join lateral (
+                        select p.post_id, p.created_at from post p
+                        where p.author_id = n.account_id and p.community_id = n.community_id
+                            and not p.deleted and not p.hidden
+                            and not (select t.deleted from thread t where t.thread_id = p.thread_id)
+                            and (p.created_at, p.post_id) > ($8, $9)
+                        order by p.created_at, p.post_id limit $10
+                    ) w
+                    where n.account_id = $5
+                    order by w.created_at, w.post_id limit $10
+                ) picked on picked.post_id = p.post_id
+                order by p.created_at, p.post_id";
                 account, all, private, time, id, self.listing.rows()
             ),
         };

@@ -53,14 +53,18 @@ impl View for AccountThreads {
             Direction::Backward => (">", "t.created_at, t.thread_id"),
         };
         let mut sql = thread_list::select(at);
-        sql.push("(select t.* from thread t join community c on c.community_id = t.community_id where not t.deleted");
-        sql.push(" and t.author_id = ").push_bind(self.account.0);
+        // Community by community: what is not seen is not read.
+        sql.push("(select t.* from account_count n join community c on c.community_id = n.community_id");
         sql.push(" and in_sight(c.community_id, c.visibility, ").push_bind(horizon.unbounded());
         sql.push(", ").push_bind(horizon.private()).push(")");
+        sql.push(" cross join lateral (select * from thread t where t.author_id = n.account_id");
+        sql.push(" and t.community_id = n.community_id and not t.deleted");
         if let Some((time, id)) = self.listing.from() {
             sql.push(format_args!(" and (t.created_at, t.thread_id) {beyond} (")).push_bind(*time);
             sql.push(", ").push_bind(*id).push(")");
         }
+        sql.push(format_args!(" order by {order} limit ")).push_bind(self.listing.rows()).push(") t");
+        sql.push(" where n.account_id = ").push_bind(self.account.0);
         sql.push(format_args!(" order by {order} limit ")).push_bind(self.listing.rows()).push(") ");
         sql.push(thread_list::JOIN).push(format_args!(" order by {order}"));
         Ok(sql.build_query_as().fetch_all(&mut *at.connection).await?)

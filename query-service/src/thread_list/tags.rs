@@ -84,16 +84,10 @@ macro_rules! tags {
     ($at:expr, $which:literal; $($more:expr),*) => {
         sqlx::query_as!(
             Row,
-            r#"select r.positions as "positions!", g.tag as "tag!", g.threads as "threads!"
+            r#"select r.positions as "positions!", g.tag, g.threads
             from reflected($1, $2, $3) r
-            cross join lateral (
-                select e.tag, count(*) as threads
-                from thread t
-                cross join lateral jsonb_array_elements_text(t.tags) e (tag)
-                where t.community_id = $4 and not t.deleted
-                group by e.tag
-            ) g
-            where "# + $which,
+            cross join tag_count g
+            where g.community_id = $4 and g.threads > 0 and "# + $which,
             $at.joins, $at.shards, $at.line, $($more),*
         )
         .fetch_all(&mut *$at.connection)
@@ -113,13 +107,13 @@ impl View for TagList {
         let fetched = match self.listing.direction() {
             Direction::Forward => tags!(
                 at,
-                "$5::bigint is null or g.threads < $5 or (g.threads = $5 and g.tag > $6)
+                "($5::bigint is null or g.threads <= $5 and (g.threads < $5 or g.tag > $6))
                 order by g.threads desc, g.tag limit $7";
                 community, threads, tag, rows
             ),
             Direction::Backward => tags!(
                 at,
-                "g.threads > $5 or (g.threads = $5 and g.tag < $6) order by g.threads, g.tag desc limit $7";
+                "g.threads >= $5 and (g.threads > $5 or g.tag < $6) order by g.threads, g.tag desc limit $7";
                 community, threads, tag, rows
             ),
         };

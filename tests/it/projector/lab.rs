@@ -7,10 +7,12 @@ use std::{
 
 use agora_tests::postgres::fresh_database;
 use chrono::{DateTime, Utc};
+use events::Shard;
 use platform::{
     db::DatabaseConfig,
     kafka::{Broker, KafkaConfig},
 };
+use projector::rebuild::{Rebuild, What};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -97,6 +99,13 @@ impl Lab {
         let parts = projector::Parts { event_store: database.clone(), read_tables: database, broker: broker.clone() };
         projector::start(config, parts, shutdown.clone(), &tasks).await?;
         Ok(Running { shutdown, tasks })
+    }
+
+    /// Begins a rebuild of these projections; of one shard only, where that is named.
+    pub(crate) async fn rebuild(&self, projections: &[&str], shard: Option<Shard>) -> anyhow::Result<Rebuild> {
+        let database = DatabaseConfig { url: self.url.as_str().into(), ..DatabaseConfig::default() };
+        let projections = projections.iter().map(|name| (*name).to_owned()).collect();
+        Rebuild::begin(&database, &database, What { projections, shard }).await
     }
 
     /// Appends events, all in one commit, and pings.

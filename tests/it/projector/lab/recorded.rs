@@ -13,7 +13,7 @@ pub(crate) struct Recorded {
     pub(super) event_id: EventId,
     pub(super) stream: Stream,
     pub(super) shard: Shard,
-    pub(super) community: Option<CommunityId>,
+    pub(crate) community: Option<CommunityId>,
     pub(super) name: String,
     pub(super) version: u32,
     pub(super) payload: String,

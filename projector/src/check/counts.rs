@@ -1,0 +1,120 @@
+//! Counts in a view always equal the rows they count: what can be seen, which is neither deleted nor hidden.
+
+/// What the read tables say of each thing, beside what is counted there: rows that differ are wrong. `{visible}` are the
+/// posts that can be seen, of threads that are not deleted.
+pub(super) const COUNTS: [(&str, &str); 13] = [
+    (
+        "a thread counts its replies, and knows its last post",
+        "select t.thread_id, t.replies, t.last_post_id, n.replies, coalesce(n.last_post_id, t.opening_post_id)
+         from thread t
+         cross join lateral (
+            select count(*) filter (where p.post_id <> t.opening_post_id)::integer as replies,
+                (array_agg(p.post_id order by p.written_position desc))[1] as last_post_id
+            from thread_post p
+            where p.thread_id = t.thread_id and not p.deleted and not p.hidden
+         ) n
+         where (t.replies, t.last_post_id)
+            is distinct from (n.replies, coalesce(n.last_post_id, t.opening_post_id))",
+    ),
+    (
+        "a category counts its threads and posts",
+        "select * from (select category_id, threads, posts from category_count where (threads, posts) <> (0, 0)) c
+         full join (select category_id, threads, posts from (
+            select t.category_id, count(distinct t.thread_id) as threads, count(p.post_id) as posts
+            from thread t left join visible p using (thread_id) where not t.deleted group by 1) n) n using (category_id)
+         where (c.threads, c.posts) is distinct from (n.threads, n.posts)",
+    ),
+    (
+        "a community counts its threads and posts",
+        "select * from (select community_id, threads, posts from community_count where (threads, posts) <> (0, 0)) c
+         full join (
+            select t.community_id, count(distinct t.thread_id) as threads, count(p.post_id) as posts
+            from thread t left join visible p using (thread_id) where not t.deleted group by 1) n using (community_id)
+         where (c.threads, c.posts) is distinct from (n.threads, n.posts)",
+    ),
+    (
+        "an account's threads are counted",
+        "select * from (select account_id, community_id, threads from account_count where threads <> 0) c
+         full join (select author_id as account_id, community_id, count(*) as threads from thread
+            where not deleted and author_id is not null group by 1, 2) n using (account_id, community_id)
+         where c.threads is distinct from n.threads",
+    ),
+    (
+        "an account's posts are counted",
+        "select * from (select account_id, community_id, posts from account_count where posts <> 0) c
+         full join (select p.author_id as account_id, t.community_id, count(*) as posts
+            from visible p join thread t using (thread_id) where p.author_id is not null group by 1, 2) n
+            using (account_id, community_id)
+         where c.posts is distinct from n.posts",
+    ),
+    (
+        "a tag counts its threads",
+        "select * from (select community_id, tag, threads from tag_count where threads <> 0) c
+         full join (select community_id, tag, count(*) as threads
+            from thread cross join lateral jsonb_array_elements_text(tags) e (tag) where not deleted group by 1, 2) n
+            using (community_id, tag)
+         where c.threads is distinct from n.threads",
+    ),
+    (
+        "a community counts its members",
+        "select * from (select community_id, members from member_count where members <> 0) c
+         full join (select community_id, count(*) as members from member where status = 'member' group by 1) n
+            using (community_id)
+         where c.members is distinct from n.members",
+    ),
+    (
+        "an accepted answer is shown while it can be seen",
+        "select t.thread_id, t.accepted_id, t.answer_id, p.deleted, p.hidden from thread t
+         left join thread_post p on p.post_id = t.accepted_id
+         where t.answer_id is distinct from case when not p.deleted and not p.hidden then t.accepted_id end",
+    ),
+    (
+        "a post counts its replies",
+        "select p.post_id, p.replies, p.children, n.* from post p
+         cross join lateral (
+            select count(*) filter (where not c.deleted and not c.hidden) as replies, count(*) as children
+            from post c where c.parent_id = p.post_id
+         ) n
+         where (p.replies, p.children) <> (n.replies, n.children)",
+    ),
+    (
+        "a post counts its reactions",
+        "select p.post_id, p.reactions, p.score, n.reactions, n.score from post p
+         cross join lateral (
+            select coalesce(jsonb_object_agg(kind, many), '{}') as reactions, coalesce(sum(worth), 0) as score
+            from (select kind, count(*) as many,
+                    count(*) * case when kind in ('up', 'like') then 1 when kind = 'down' then -1 else 0 end as worth
+                from reaction r where r.post_id = p.post_id group by kind) k
+         ) n
+         where p.reactions <> n.reactions or p.score <> n.score + p.imported_up - p.imported_down",
+    ),
+    (
+        "a thread has its opening post's score",
+        "select t.thread_id, t.score, p.score from thread t join post p on p.post_id = t.opening_post_id
+         where t.score <> p.score",
+    ),
+    (
+        "lists and pages know the same posts",
+        "select post_id, l.deleted, p.deleted, l.hidden, p.hidden from thread_post l full join post p using (post_id)
+         where (l.thread_id, l.author_id, l.deleted, l.hidden)
+            is distinct from (p.thread_id, p.author_id, p.deleted, p.hidden)",
+    ),
+    (
+        "the posts of a thread are numbered from 1 without a gap",
+        "select thread_id, n.posts, p.* from thread_numbers n
+         full join (select thread_id, count(*) as posts, max(number) as last, min(number) as first from post group by 1) p
+            using (thread_id)
+         where (n.posts, n.posts, 1) is distinct from (p.posts, p.last, p.first)",
+    ),
+];
+
+/// The query that finds what is wrong.
+pub(super) fn query(wrong: &str) -> String {
+    format!(
+        "with visible as (
+            select p.* from thread_post p join thread t using (thread_id)
+            where not t.deleted and not p.deleted and not p.hidden
+         ), wrong as ({wrong})
+         select to_jsonb(wrong)::text as place from wrong"
+    )
+}

@@ -1,0 +1,222 @@
+//! What one event cannot tell: rules over the history, that two commands at once could break.
+
+use std::collections::{HashMap, HashSet, hash_map::Entry};
+
+use events::{
+    AccountEvent, AccountId, CommunityEvent, CommunityId, Envelope, Event, PostEvent, ReactionEvent, Shard, account,
+    community, post, reaction,
+};
+use uuid::Uuid;
+
+use super::{Checked, Found};
+
+/// Kind, value and owner of a unique name.
+pub(super) type Claim = (String, String, String);
+
+/// The rules, and what was read so far of what they need.
+pub(super) struct Rules {
+    readable: Checked,
+    shards: Checked,
+    owned: Checked,
+    unique: Checked,
+    claimed: Checked,
+    reactions: Checked,
+    revisions: Checked,
+    answers: Checked,
+    owners: HashMap<Uuid, HashSet<AccountId>>,
+    /// Who has which name, by what kind of name it is.
+    names: HashMap<(&'static str, String), Uuid>,
+    slugs: HashMap<Uuid, String>,
+    reacted: HashMap<(Uuid, AccountId), String>,
+    /// The last revision of each post, its depth, and its thread.
+    posts: HashMap<Uuid, (u32, u8, Uuid)>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            readable: Checked::new("every event can be read"),
+            shards: Checked::new("every event is of its community's shard, or its account's"),
+            owned: Checked::new("a community always has an owner"),
+            unique: Checked::new("no two accounts or communities have one name at a time"),
+            claimed: Checked::new("a name is claimed by who has it, and by nobody else"),
+            reactions: Checked::new("a reaction replaces or ends the one that was there"),
+            revisions: Checked::new("the revisions of a post are numbered without a gap"),
+            answers: Checked::new("a reply is below a post of its own thread"),
+            owners: HashMap::new(),
+            names: HashMap::new(),
+            slugs: HashMap::new(),
+            reacted: HashMap::new(),
+            posts: HashMap::new(),
+        }
+    }
+}
+
+impl Rules {
+    /// Takes the next event.
+    pub(super) fn look(&mut self, event: Found) {
+        let envelope = match event {
+            Ok(envelope) => envelope,
+            Err(unreadable) => return self.readable.breaks(|| unreadable.to_string()),
+        };
+        match envelope.decode() {
+            Err(error) => self.readable.breaks(|| format!("{}: {error}", place(&envelope))),
+            Ok(events) => {
+                self.shard(&envelope);
+                for event in &events {
+                    self.event(event, &envelope);
+                }
+            }
+        }
+    }
+
+    /// What was found, with the claims as they are now, where they are of the same moment.
+    pub(super) fn end(mut self, claims: Option<Vec<Claim>>) -> Vec<Checked> {
+        if let Some(claims) = claims {
+            self.claims(claims);
+        }
+        vec![
+            self.readable,
+            self.shards,
+            self.owned,
+            self.unique,
+            self.claimed,
+            self.reactions,
+            self.revisions,
+            self.answers,
+        ]
+    }
+
+    fn shard(&mut self, envelope: &Envelope) {
+        let expected = match (envelope.community, envelope.stream.uuid()) {
+            (Some(community), _) => Shard::of_community(community),
+            (None, Ok(account)) => Shard::of_account(AccountId(account)),
+            (None, Err(_)) => return self.shards.breaks(|| format!("{}: whose is it?", place(envelope))),
+        };
+        if expected != envelope.shard {
+            self.shards.breaks(|| format!("{}: in shard {}, not {expected}", place(envelope), envelope.shard));
+        }
+    }
+
+    fn event(&mut self, event: &Event, envelope: &Envelope) {
+        let Ok(id) = envelope.stream.uuid() else { return };
+        match event {
+            Event::Account(
+                AccountEvent::Registered(account::Registered { username, .. })
+                | AccountEvent::Imported(account::Imported { username, .. }),
+            ) => {
+                self.take("username", username.to_lowercase(), id, envelope);
+            }
+            Event::Community(event) => self.community(event, id, envelope),
+            Event::Post(event) => self.post(event, id, envelope),
+            Event::Reaction(event) => self.reaction(event, envelope),
+            _ => {}
+        }
+    }
+
+    /// Somebody has a name from now on.
+    fn take(&mut self, kind: &'static str, name: String, owner: Uuid, envelope: &Envelope) {
+        match self.names.entry((kind, name)) {
+            Entry::Vacant(free) => {
+                free.insert(owner);
+            }
+            Entry::Occupied(taken) if *taken.get() == owner => {}
+            Entry::Occupied(taken) => {
+                let name = &taken.key().1;
+                self.unique.breaks(|| format!("{}: the {kind} {name} is {}'s", place(envelope), taken.get()));
+            }
+        }
+    }
+
+    fn community(&mut self, event: &CommunityEvent, id: Uuid, envelope: &Envelope) {
+        match event {
+            CommunityEvent::Created(community::Created { settings, owner }) => {
+                self.owners.entry(id).or_default().insert(*owner);
+                self.slug(settings.slug.clone(), id, envelope);
+            }
+            CommunityEvent::SettingsChanged(community::SettingsChanged { settings }) => {
+                self.slug(settings.slug.clone(), id, envelope);
+            }
+            CommunityEvent::OwnerAdded(community::OwnerAdded { account }) => {
+                self.owners.entry(id).or_default().insert(*account);
+            }
+            CommunityEvent::OwnerRemoved(community::OwnerRemoved { account }) => {
+                let owners = self.owners.entry(id).or_default();
+                owners.remove(account);
+                if owners.is_empty() {
+                    self.owned.breaks(|| format!("{}: {} has none", place(envelope), CommunityId(id)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn slug(&mut self, slug: String, id: Uuid, envelope: &Envelope) {
+        if let Some(before) = self.slugs.insert(id, slug.clone())
+            && self.names.get(&("slug", before.clone())) == Some(&id)
+        {
+            self.names.remove(&("slug", before));
+        }
+        self.take("slug", slug, id, envelope);
+    }
+
+    fn post(&mut self, event: &PostEvent, id: Uuid, envelope: &Envelope) {
+        match event {
+            PostEvent::Written(post::Written { thread, parent, depth, .. }) => {
+                let above = parent.map(|parent| self.posts.get(&parent.0));
+                let fits = match above {
+                    None => *depth == 0,
+                    Some(None) => false,
+                    Some(Some((_, above, its))) => *its == thread.0 && *depth == above + 1,
+                };
+                if !fits {
+                    self.answers.breaks(|| format!("{}: below {parent:?} at depth {depth}", place(envelope)));
+                }
+                self.posts.insert(id, (1, *depth, thread.0));
+            }
+            PostEvent::Edited(post::Edited { revision, .. }) => {
+                let last = self.posts.get_mut(&id).map(|(last, ..)| std::mem::replace(last, *revision));
+                if last.is_none_or(|last| last + 1 != *revision) {
+                    self.revisions.breaks(|| format!("{}: revision {revision} after {last:?}", place(envelope)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn reaction(&mut self, event: &ReactionEvent, envelope: &Envelope) {
+        let (stands, said) = match event {
+            ReactionEvent::Set(reaction::Set { post, account, kind, replaced, .. }) => {
+                (self.reacted.insert((post.0, *account), kind.clone()), replaced.clone())
+            }
+            ReactionEvent::Cleared(reaction::Cleared { post, account, kind, .. }) => {
+                (self.reacted.remove(&(post.0, *account)), Some(kind.clone()))
+            }
+            ReactionEvent::ScoreImported(_) => return,
+        };
+        if stands != said {
+            self.reactions.breaks(|| format!("{}: {stands:?} was there, not {said:?}", place(envelope)));
+        }
+    }
+
+    fn claims(&mut self, claims: Vec<Claim>) {
+        let mut claimed: HashMap<(String, String), String> =
+            claims.into_iter().map(|(kind, value, owner)| ((kind, value), owner)).collect();
+        for ((kind, name), owner) in &self.names {
+            let found = claimed.remove(&((*kind).to_owned(), name.clone()));
+            if found.as_ref() != Some(&owner.to_string()) {
+                self.claimed.breaks(|| format!("the {kind} {name} of {owner} is claimed by {found:?}"));
+            }
+        }
+        for ((kind, name), owner) in claimed {
+            if kind == "username" || kind == "slug" {
+                self.claimed.breaks(|| format!("the {kind} {name} is claimed by {owner}, who does not have it"));
+            }
+        }
+    }
+}
+
+/// Where an event stands.
+fn place(envelope: &Envelope) -> String {
+    format!("position {}, {} of {}", envelope.position, envelope.name, envelope.stream)
+}

@@ -1,0 +1,158 @@
+//! Rebuilds read tables beside the live ones, which readers and the live projection keep.
+//!
+//! The same folds write the same tables in a schema of their own, [`SHADOW`], shard by shard from the first event on.
+//! Then the rows are compared, both sides at exactly the same positions; and the new tables take the place of the old
+//! ones, with their checkpoints, in one short transaction. One that was killed goes on from the checkpoints that its
+//! schema has.
+
+mod compare;
+mod fold;
+mod shadow;
+mod swap;
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, bail, ensure};
+use events::{Position, Shard};
+use platform::db::{self, DatabaseConfig};
+use sqlx::{PgConnection, PgPool};
+
+pub use compare::{Comparison, Difference, Touched};
+
+use crate::{
+    READ, STORE,
+    apply::AnyProjection,
+    checkpoint::{self, Checkpoint},
+    projections,
+    store_reader::{self, StoreReader},
+};
+
+/// The schema that is built in.
+const SHADOW: &str = "rebuild";
+/// Held while somebody builds there: "rebuild" in ASCII.
+const LOCK: i64 = 0x72_6562_7569_6c64;
+/// Shards folded at once: Postgres works on one while another is decoded.
+const SHARDS_AT_ONCE: usize = 4;
+/// Connections to each side: what the shards folded at once use, each with its projections side by side.
+const CONNECTIONS: u32 = 24;
+
+/// Which read tables.
+#[derive(Clone, Debug)]
+pub struct What {
+    /// Their projections.
+    pub projections: Vec<String>,
+    /// Only what is of this shard.
+    pub shard: Option<Shard>,
+}
+
+/// What a rebuild is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Folding events into new rows, up to where the live ones are.
+    Folding,
+    /// Making the indexes that folding did without.
+    Indexing,
+    /// Comparing with the live rows.
+    Comparing,
+    /// Folding what came meanwhile, and taking the place of the live tables.
+    Swapping,
+}
+
+/// Is told how a rebuild gets on.
+pub trait Watch: Sync {
+    /// It begins something: so many events, indexes or tables are to do, and so many were done before.
+    fn begins(&self, phase: Phase, todo: u64, done: u64);
+    /// So many more are done.
+    fn done(&self, more: u64);
+}
+
+/// A rebuild that nobody else can be at.
+pub struct Rebuild {
+    store: StoreReader,
+    live: PgPool,
+    shadow: PgPool,
+    projections: Vec<Box<dyn AnyProjection>>,
+    what: What,
+    /// Holds the lock.
+    _lock: PgConnection,
+}
+
+/// Up to where each lane, by projection and shard, is to be folded.
+type Targets = HashMap<(usize, Shard), Position>;
+
+impl Rebuild {
+    /// Takes the lock, and makes the schema or takes over what a killed rebuild of the same has left.
+    ///
+    /// # Errors
+    /// Where somebody else is at it, or a database is away.
+    pub async fn begin(event_store: &DatabaseConfig, read_tables: &DatabaseConfig, what: What) -> anyhow::Result<Self> {
+        let unhurried = |config: &DatabaseConfig| DatabaseConfig {
+            max_connections: CONNECTIONS,
+            acquire_timeout: config.startup_timeout.max(config.statement_timeout),
+            statement_timeout: std::time::Duration::ZERO,
+            idle_in_transaction_timeout: std::time::Duration::ZERO,
+            ..config.clone()
+        };
+        let connect = async |config: &DatabaseConfig, schema: &str| {
+            db::connect_with(&unhurried(config), schema, "agora-rebuild", &store_reader::CONNECTION).await
+        };
+        let store = StoreReader::new(connect(event_store, STORE).await?);
+        let (live, shadow) = (connect(read_tables, READ).await?, connect(read_tables, SHADOW).await?);
+        let mut lock = live.acquire().await?.detach();
+        let free: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut lock).await?;
+        ensure!(free, "another rebuild or verification is running: one at a time");
+        let mut chosen = projections();
+        chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));
+        let rebuild = Self { store, live, shadow, projections: chosen, what, _lock: lock };
+        rebuild.make_shadow().await.context("cannot make the tables to build in")?;
+        Ok(rebuild)
+    }
+
+    /// Folds up to where the live tables are, and compares; tells of `most` rows that differ. The live tables are only
+    /// read.
+    ///
+    /// # Errors
+    /// Where an event cannot be folded, or a database is away.
+    pub async fn compare(&self, most: usize, watch: &dyn Watch) -> anyhow::Result<Comparison> {
+        self.fold_to(&self.live_positions().await?, Phase::Folding, watch).await?;
+        self.compare_rows(most, watch).await
+    }
+
+    /// Removes what was built.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn discard(self) -> anyhow::Result<()> {
+        self.drop_shadow().await?;
+        Ok(())
+    }
+
+    /// The shards that are built.
+    fn shards(&self) -> Vec<Shard> {
+        self.what.shard.map_or_else(|| Shard::all().collect(), |shard| vec![shard])
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.projections.iter().map(|projection| projection.name()).collect()
+    }
+
+    /// Where the lanes that are built stand, on one of the sides.
+    async fn lanes(&self, side: impl sqlx::PgExecutor<'_>) -> anyhow::Result<HashMap<(usize, Shard), Checkpoint>> {
+        let (names, shards) = (self.names(), self.shards());
+        let lanes = checkpoint::all(side).await?.into_iter().filter_map(|checkpoint| {
+            let projection = names.iter().position(|name| *name == checkpoint.projection)?;
+            shards.contains(&checkpoint.shard).then_some(((projection, checkpoint.shard), checkpoint))
+        });
+        Ok(lanes.collect())
+    }
+
+    /// Where the live tables stand.
+    async fn live_positions(&self) -> anyhow::Result<Targets> {
+        let lanes = self.lanes(&self.live).await?;
+        let history = self.store.history().await?;
+        if lanes.len() < self.names().len() * self.shards().len() || lanes.values().any(|it| it.history != history) {
+            bail!("the live tables have not begun yet: start a projector first");
+        }
+        Ok(lanes.into_iter().map(|(lane, checkpoint)| (lane, checkpoint.position)).collect())
+    }
+}

@@ -1,0 +1,155 @@
+//! Folding from the store, shard by shard, with the projections side by side.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use anyhow::bail;
+use events::{EventId, HistoryId, Position, Shard};
+use futures::{StreamExt, TryStreamExt, future::join_all, stream};
+
+use super::{Phase, Rebuild, SHARDS_AT_ONCE, Targets, Watch};
+use crate::{
+    apply::{Outcome, Target},
+    batch::{Batch, Item},
+    checkpoint::{self, Park},
+    lanes::{Lanes, Standing},
+    store_reader::Heads,
+};
+
+/// Events folded at once: a shard's rows are loaded and written so much less often than live, and [`SHARDS_AT_ONCE`]
+/// such batches are what is held in memory.
+const BATCH: u32 = 4_000;
+
+/// What all shards share.
+struct Folding<'a> {
+    history: HistoryId,
+    skipped: HashMap<String, HashSet<EventId>>,
+    targets: &'a Targets,
+    watch: &'a dyn Watch,
+}
+
+impl Rebuild {
+    /// Folds each lane up to its target.
+    ///
+    /// # Errors
+    /// Names the event that cannot be folded.
+    pub(super) async fn fold_to(&self, targets: &Targets, phase: Phase, watch: &dyn Watch) -> anyhow::Result<()> {
+        let stand = self.stand().await?;
+        let (done, todo) = self.count(&stand, targets).await?;
+        watch.begins(phase, todo, done);
+        let folding = Folding {
+            history: self.store.history().await?,
+            skipped: checkpoint::skipped(&self.live).await?,
+            targets,
+            watch,
+        };
+        let shards = stream::iter(self.shards()).map(|shard| self.fold_shard(shard, &stand, &folding));
+        shards.buffer_unordered(SHARDS_AT_ONCE).try_collect::<()>().await
+    }
+
+    /// Where the lanes that are built stand.
+    pub(super) async fn stand(&self) -> anyhow::Result<Targets> {
+        let lanes = self.lanes(&self.shadow).await?;
+        Ok(lanes.into_iter().map(|(lane, checkpoint)| (lane, checkpoint.position)).collect())
+    }
+
+    /// How many events are behind all lanes of their shards, and how many before them.
+    pub(super) async fn count(&self, stand: &Targets, targets: &Targets) -> anyhow::Result<(u64, u64)> {
+        let shards: Vec<i16> = self.shards().into_iter().map(i16::from).collect();
+        let from: Vec<Position> =
+            self.shards().into_iter().map(|shard| of_shard(stand, shard).min().unwrap_or(0)).collect();
+        let to: Vec<Position> =
+            self.shards().into_iter().map(|shard| of_shard(targets, shard).max().unwrap_or(0)).collect();
+        let counted = sqlx::query!(
+            r#"select count(*) filter (where e.position <= s.least) as "done!",
+                count(*) filter (where e.position > s.least) as "todo!"
+            from unnest($1::smallint[], $2::bigint[], $3::bigint[]) s (shard, least, most)
+            join events e on e.shard = s.shard and e.position <= s.most"#,
+            &shards,
+            &from,
+            &to,
+        );
+        let counted = counted.fetch_one(self.store.pool()).await?;
+        Ok((counted.done.unsigned_abs(), counted.todo.unsigned_abs()))
+    }
+
+    async fn fold_shard(&self, shard: Shard, stand: &Targets, folding: &Folding<'_>) -> anyhow::Result<()> {
+        let mut lanes = Lanes::new(self.projections.len(), folding.history);
+        for index in 0..self.projections.len() {
+            lanes.set(index, shard, Standing::At(stand.get(&(index, shard)).copied().unwrap_or(0)));
+        }
+        let furthest = of_shard(folding.targets, shard).max().unwrap_or(0);
+        loop {
+            let Some(from) = self.last_of(&lanes, shard, folding.targets) else { return Ok(()) };
+            let mut heads = Heads::default();
+            heads.go_on(shard, from);
+            let read = self.store.by_shard(&[(shard, from)], BATCH).await?;
+            let mut items = Item::of_read(read, &mut heads);
+            // The first one is what the checkpoint has seen.
+            items.retain(|item| item.position > from && item.position <= furthest);
+            if items.is_empty() {
+                bail!("the event store has nothing behind position {from} of shard {shard}, where it had more before");
+            }
+            let folded = items.len() as u64;
+            self.apply(shard, Arc::new(items), &mut lanes, folding).await?;
+            folding.watch.done(folded);
+        }
+    }
+
+    /// Where the last of the shard's lanes stands that has not arrived.
+    fn last_of(&self, lanes: &Lanes, shard: Shard, targets: &Targets) -> Option<Position> {
+        let stand = (0..self.projections.len()).filter_map(|index| match lanes.standing(index, shard) {
+            Standing::At(at) => targets.get(&(index, shard)).is_some_and(|target| at < *target).then_some(at),
+            Standing::Unknown | Standing::Parked => None,
+        });
+        stand.min()
+    }
+
+    /// Applies to each projection what its target allows; projections side by side.
+    async fn apply(&self, shard: Shard, batch: Batch, lanes: &mut Lanes, folding: &Folding<'_>) -> anyhow::Result<()> {
+        let nothing = HashSet::new();
+        let mut plans = Vec::new();
+        for (index, projection) in self.projections.iter().enumerate() {
+            let target = folding.targets.get(&(index, shard)).copied().unwrap_or(0);
+            let reach = batch.partition_point(|item| item.position <= target);
+            let skipped = folding.skipped.get(projection.name()).unwrap_or(&nothing);
+            let moves = lanes.plan(index, &batch[..reach], |event| projection.concerns(event), skipped);
+            plans.push((index, moves));
+        }
+        let applied = plans.into_iter().map(|(index, moves)| {
+            let batch = &batch;
+            async move {
+                let target =
+                    Target { projection: &*self.projections[index], read: &self.shadow, history: folding.history };
+                (index, target.apply(batch, moves).await)
+            }
+        });
+        for (index, outcomes) in join_all(applied).await {
+            for (shard, outcome) in outcomes? {
+                match outcome {
+                    Outcome::Moved { to, .. } => lanes.set(index, shard, Standing::At(to)),
+                    Outcome::Parked(park) => bail!(self.stopped(index, shard, &park)),
+                    Outcome::Stale => bail!("somebody else moved the checkpoints that are built: start again"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(&self, projection: usize, shard: Shard, park: &Park) -> String {
+        let Park { event_id, position, reason } = park;
+        let name = self.projections[projection].name();
+        format!(
+            "{name} cannot fold event {event_id} at position {position} of shard {shard}: {reason}. The live tables are \
+             as they were. Where the live projection stopped there too, `agora projections skip {name} {shard} --reason \
+             TEXT` leaves the event out for good, here as well"
+        )
+    }
+}
+
+/// The positions of a shard's lanes.
+fn of_shard(lanes: &Targets, shard: Shard) -> impl Iterator<Item = Position> {
+    lanes.iter().filter(move |((_, of), _)| *of == shard).map(|(_, position)| *position)
+}

@@ -1,0 +1,199 @@
+//! Putting what was built in the place of what is live.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use events::Shard;
+use sqlx::PgConnection;
+
+use super::{Comparison, Phase, Rebuild, SHADOW, Targets, Watch, compare, shadow::execute};
+use crate::READ;
+
+/// How long the transaction waits for a lock. Readers of the table queue behind it meanwhile.
+const LOCK_WAIT: &str = "set local lock_timeout = '100ms'";
+/// Between two tries: time for those who queued.
+const TRY_AGAIN: Duration = Duration::from_millis(200);
+/// Tries before it gives up: a reader that holds a table for longer than this is one that somebody should end.
+const TRIES: usize = 150;
+/// Events that may be left to fold while the live projection waits.
+const FEW: i64 = 500;
+/// How long that may take.
+const LIVE_WAITS: Duration = Duration::from_secs(2);
+/// Snapshots taken before what was folded last have met their tables by then: a reader that takes one and names a table
+/// for the first time later would find new tables with old rows.
+const SNAPSHOTS_PASS: Duration = Duration::from_millis(50);
+/// Rows of a shard that are put right one by one, at most.
+const MOST_ROWS: usize = 10_000;
+/// Rounds of comparing and putting right: a row that was wrong may have led the live projection to another wrong one.
+const ROUNDS: usize = 3;
+
+impl Rebuild {
+    /// Puts the tables that were built in the place of the live ones, caught up, with their checkpoints.
+    ///
+    /// # Errors
+    /// Where an event cannot be folded, a reader does not let go of a table, or a database is away. What is live is then
+    /// as it was, and the next try goes on.
+    pub async fn swap(self, watch: &dyn Watch) -> anyhow::Result<()> {
+        ensure!(self.what.shard.is_none(), "a part is repaired, not swapped");
+        self.make_indexes(watch).await?;
+        self.catch_up(watch).await?;
+        let mut tries = 0;
+        while let Err(error) = self.try_swap().await {
+            tries += 1;
+            let waits = error.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout);
+            if !waits || tries == TRIES {
+                return Err(error.context("cannot take the place of the live tables, which are as they were"));
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+            self.catch_up(&Silent).await?;
+        }
+        self.discard().await
+    }
+
+    /// Puts right the rows of one shard that differ from what was built, and answers what those were.
+    ///
+    /// # Errors
+    /// Where more rows differ than can be put right one by one, or they come back wrong.
+    pub async fn repair(self, watch: &dyn Watch) -> anyhow::Result<Comparison> {
+        let shard = self.what.shard.context("only a shard is repaired row by row")?;
+        let mut first = None;
+        for _ in 0..ROUNDS {
+            self.fold_to(&self.live_positions().await?, Phase::Folding, watch).await?;
+            let found = self.compare_rows(MOST_ROWS, watch).await?;
+            ensure!(!found.more, "more than {MOST_ROWS} rows differ in shard {shard}: rebuild the projections whole");
+            let right = found.differences.is_empty();
+            let first = first.get_or_insert_with(|| found.clone());
+            if right {
+                let first = first.clone();
+                self.discard().await?;
+                return Ok(first);
+            }
+            self.put_right(shard, &found).await?;
+        }
+        bail!("rows of shard {shard} that were put right differ again: that is a defect of the live projection")
+    }
+
+    /// Folds up to the head until little is left.
+    async fn catch_up(&self, watch: &dyn Watch) -> anyhow::Result<()> {
+        loop {
+            let heads = self.heads(&self.live_positions().await?).await?;
+            let (_, todo) = self.count(&self.stand().await?, &heads).await?;
+            self.fold_to(&heads, Phase::Swapping, watch).await?;
+            if i64::try_from(todo).unwrap_or(i64::MAX) < FEW {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The store's heads, and no less than where the live lanes stand.
+    async fn heads(&self, live: &Targets) -> anyhow::Result<Targets> {
+        let heads = self.store.heads().await?;
+        Ok(live.iter().map(|(lane, position)| (*lane, heads.of(lane.1).max(*position))).collect())
+    }
+
+    async fn try_swap(&self) -> anyhow::Result<()> {
+        let mut transaction = self.live.begin().await?;
+        sqlx::query(LOCK_WAIT).execute(&mut *transaction).await?;
+        self.hold_live(&mut transaction).await?;
+        // Rows are never shown that are older than those that were: the live projection waits meanwhile.
+        let heads = self.heads(&self.live_positions().await?).await?;
+        tokio::time::timeout(LIVE_WAITS, self.fold_to(&heads, Phase::Swapping, &Silent))
+            .await
+            .context("the live projection would have to wait too long")??;
+        tokio::time::sleep(SNAPSHOTS_PASS).await;
+        for table in self.tables() {
+            grant_alike(table, &mut transaction).await?;
+            let swap = format!("drop table {READ}.{table}; alter table {SHADOW}.{table} set schema {READ}");
+            execute(&mut transaction, &swap).await?;
+        }
+        let names: Vec<&str> = self.names();
+        sqlx::query(
+            "update read.checkpoint c
+            set position = s.position, event_id = s.event_id, history = s.history, built = c.built + 1
+            from rebuild.checkpoint s
+            where c.projection = any($1) and (s.projection, s.shard) = (c.projection, c.shard)",
+        )
+        .bind(&names)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("delete from read.parked where projection = any($1)")
+            .bind(&names)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Locks the checkpoints of the lanes, as who writes their rows does first of all.
+    async fn hold_live(&self, on: &mut PgConnection) -> sqlx::Result<()> {
+        let shards: Vec<i16> = self.shards().into_iter().map(i16::from).collect();
+        sqlx::query(
+            "select 1 from read.checkpoint where projection = any($1) and shard = any($2)
+            order by projection, shard for update",
+        )
+        .bind(self.names())
+        .bind(shards)
+        .execute(on)
+        .await?;
+        Ok(())
+    }
+
+    /// Replaces rows by those that were built, both sides at the same positions.
+    async fn put_right(&self, shard: Shard, found: &Comparison) -> anyhow::Result<()> {
+        let mut transaction = self.live.begin().await?;
+        self.hold_live(&mut transaction).await?;
+        self.fold_to(&self.live_positions().await?, Phase::Swapping, &Silent).await?;
+        for table in self.tables() {
+            let keys: Vec<_> = found.differences.iter().filter(|it| it.table == table).map(|it| &it.key).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let key = compare::key(table, &mut transaction).await?.join(", ");
+            let keys = serde_json::to_value(&keys)?;
+            let named = format!("({key}) in (select {key} from jsonb_populate_recordset(null::{READ}.{table}, $1))");
+            let delete = format!("delete from {READ}.{table} where {named}");
+            sqlx::query(&delete).bind(&keys).execute(&mut *transaction).await?;
+            let insert = format!("insert into {READ}.{table} select * from {SHADOW}.{table} where {named}");
+            sqlx::query(&insert).bind(&keys).execute(&mut *transaction).await?;
+        }
+        sqlx::query("update read.checkpoint set built = built + 1 where projection = any($1) and shard = $2")
+            .bind(self.names())
+            .bind(i16::from(shard))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Whoever was granted something on the live table is granted it on the new one.
+async fn grant_alike(table: &str, on: &mut PgConnection) -> sqlx::Result<()> {
+    let grants: Vec<String> = sqlx::query_scalar(
+        "select format('grant %s on rebuild.%I to %s', g.privilege_type, c.relname,
+            case when g.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end)
+        from pg_class c cross join aclexplode(c.relacl) g
+        where c.oid = $1::text::regclass and g.grantee <> c.relowner",
+    )
+    .bind(format!("{READ}.{table}"))
+    .fetch_all(&mut *on)
+    .await?;
+    for grant in grants {
+        execute(on, &grant).await?;
+    }
+    Ok(())
+}
+
+fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    // lock_not_available; deadlock_detected.
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "55P03" || code == "40P01")
+}
+
+/// Tells nobody.
+struct Silent;
+
+impl Watch for Silent {
+    fn begins(&self, _: Phase, _: u64, _: u64) {}
+
+    fn done(&self, _: u64) {}
+}

@@ -1,0 +1,93 @@
+//! `agora check`: a history as it should be passes, and each way of being broken is told.
+
+use projector::{
+    StoreReader,
+    check::{self, Checked},
+};
+
+use super::lab::{Lab, Recorded};
+
+/// The promises that are broken.
+async fn broken(lab: &Lab) -> Vec<Checked> {
+    let store = StoreReader::new(lab.pool.clone());
+    let mut all = check::store(&store, &|_| ()).await.expect("it is checked");
+    all.extend(check::counts(&lab.pool).await.expect("it is checked"));
+    all.retain(|checked| !checked.broken.is_empty());
+    all
+}
+
+/// A history that is as it should be, with the claims of its names.
+async fn whole() -> Lab {
+    let lab = Lab::with(&Recorded::history(43, 300)).await;
+    lab.execute(
+        "insert into claims select 'username', lower(payload->>'username'), aggregate_id from events
+         where event_type in ('account.registered', 'account.imported')",
+    )
+    .await;
+    lab.execute("insert into claims select 'slug', slug, community_id::text from community").await;
+    lab.execute("alter table events disable trigger events_append_only").await;
+    lab
+}
+
+#[tokio::test]
+async fn what_is_as_it_should_be_passes() {
+    let lab = whole().await;
+    let broken = broken(&lab).await;
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test]
+async fn each_broken_promise_is_told_with_its_place() {
+    let cases = [
+        ("delete from events where position = 150", "positions go from 1 to the head"),
+        ("update events set recorded_at = recorded_at - interval '1 s' where position = 150", "time never falls"),
+        (
+            "update events set sequence = sequence + 1 where position = (
+                select max(position) from events where sequence > 1)",
+            "no stream has a hole",
+        ),
+        ("update events set shard = (shard + 1) % 64 where position = 150", "every event is of its community's shard"),
+        ("update events set event_version = '99' where position = 150", "every event can be read"),
+        ("update claims set owner = 'nobody' where value = (select min(value) from claims)", "a name is claimed"),
+        ("insert into claims values ('username', 'ghost', 'nobody')", "a name is claimed"),
+        (
+            "update events set payload = jsonb_set(payload::jsonb, '{username}', to_jsonb((
+                select payload->>'username' from events where event_type = 'account.registered' order by position limit 1)))
+             where position = (select max(position) from events where event_type = 'account.registered')",
+            "no two accounts",
+        ),
+        (
+            "update events set payload = jsonb_set(payload::jsonb, '{revision}', '7')
+             where position = (select max(position) from events where event_type = 'post.edited')",
+            "the revisions of a post",
+        ),
+        (
+            "update events set payload = jsonb_set(payload::jsonb, '{depth}', '9')
+             where position = (select max(position) from events where event_type = 'post.written')",
+            "a reply is below a post",
+        ),
+        (
+            "update events set payload = jsonb_set(payload::jsonb, '{replaced}', '\"down\"')
+             where position = (select min(position) from events where event_type = 'reaction.set')",
+            "a reaction replaces",
+        ),
+        ("update thread set replies = replies + 1 where true", "a thread counts its replies"),
+        ("update tag_count set threads = threads + 1", "a tag counts its threads"),
+    ];
+    for (breaking, promise) in cases {
+        let lab = whole().await;
+        assert!(lab.execute(breaking).await > 0, "{breaking}");
+        let broken = broken(&lab).await;
+        let told = broken.iter().find(|checked| checked.promise.starts_with(promise));
+        assert!(told.is_some_and(|checked| !checked.broken[0].is_empty()), "{breaking}: {broken:#?}");
+    }
+}
+
+#[tokio::test]
+async fn of_much_that_is_broken_the_first_places_are_told() {
+    let lab = whole().await;
+    lab.execute("update events set shard = (shard + 1) % 64").await;
+    let broken = broken(&lab).await;
+    let shards = broken.iter().find(|checked| checked.promise.starts_with("every event is of")).expect("broken");
+    assert!(shards.broken.len() == 10 && shards.more, "{shards:?}");
+}
