@@ -134,14 +134,13 @@ fn said(found: &Comparison, json: bool) -> anyhow::Result<String> {
     if json {
         return Ok(serde_json::to_string_pretty(found)? + "\n");
     }
-    let mut text: String = found.differences.iter().map(shown).collect();
-    let rows = count(found.rows);
-    text += &match (found.differences.len(), found.more) {
-        (0, _) => format!("{rows} rows compared: all are as the events make them\n"),
-        (many, true) => format!("{rows} rows compared: these {many} and more differ\n"),
-        (many, false) => format!("{rows} rows compared: {many} differ\n"),
+    let rows: String = found.differences.iter().map(shown).collect();
+    let differ = match (found.differences.len(), found.more) {
+        (0, _) => "all are as the events make them".to_owned(),
+        (many, true) => format!("these {many} and more differ"),
+        (many, false) => format!("{many} differ"),
     };
-    Ok(text)
+    Ok(format!("{rows}{} rows compared: {differ}\n", count(found.rows)))
 }
 
 /// A row that differs, in words, and an empty line.
