@@ -23,6 +23,9 @@ pub enum Import {
 /// can log in to, and whoever is gone shows as deleted. Everything is posted through the API as an operator.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+The same again writes nothing twice. That rests on receipts, which are kept for a week (jobs.receipts_kept): later, who has
+left the community since would be made a member again.
+
 Examples:
   agora import stackexchange ~/dumps/french-meta
   agora import stackexchange ~/dumps/french-meta --community meta-francais

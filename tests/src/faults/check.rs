@@ -97,6 +97,7 @@ pub(crate) async fn everything(
     let messages = relayed(cluster, line, events.last().map_or(0, |event| event.position)).await?;
     kafka(&messages, line, &events)?;
     let rows = rebuild(cluster, patience).await?;
+    cluster.check().await?;
     Ok(Checked {
         sent: entries.len(),
         acknowledged: entries.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Acknowledged { .. })).count(),

@@ -5,7 +5,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -67,6 +67,9 @@ pub(crate) struct Cluster {
     dir: PathBuf,
     agora: PathBuf,
     probe: Option<Probe>,
+    rebuild: Option<Child>,
+    /// What breaks a promise on purpose is not to be made right by a rebuild.
+    sabotaged: bool,
     has_disk: bool,
     revival: AbortHandle,
     _reaper: Reaper,
@@ -131,6 +134,8 @@ impl Cluster {
             dir,
             agora: agora.to_owned(),
             probe: None,
+            rebuild: None,
+            sabotaged: sabotage.is_some(),
             has_disk,
             revival,
             _reaper: reaper,
@@ -203,6 +208,8 @@ impl Cluster {
             Fault::KafkaCut(n) => self.services[n].kafka.flow(Flow::Cut),
             Fault::KafkaSilent(n) => self.services[n].kafka.flow(Flow::Silent),
             Fault::KafkaReset(n) => self.services[n].kafka.reset(),
+            Fault::RebuildKilled if self.sabotaged => {}
+            Fault::RebuildKilled => self.rebuild = Some(self.command(&["projections", "rebuild", "--all"])?.spawn()?),
         }
         Ok(())
     }
@@ -223,12 +230,39 @@ impl Cluster {
                 self.services[n].postgres.flow(Flow::Open);
             }
             Fault::KafkaCut(n) | Fault::KafkaSilent(n) => self.services[n].kafka.flow(Flow::Open),
+            Fault::RebuildKilled => {
+                if let Some(mut rebuild) = self.rebuild.take() {
+                    // Nothing where it is done.
+                    let _ = rebuild.kill();
+                    rebuild.wait()?;
+                }
+            }
             Fault::SessionsCut
             | Fault::PartitionAdded
             | Fault::SentAgain
             | Fault::PostgresReset(_)
             | Fault::KafkaReset(_) => {}
         }
+        Ok(())
+    }
+
+    /// What an operator runs beside the services; what it says goes to a log.
+    fn command(&self, args: &[&str]) -> anyhow::Result<Command> {
+        let log = fs::File::options().create(true).append(true).open(self.dir.join("operator.log"))?;
+        let mut command = Command::new(&self.agora);
+        command.args(args).args(["--database-url", self.postgres.url()]).current_dir(&self.dir);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(command)
+    }
+
+    /// Whether `agora check` finds everything as it was promised.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub(crate) async fn check(&self) -> anyhow::Result<()> {
+        let mut check = self.command(&["check"])?;
+        let status = tokio::task::spawn_blocking(move || check.status()).await??;
+        ensure!(status.success(), "`agora check` says what is broken in {}", self.dir.join("operator.log").display());
         Ok(())
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     KafkaSilent(usize),
     /// Its connections to Kafka reset.
     KafkaReset(usize),
+    /// `kill -9` of a rebuild, where it is not done before.
+    RebuildKilled,
 }
 
 impl Fault {
@@ -70,6 +72,7 @@ impl Fault {
             Self::KafkaCut(_) => "cut off from Kafka",
             Self::KafkaSilent(_) => "Kafka silent",
             Self::KafkaReset(_) => "connections to Kafka reset",
+            Self::RebuildKilled => "a rebuild, killed or done",
         }
     }
 
@@ -176,6 +179,7 @@ fn kind(fault: Fault) -> usize {
             SERVICES + 2 + n
         }
         Fault::KafkaCut(n) | Fault::KafkaSilent(n) | Fault::KafkaReset(n) => 2 * SERVICES + 2 + n,
+        Fault::RebuildKilled => 3 * SERVICES + 2,
     }
 }
 
@@ -184,7 +188,7 @@ fn any(dice: &mut ChaCha8Rng) -> Fault {
     // Command-services have nothing to do with Kafka.
     let reader = dice.random_range(COMMAND_SERVICES..SERVICES);
     let projector = dice.random_range(COMMAND_SERVICES..COMMAND_SERVICES + PROJECTORS);
-    match dice.next_u32() % 26 {
+    match dice.next_u32() % 28 {
         0..4 => Fault::Kill(n),
         4 | 5 => Fault::Freeze(n),
         6 => Fault::Restart(n),
@@ -203,6 +207,7 @@ fn any(dice: &mut ChaCha8Rng) -> Fault {
         21 => Fault::KafkaCut(reader),
         22 => Fault::KafkaSilent(reader),
         23 | 24 => Fault::Forgotten(projector),
+        25 | 26 => Fault::RebuildKilled,
         _ => Fault::KafkaReset(reader),
     }
 }
