@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use status::{Parked, ShardStatus, Status, retry, skip, status};
+pub use status::{Parked, ShardStatus, State, Status, retry, skip, status};
 pub use store_reader::StoreReader;
 
 use apply::{AnyProjection, Of};

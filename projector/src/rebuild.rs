@@ -30,7 +30,7 @@ use crate::{
 /// The schema that is built in.
 const SHADOW: &str = "rebuild";
 /// Held while somebody builds there: "rebuild" in ASCII.
-const LOCK: i64 = 0x72_6562_7569_6c64;
+pub(crate) const LOCK: i64 = 0x72_6562_7569_6c64;
 /// Shards folded at once: Postgres works on one while another is decoded.
 const SHARDS_AT_ONCE: usize = 4;
 /// Connections to each side: what the shards folded at once use, each with its projections side by side.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use events::{EventId, HistoryId, Position, Shard};
 use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
+
+use crate::rebuild;
 
 /// How far everything is.
 #[derive(Clone, Debug, Serialize)]
@@ -20,7 +22,24 @@ pub struct Status {
     pub relayed: Option<Position>,
     /// By name.
     pub projections: BTreeMap<String, Vec<ShardStatus>>,
+    /// Those that are being rebuilt beside, or verified.
+    pub rebuilding: BTreeSet<String>,
 }
+
+/// What a projection does in a shard; what needs attention most is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It shows everything, or as good as.
+    Live,
+    /// Something has been waiting for longer than a tail check would leave it.
+    CatchingUp,
+    /// It stopped at an event.
+    Parked,
+}
+
+/// How long an event may wait before a projection counts as behind.
+const LIVE_WITHIN: TimeDelta = TimeDelta::seconds(3);
 
 /// How far a projection is in one shard.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +56,8 @@ pub struct ShardStatus {
     pub lag: i64,
     /// Since when the first of them waits.
     pub waiting_since: Option<DateTime<Utc>>,
+    /// What it does.
+    pub state: State,
     /// Where it has stopped, where it has.
     pub parked: Option<Parked>,
 }
@@ -103,6 +124,7 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
     .fetch_all(store)
     .await?;
     let behind: BTreeMap<_, _> = places.into_iter().zip(behind).collect();
+    let now = Utc::now();
     let mut projections: BTreeMap<String, Vec<ShardStatus>> = BTreeMap::new();
     for row in shards {
         let behind = behind.get(&place(row.shard, row.history, row.position));
@@ -115,6 +137,11 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
             head: behind.head,
             lag: behind.lag,
             waiting_since: behind.since,
+            state: match behind.since {
+                _ if parked.is_some() => State::Parked,
+                Some(since) if now - since > LIVE_WITHIN => State::CatchingUp,
+                _ => State::Live,
+            },
             parked: parked.map(|(((event_id, position), reason), at)| Parked {
                 event_id: EventId(event_id),
                 position,
@@ -123,7 +150,24 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
             }),
         });
     }
-    Ok(Status { history: HistoryId(head.history), head: head.position, relayed: head.relayed, projections })
+    Ok(Status {
+        history: HistoryId(head.history),
+        head: head.position,
+        relayed: head.relayed,
+        projections,
+        rebuilding: rebuilding(read).await?,
+    })
+}
+
+/// The projections that somebody makes anew at the moment: one that was killed is not at it.
+async fn rebuilding(read: &PgPool) -> sqlx::Result<BTreeSet<String>> {
+    let at_it = "select to_regclass('rebuild.build') is not null and exists (
+            select 1 from pg_locks where locktype = 'advisory' and classid = ($1 >> 32)::oid and objid = ($1 & 4294967295)::oid)";
+    if !sqlx::query_scalar::<_, bool>(at_it).bind(rebuild::LOCK).fetch_one(read).await? {
+        return Ok(BTreeSet::new());
+    }
+    let names = sqlx::query_scalar("select distinct projection from rebuild.checkpoint");
+    Ok(names.fetch_all(read).await?.into_iter().collect())
 }
 
 /// Lets a projection that stopped in a shard try again; answers whether it had stopped. The projector takes it up within

@@ -14,6 +14,7 @@ pub mod projections;
 pub mod projector;
 pub mod query_service;
 pub mod rebuild;
+pub mod status;
 pub mod target;
 pub mod up;
 
