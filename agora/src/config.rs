@@ -40,8 +40,8 @@ pub struct Config {
     pub appender: AppenderConfig,
     /// How much the query-service remembers.
     pub cache: CacheConfig,
-    /// What the projector does at a time.
-    pub jobs: projector::jobs::Config,
+    /// What the command-service does at a time.
+    pub jobs: command_service::jobs::Config,
 }
 
 impl Default for Config {
@@ -56,7 +56,7 @@ impl Default for Config {
             identity: IdentityConfig::default(),
             appender: AppenderConfig::default(),
             cache: CacheConfig::default(),
-            jobs: projector::jobs::Config::default(),
+            jobs: command_service::jobs::Config::default(),
         }
     }
 }
@@ -82,6 +82,7 @@ impl Config {
             http: self.http.clone(),
             identity: self.identity.clone(),
             appender: self.appender.clone(),
+            jobs: self.jobs.clone(),
         }
     }
 
@@ -95,11 +96,6 @@ impl Config {
             kafka: self.kafka.clone(),
             cache: self.cache.clone(),
         }
-    }
-
-    /// What the projector needs of it.
-    pub fn projector(&self) -> projector::Config {
-        projector::Config { jobs: self.jobs.clone() }
     }
 
     /// Whether a database of the person's own is to be used, rather than an embedded one.

@@ -77,7 +77,7 @@ pub async fn start(
         read_tables: config.read_tables().clone(),
         broker: broker.clone(),
     };
-    let projecting = projector::start(config.projector(), parts, shutdown.clone(), tasks);
+    let projecting = projector::start(parts, shutdown.clone(), tasks);
     projecting.await.context("cannot start the projector")?;
     let settings = config.query_service();
     let reads = query_service::start(&settings, broker.clone(), Arc::new(verifier), health, shutdown.clone(), tasks);

@@ -102,6 +102,10 @@ pub struct Curator {
 #[derive(Clone, Copy, Debug)]
 pub struct Superior(());
 
+/// An end that has come. What was to last until then, nobody has to end: the platform states that it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Over(DateTime<Utc>);
+
 /// May become a member.
 #[derive(Clone, Copy, Debug)]
 pub struct Joiner(AccountId);
@@ -210,6 +214,18 @@ impl Curator {
     /// Whether it is a moderator or higher, whoever wrote the thing at hand.
     pub fn keeps_order(self) -> bool {
         self.moderator
+    }
+}
+
+impl Over {
+    /// None where the end is still ahead at `now`.
+    pub fn at(end: DateTime<Utc>, now: DateTime<Utc>) -> Option<Self> {
+        (end <= now).then_some(Self(end))
+    }
+
+    /// The end.
+    pub fn end(self) -> DateTime<Utc> {
+        self.0
     }
 }
 

@@ -191,6 +191,7 @@ impl Said {
             occurred_at: self.occurred_at,
             traceparent: telemetry::current_traceparent(),
             correlation_id: self.request_id.unwrap_or_else(Uuid::now_v7),
+            causation_id: None,
             if_match: self.if_match,
             idempotency,
         }

@@ -2,7 +2,7 @@
 //!
 //! One resource has one module: its state, its commands with their pure decisions, its refusals; and below it
 //! `endpoints`, with bodies, use cases and handlers. [`access`] makes permissions, [`place`] finds what a path names,
-//! [`store`] keeps it. All routes are in `http`.
+//! [`store`] keeps it. All routes are in `http`; what must happen at a time is in [`jobs`].
 
 #[macro_use]
 mod macros;
@@ -14,6 +14,7 @@ pub mod category;
 pub mod command;
 pub mod community;
 mod http;
+pub mod jobs;
 pub mod limits;
 pub mod membership;
 pub mod place;
@@ -45,6 +46,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
+    jobs::Jobs,
     session::Attempts,
     store::{AppenderConfig, Store},
 };
@@ -67,6 +69,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// How commands are gathered.
     pub appender: AppenderConfig,
+    /// When what is due is done.
+    pub jobs: jobs::Config,
 }
 
 /// What every handler has at hand. Clones share it.
@@ -92,8 +96,10 @@ pub async fn start(
     let pool = db::connect(&config.database, SCHEMA, "agora command-service").await?;
     let identities = Identities::start(pool.clone(), &config.identity, shutdown.clone(), tasks).await?;
     probe.set_ready();
-    tasks.spawn(db::watch(pool.clone(), probe, shutdown));
+    tasks.spawn(db::watch(pool.clone(), probe, shutdown.clone()));
     let store = Store::start(pool, &config.appender, tasks);
+    let lease = db::options(&config.database, SCHEMA, &jobs::application_name())?;
+    Jobs::new(store.clone(), config.jobs.clone()).start(lease, shutdown, tasks);
     let authenticator = identities.authenticator();
     let app = App { store, identities, attempts: Attempts::new() };
     let verifier = app.identities.verifier();

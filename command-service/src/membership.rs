@@ -7,7 +7,7 @@ use events::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Joiner, Moderator, Superior};
+use crate::access::{Joiner, Moderator, Over, Superior};
 
 pub mod endpoints;
 #[cfg(test)]
@@ -53,7 +53,8 @@ aggregate! {
     /// What can be done about a membership. The facts are whose it is.
     Membership("membership") given AccountId => MembershipEvent, or MembershipRefusal;
     MembershipCommand {
-        Join, Invite, Leave, Remove, AssignRole, RevokeRole, BanMember, LiftBan, SilenceMember, LiftSilence,
+        Join, Invite, Leave, Remove, AssignRole, RevokeRole, BanMember, LiftBan, EndBan, SilenceMember, LiftSilence,
+        EndSilence,
     }
 }
 
@@ -116,6 +117,13 @@ pub struct LiftBan {
     pub by: Moderator,
 }
 
+/// States that the ban which lasted until then is over.
+#[derive(Clone, Debug)]
+pub struct EndBan {
+    /// Its end has come.
+    pub over: Over,
+}
+
 /// Keeps an account from writing, member or not.
 #[derive(Clone, Debug)]
 pub struct SilenceMember {
@@ -132,6 +140,13 @@ pub struct SilenceMember {
 pub struct LiftSilence {
     /// A moderator, of any silence.
     pub by: Moderator,
+}
+
+/// States that the silence which lasted until then is over.
+#[derive(Clone, Debug)]
+pub struct EndSilence {
+    /// Its end has come.
+    pub over: Over,
 }
 
 /// Why a membership's command was refused.
@@ -261,6 +276,14 @@ impl LiftBan {
     }
 }
 
+impl EndBan {
+    /// Another ban, with another end or none, stays.
+    pub fn decide(self, membership: &Membership, &account: &AccountId) -> Decision {
+        let stands = membership.ban.as_ref().is_some_and(|ban| ban.until == Some(self.over.end()));
+        Ok(stands.then_some(MembershipEvent::BanLifted(BanLifted { account })))
+    }
+}
+
 impl SilenceMember {
     /// Another end or reason is another silence, in place of the one before.
     pub fn decide(self, membership: &Membership, &account: &AccountId) -> Decision {
@@ -281,6 +304,14 @@ impl LiftSilence {
     pub fn decide(self, membership: &Membership, &account: &AccountId) -> Decision {
         let lifts = membership.silence.is_some();
         Ok(lifts.then_some(MembershipEvent::SilenceLifted(SilenceLifted { account })))
+    }
+}
+
+impl EndSilence {
+    /// Another silence, with another end, stays.
+    pub fn decide(self, membership: &Membership, &account: &AccountId) -> Decision {
+        let stands = membership.silence.as_ref().is_some_and(|silence| silence.until == self.over.end());
+        Ok(stands.then_some(MembershipEvent::SilenceLifted(SilenceLifted { account })))
     }
 }
 

@@ -11,7 +11,7 @@ use events::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::{Curator, Moderator, Participant},
+    access::{Curator, Moderator, Over, Participant},
     category::{CategoryTree, OpenCategory},
     post::Post,
 };
@@ -66,7 +66,7 @@ aggregate! {
     /// What can be done with a thread.
     Thread("thread") given Ground => ThreadEvent, or ThreadRefusal;
     ThreadCommand {
-        StartThread, Retitle, MoveThread, SetTags, Lock, Unlock, PinThread, Unpin, AcceptAnswer, ClearAnswer,
+        StartThread, Retitle, MoveThread, SetTags, Lock, Unlock, PinThread, Unpin, EndPin, AcceptAnswer, ClearAnswer,
         DeleteThread, RestoreThread,
     }
 }
@@ -145,6 +145,13 @@ pub struct PinThread {
 pub struct Unpin {
     /// Moderators unpin.
     pub by: Moderator,
+}
+
+/// States that the pin which lasted until then is over.
+#[derive(Clone, Debug)]
+pub struct EndPin {
+    /// Its end has come.
+    pub over: Over,
 }
 
 /// Marks a reply as the answer, in place of the one before.
@@ -349,6 +356,15 @@ impl Unpin {
     pub fn decide(self, thread: &Thread, ground: &Ground) -> Decision {
         ground.open()?;
         Ok(thread.pin.is_some().then_some(ThreadEvent::Unpinned(Unpinned {})))
+    }
+}
+
+impl EndPin {
+    /// Also of a thread that is deleted, or that nobody works on: a pin's end was said with it. Another pin, with another
+    /// end or none, stays.
+    pub fn decide(self, thread: &Thread, _: &Ground) -> Decision {
+        let stands = thread.pin == Some(Pin { until: Some(self.over.end()) });
+        Ok(stands.then_some(ThreadEvent::Unpinned(Unpinned {})))
     }
 }
 

@@ -75,7 +75,7 @@ pub struct Banned {
     pub reason: String,
 }
 
-/// A ban was lifted.
+/// A ban was lifted; by nobody, where it came to its end (the envelope's causation id is the event that began it).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BanLifted {
     /// Who.
@@ -93,7 +93,7 @@ pub struct Silenced {
     pub reason: String,
 }
 
-/// A silence was lifted before its end.
+/// A silence was lifted; by nobody, where it came to its end (the envelope's causation id is the event that began it).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SilenceLifted {
     /// Who.

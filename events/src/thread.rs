@@ -71,7 +71,8 @@ pub struct Pinned {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// A thread stands where its sort key puts it.
+/// A thread stands where its sort key puts it; by nobody, where its pin came to its end (the envelope's causation id is
+/// the event that began it).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unpinned {}
 

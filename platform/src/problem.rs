@@ -153,6 +153,11 @@ impl Problem {
         &self.detail
     }
 
+    /// Why it is a failure of ours, for the log of who answers no client; none where it is a refusal.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_ref().map(|Cause(cause)| &**cause)
+    }
+
     /// The parts of the request that are to blame.
     pub fn errors(&self) -> &[FieldError] {
         &self.errors

@@ -10,7 +10,10 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use events::kafka;
 use futures::{FutureExt as _, StreamExt as _};
-use platform::kafka::{Broker, Quiet};
+use platform::{
+    kafka::{Broker, Quiet},
+    patience::Patience,
+};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{Consumer as _, StreamConsumer},
@@ -22,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{batch::Item, metrics::Metrics, patience::Patience};
+use crate::{batch::Item, metrics::Metrics};
 
 /// Events handed on at once at most.
 const MOST_EVENTS: usize = 1_000;

@@ -1,5 +1,4 @@
-//! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables), change notices and
-//! scheduled jobs.
+//! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
 //! [`start`] runs all of it; [`StoreReader`] reads the event store in order; [`status()`], [`retry`] and [`skip`] are
 //! what operators ask and decide.
@@ -15,13 +14,11 @@ mod consumer;
 #[cfg(test)]
 mod fixture;
 mod history;
-pub mod jobs;
 mod lanes;
 mod membership;
 mod metrics;
 mod moderation_log;
 mod notice;
-mod patience;
 mod pipeline;
 mod producer;
 mod projection;
@@ -42,7 +39,6 @@ use platform::{
     db::{self, DatabaseConfig},
     kafka::Broker,
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -62,14 +58,6 @@ const WAITING_BATCHES: usize = 1;
 const STORE: &str = "store";
 const READ: &str = "read";
 
-/// How the projector works.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// What is done at a time.
-    pub jobs: jobs::Config,
-}
-
 /// What the projector works on.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -81,24 +69,18 @@ pub struct Parts {
     pub broker: Broker,
 }
 
-/// Starts the relay, the projections and the jobs as tasks that end with `shutdown`. From then on they wait by
-/// themselves for what is away.
+/// Starts the relay and the projections as tasks that end with `shutdown`. From then on they wait by themselves for what
+/// is away.
 ///
 /// # Errors
-/// A database that cannot be reached at start, or a wrong configuration.
-pub async fn start(
-    config: Config,
-    parts: Parts,
-    shutdown: CancellationToken,
-    tasks: &TaskTracker,
-) -> anyhow::Result<()> {
+/// A database that cannot be reached at start, or a wrong configuration of Kafka.
+pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracker) -> anyhow::Result<()> {
     let Parts { event_store, read_tables, broker } = parts;
     let store = db::connect_with(&event_store, STORE, "agora-projector", &store_reader::CONNECTION).await?;
     // Its commits wait for the disk too: rows that a crash takes back were shown by then, and a community that turned
     // private would be public again until they are made anew.
     let read = db::connect_with(&read_tables, READ, "agora-projector", &store_reader::CONNECTION).await?;
     let metrics = Metrics::new();
-    let scheduler = jobs::schedule(&config.jobs, store.clone()).await?;
     let source = Source::new(&broker)?;
     let relay = Relay {
         store: StoreReader::new(store.clone()),
@@ -116,7 +98,6 @@ pub async fn start(
         metrics: metrics.clone(),
     };
     let (fetched, to_apply) = mpsc::channel(WAITING_BATCHES);
-    tasks.spawn(jobs::run(scheduler, shutdown.clone()));
     tasks.spawn(relay.run(shutdown.clone()));
     tasks.spawn(source.run(fetched, metrics, shutdown.clone()));
     tasks.spawn(pipeline.run(to_apply, shutdown));
@@ -127,9 +108,9 @@ pub async fn start(
 ///
 /// # Errors
 /// As [`start`].
-pub async fn run(config: Config, parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(parts: Parts, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
-    start(config, parts, shutdown.clone(), &tasks).await?;
+    start(parts, shutdown.clone(), &tasks).await?;
     shutdown.cancelled().await;
     tasks.close();
     tasks.wait().await;

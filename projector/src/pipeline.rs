@@ -8,6 +8,7 @@ use std::{
 
 use events::{EventId, HistoryId, Shard};
 use futures::future::{join, join_all};
+use platform::patience::Patience;
 use sqlx::PgPool;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,6 @@ use crate::{
     lanes::{Lanes, Move, Standing},
     metrics::Metrics,
     notice::Notices,
-    patience::Patience,
     store_reader::StoreReader,
     trace,
 };

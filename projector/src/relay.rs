@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use events::{Delivered, HistoryId, Position};
-use platform::kafka::Broker;
+use platform::{kafka::Broker, lease::Lease, patience::Patience};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,19 +12,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     checkpoint, history,
     metrics::Metrics,
-    patience::Patience,
     store_reader::{Heads, StoreReader, Unreadable},
 };
 
-use lease::Lease;
 use outbox::Outbox;
 use wake::Wake;
 
-mod lease;
 mod outbox;
 mod topic;
 mod wake;
 
+/// The lease's key, "relay" in ASCII. Advisory locks are per database: one relay for each event store.
+const LOCK: i64 = 0x72_656c_6179;
 /// Events read from the store at once.
 const BATCH: u32 = 1_000;
 /// How often the store is asked without being told to: a ping may be lost with the one who sends it.
@@ -87,7 +86,7 @@ impl Relay {
             // Made while another leads: a producer waits up to half a second for its id.
             *standby = Some(Outbox::new(&self.broker)?);
         }
-        let Some(mut lease) = Lease::take(&self.lease, shutdown).await? else { return Ok(()) };
+        let Some(mut lease) = Lease::take(LOCK, &self.lease, shutdown).await? else { return Ok(()) };
         let history = lease.during(self.verified_history()).await??;
         let Some(mut outbox) = standby.take() else { return Ok(()) };
         lease.during(outbox.connect()).await??;

@@ -321,26 +321,3 @@ fn read_notices(broker: &Broker, last: i64) -> Vec<Value> {
     }
     notices
 }
-
-#[tokio::test]
-async fn receipts_expire() {
-    let lab = Lab::new().await;
-    lab.execute(
-        "insert into receipts (owner, key, fingerprint, status, answer, shard, position, recorded_at)
-        select gen_random_uuid(), age, '', 200, '{}', 0, 0, now() - age::interval
-        from unnest(array['8 days', '6 days']) age",
-    )
-    .await;
-    let jobs = projector::jobs::Config { expire_receipts: "* * * * * *".to_owned(), ..Default::default() };
-    let running = lab.start_config(projector::Config { jobs }).await;
-    lab.until("the old one is gone", "select array_agg(key) = array['6 days'] from receipts").await;
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn a_cron_expression_that_is_none_is_named() {
-    let lab = Lab::new().await;
-    let jobs = projector::jobs::Config { expire_receipts: "at tea time".to_owned(), ..Default::default() };
-    let refused = lab.try_start(projector::Config { jobs }).await.err().expect("it is refused");
-    assert!(format!("{refused:#}").contains("expire_receipts` is \"at tea time\""), "{refused:#}");
-}

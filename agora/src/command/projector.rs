@@ -7,7 +7,7 @@ use projector::Parts;
 use super::service;
 use crate::config::Config;
 
-/// Run the relay, the projections and the jobs alone
+/// Run the relay and the projections alone
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Several may run: they share the work through Kafka. It answers operators only, at http.admin_listen.
@@ -35,7 +35,7 @@ impl Projector {
             let administered = http::serve(admin, http::admin_router(health), &config.http, stop.clone());
             let projecting = async {
                 probe.set_ready();
-                projector::run(config.projector(), parts, stop).await
+                projector::run(parts, stop).await
             };
             tokio::try_join!(administered, projecting).map(|_| ())
         })

@@ -264,6 +264,7 @@ fn a_setting_that_is_none_is_refused_by_its_name_and_nothing_is_made() {
         ("AGORA__HTTP__HEADER_TIMEOUT", "soon", "`http.header_timeout`"),
         ("AGORA__APPENDER__QUEUE", "-1", "`appender.queue`"),
         ("AGORA__JOBS__EXPIRE_RECEIPTS", "hourly", "is no cron expression of six fields"),
+        ("AGORA__JOBS__TIME_ZONE", "Berlin", "is no IANA time zone"),
     ];
     for (name, value, reason) in wrong {
         let mut up = agora.up();

@@ -150,6 +150,36 @@ fn silences_begin_once_and_are_lifted_once() {
     given(vec![]).when(lift()).then_expect_events(vec![]);
 }
 
+fn over(end: DateTime<Utc>) -> Over {
+    Over::at(end, later()).expect("its end has come")
+}
+
+#[test]
+fn the_ban_that_is_over_ends_and_another_stays() {
+    let end = || EndBan { over: over(now()) }.into();
+    let lifted = vec![MembershipEvent::BanLifted(BanLifted { account: ADA })];
+    given(vec![joined(), banned(Some(now()))]).when(end()).then_expect_events(lifted);
+    for another in [banned(None), banned(Some(later())), banned(Some(before()))] {
+        given(vec![banned(Some(now())), another]).when(end()).then_expect_events(vec![]);
+    }
+    given(vec![joined()]).when(end()).then_expect_events(vec![]);
+}
+
+#[test]
+fn the_silence_that_is_over_ends_and_another_stays() {
+    let end = || EndSilence { over: over(now()) }.into();
+    let lifted = vec![MembershipEvent::SilenceLifted(SilenceLifted { account: ADA })];
+    given(vec![silenced(now())]).when(end()).then_expect_events(lifted);
+    given(vec![silenced(now()), silenced(later())]).when(end()).then_expect_events(vec![]);
+    given(vec![joined()]).when(end()).then_expect_events(vec![]);
+}
+
+#[test]
+fn nothing_is_over_before_its_end() {
+    assert!(Over::at(later(), now()).is_none());
+    assert!(Over::at(now(), now()).is_some());
+}
+
 #[test]
 fn sanctions_end_at_their_time() {
     let membership: Membership = crate::fixture::given([banned(Some(later())), silenced(later())]);

@@ -73,7 +73,8 @@ impl Loader {
         Ok(loaded)
     }
 
-    async fn read<A: Stored>(&self, stream: &Stream) -> Result<Loaded<A>, StoreError> {
+    /// From the database, whatever is remembered; and remembers nothing.
+    pub(super) async fn read<A: Stored>(&self, stream: &Stream) -> Result<Loaded<A>, StoreError> {
         let mut loaded = Loaded { state: A::default(), version: 0 };
         for event in self.repository.get_events::<A>(&stream.id).await? {
             loaded.version = i64::try_from(event.sequence).unwrap_or(i64::MAX);

@@ -26,7 +26,7 @@ use events::{AccountId, DecodeError, Stream};
 use moka::sync::Cache;
 use platform::problem::Problem;
 use sqlx::PgPool;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio_util::task::TaskTracker;
 
 /// How long a client is asked to wait before it tries again, where the store could not take its command.
@@ -115,6 +115,27 @@ impl Store {
         let appender = Appender::start(config, pool.connect_options().as_ref().clone(), tasks);
         let lasting = Cache::new(LASTING_CLAIMS);
         Self { loader: load::Loader::new(pool.clone()), pool, appender, turns: turns::Turns::default(), lasting }
+    }
+
+    /// The connections that serve its reads.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The state of a stream, as it is remembered: it may have moved since.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the stream cannot be read or decoded.
+    pub(crate) async fn recall<A: Stored>(&self, stream: &Stream) -> Result<Arc<Loaded<A>>, StoreError> {
+        self.loader.load(stream).await
+    }
+
+    /// The state of a stream as it is now, past the cache: for who looks at every stream once.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the stream cannot be read or decoded.
+    pub(crate) async fn look<A: Stored>(&self, stream: &Stream) -> Result<A, StoreError> {
+        Ok(self.loader.read::<A>(stream).await?.state)
     }
 
     /// Private data of an account: a password's hash, an e-mail address. A change that is being committed is waited for.

@@ -111,7 +111,7 @@ pub struct Idempotency {
 /// What a client asked with, besides the body.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The account that acts; none for a guest, or an operator in a deleted account's place.
+    /// The account that acts; none for a guest, an operator in a deleted account's place, or a job.
     pub actor: Option<AccountId>,
     /// Whether an operator of the platform acts.
     pub operator: bool,
@@ -123,6 +123,8 @@ pub struct Request {
     pub traceparent: Option<String>,
     /// The request's id.
     pub correlation_id: Uuid,
+    /// The event that made it necessary, where that is what asks.
+    pub causation_id: Option<Uuid>,
     /// The version named in `If-Match`.
     pub if_match: Option<i64>,
     /// The idempotency key.
@@ -137,12 +139,15 @@ impl Request {
 }
 
 /// An answer on its way out, given now or repeated.
-struct Settled {
+#[derive(Debug)]
+pub(crate) struct Settled {
     status: StatusCode,
     body: String,
     position: PositionToken,
-    replayed: bool,
-    unchanged: bool,
+    /// Whether it was given before, under the same key.
+    pub(crate) replayed: bool,
+    /// Whether everything was so already, and nothing was written.
+    pub(crate) unchanged: bool,
 }
 
 /// What one attempt came to: an end, or the advice to try again, with all that it concerned.
@@ -158,14 +163,21 @@ impl Store {
     /// A 2xx is on disk. A refusal was confirmed against the store, so that it is never one of a past that others
     /// have changed. Under an idempotency key, the first 2xx is answered again.
     pub async fn execute<O: Operation>(&self, request: Request, operation: &O) -> Response {
+        match self.settle(request, operation).await {
+            Ok(settled) => settled.respond(operation),
+            Err(problem) => problem.into_response(),
+        }
+    }
+
+    /// As [`Self::execute`], for who is no client of the API.
+    pub(crate) async fn settle<O: Operation>(&self, request: Request, operation: &O) -> Result<Settled, Problem> {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Duration::from_millis(1);
         let mut turn: Option<Turn<'_>> = None;
         loop {
-            let concerns = match self.attempt(&request, operation, turn.as_ref()).await {
-                Ok(Attempt::Settled(settled)) => return settled.respond(operation),
-                Ok(Attempt::Moved(concerns)) => concerns,
-                Err(problem) => return problem.into_response(),
+            let concerns = match self.attempt(&request, operation, turn.as_ref()).await? {
+                Attempt::Settled(settled) => return Ok(settled),
+                Attempt::Moved(concerns) => concerns,
             };
             if turn.as_ref().is_some_and(|turn| turn.covers(&concerns)) {
                 sleep(backoff.mul_f64(rand::random())).await;
@@ -176,7 +188,7 @@ impl Store {
                 turn = timeout_at(deadline, self.turns.take(concerns)).await.ok();
             }
             if turn.is_none() || Instant::now() > deadline {
-                return Problem::from(StoreError::Contended).into_response();
+                return Err(StoreError::Contended.into());
             }
         }
     }

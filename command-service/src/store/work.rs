@@ -86,6 +86,17 @@ impl<'a> Work<'a> {
         self.store.lastingly_claimed_by(kind, value).await
     }
 
+    /// The event that began what stands of that kind in a stream and has an end; none where nothing stands, or without an
+    /// end. Read after the stream was loaded, it is what the loaded version says: else the append finds the stream moved.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn begun_by(&mut self, kind: &str, stream: &Stream) -> Result<Option<EventId>, StoreError> {
+        let begun =
+            sqlx::query_scalar!("select event_id from endings where kind = $1 and aggregate_id = $2", kind, stream.id);
+        Ok(begun.fetch_optional(&self.store.pool).await?.map(EventId))
+    }
+
     /// Holds the version of what is to be changed against the client's `If-Match`, where there is one.
     ///
     /// # Errors
@@ -159,7 +170,7 @@ impl<'a> Work<'a> {
         let metadata = serde_json::to_string(&Metadata {
             actor: self.request.actor,
             correlation_id: self.request.correlation_id,
-            causation_id: None,
+            causation_id: self.request.causation_id,
             traceparent: self.request.traceparent.clone(),
             occurred_at: self.request.occurred_at,
         })?;

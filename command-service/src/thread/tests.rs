@@ -163,6 +163,18 @@ fn it_is_pinned_with_or_without_an_end() {
 }
 
 #[test]
+fn the_pin_that_is_over_ends_wherever_the_thread_is_and_another_stays() {
+    let end = || EndPin { over: Over::at(now(), later()).expect("its end has come") }.into();
+    let unpinned = || vec![ThreadEvent::Unpinned(Unpinned {})];
+    given(OPEN, vec![started(), pinned(Some(now()))]).when(end()).then_expect_events(unpinned());
+    given(ARCHIVED, vec![started(), pinned(Some(now())), deleted(true)]).when(end()).then_expect_events(unpinned());
+    for another in [pinned(None), pinned(Some(later()))] {
+        given(OPEN, vec![started(), pinned(Some(now())), another]).when(end()).then_expect_events(vec![]);
+    }
+    given(OPEN, vec![started()]).when(end()).then_expect_events(vec![]);
+}
+
+#[test]
 fn it_has_one_accepted_answer_at_most() {
     let other = ThreadEvent::AnswerAccepted(AnswerAccepted { post: PostId(Uuid::from_u128(102)), moderated: false });
     given(OPEN, vec![started()]).when(accept(author())).then_expect_events(vec![accepted(false)]);

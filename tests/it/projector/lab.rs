@@ -82,23 +82,11 @@ impl Lab {
     }
 
     pub(crate) async fn start_with(&self, broker: &Broker) -> Running {
-        self.try_start_with(projector::Config::default(), broker).await.expect("it starts")
-    }
-
-    pub(crate) async fn start_config(&self, config: projector::Config) -> Running {
-        self.try_start(config).await.expect("it starts")
-    }
-
-    pub(crate) async fn try_start(&self, config: projector::Config) -> anyhow::Result<Running> {
-        self.try_start_with(config, &Broker::start(&KafkaConfig::default())?).await
-    }
-
-    async fn try_start_with(&self, config: projector::Config, broker: &Broker) -> anyhow::Result<Running> {
         let database = DatabaseConfig { url: self.url.as_str().into(), ..DatabaseConfig::default() };
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         let parts = projector::Parts { event_store: database.clone(), read_tables: database, broker: broker.clone() };
-        projector::start(config, parts, shutdown.clone(), &tasks).await?;
-        Ok(Running { shutdown, tasks })
+        projector::start(parts, shutdown.clone(), &tasks).await.expect("it starts");
+        Running { shutdown, tasks }
     }
 
     /// Begins a rebuild of these projections; of one shard only, where that is named.

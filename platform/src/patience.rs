@@ -11,19 +11,19 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// Waits longer with each failure, and says so once, not at each.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     who: &'static str,
     next: Option<Duration>,
 }
 
 impl Patience {
     /// For one kind of work.
-    pub(crate) fn new(who: &'static str) -> Self {
+    pub fn new(who: &'static str) -> Self {
         Self { who, next: None }
     }
 
     /// It failed: waits, unless the process ends.
-    pub(crate) async fn failed(&mut self, error: impl fmt::Display, shutdown: &CancellationToken) {
+    pub async fn failed(&mut self, error: impl fmt::Display, shutdown: &CancellationToken) {
         if self.next.is_none() {
             tracing::warn!("{} waits, and will go on by itself: {error:#}", self.who);
         } else {
@@ -35,7 +35,7 @@ impl Patience {
     }
 
     /// It worked.
-    pub(crate) fn worked(&mut self) {
+    pub fn worked(&mut self) {
         if self.next.take().is_some() {
             tracing::info!("{} goes on", self.who);
         }
