@@ -67,6 +67,8 @@ enum Command {
     Projections(command::projections::Projections),
     Check(command::check::Check),
     #[command(subcommand)]
+    Jobs(command::jobs::Jobs),
+    #[command(subcommand)]
     Operators(command::operators::Operators),
     #[command(subcommand)]
     Config(command::config::Config),
@@ -110,6 +112,7 @@ impl Cli {
             Command::Events(events) => events.run(settings.load()?),
             Command::Projections(projections) => projections.run(settings.load()?),
             Command::Check(check) => check.run(settings.load()?),
+            Command::Jobs(jobs) => jobs.run(settings.load()?),
             Command::Operators(operators) => operators.run(settings.load()?),
             Command::Config(config) => config.run(&settings.load()?),
         }

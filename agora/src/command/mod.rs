@@ -7,6 +7,7 @@ pub mod config;
 pub mod demo;
 pub mod events;
 pub mod import;
+pub mod jobs;
 pub mod migrate;
 pub mod openapi;
 pub mod operators;

@@ -4,6 +4,7 @@ mod agora;
 mod client;
 mod demo;
 mod import;
+mod jobs;
 mod machine;
 mod postgres;
 mod reaper;

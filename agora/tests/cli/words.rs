@@ -26,6 +26,7 @@ fn help_names_every_command_and_shows_examples() {
         "events",
         "projections",
         "check",
+        "jobs",
         "operators",
         "config",
         "openapi",
