@@ -16,6 +16,7 @@ Examples:
   agora demo                                make up a lively forum
   agora import stackexchange ~/french-meta  bring a Stack Exchange dump over
   agora events tail --follow                watch what happens
+  agora events replay > history.ndjson      take the whole history elsewhere
   agora config check                        print all settings as they are merged
 
 Settings come from --config FILE, then AGORA__… variables (AGORA__HTTP__LISTEN sets http.listen), then flags.")]
@@ -63,6 +64,7 @@ enum Command {
     Demo(command::demo::Demo),
     #[command(subcommand)]
     Events(command::events::Events),
+    Stream(command::stream::Stream),
     #[command(subcommand)]
     Projections(command::projections::Projections),
     Check(command::check::Check),
@@ -110,6 +112,7 @@ impl Cli {
             Command::Import(import) => import.run(settings.load()?),
             Command::Demo(demo) => demo.run(settings.load()?),
             Command::Events(events) => events.run(settings.load()?),
+            Command::Stream(stream) => stream.run(settings.load()?),
             Command::Projections(projections) => projections.run(settings.load()?),
             Command::Check(check) => check.run(settings.load()?),
             Command::Jobs(jobs) => jobs.run(settings.load()?),

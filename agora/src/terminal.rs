@@ -31,6 +31,7 @@ pub struct Progress {
     total: u64,
     done: AtomicU64,
     started: Instant,
+    note: Mutex<String>,
     look: Look,
 }
 
@@ -50,7 +51,7 @@ impl Progress {
         } else {
             Look::Lines(Mutex::new(Instant::now()))
         };
-        Self { name, unit, total, done: AtomicU64::new(0), started: Instant::now(), look }
+        Self { name, unit, total, done: AtomicU64::new(0), started: Instant::now(), note: Mutex::default(), look }
     }
 
     /// So much more is done.
@@ -65,6 +66,14 @@ impl Progress {
                     eprintln!("{}", self.line(done));
                 }
             }
+        }
+    }
+
+    /// What is to be said besides the count, from the next line on: `at position 9`.
+    pub fn note(&self, words: String) {
+        match &self.look {
+            Look::Bar(bar) => bar.set_prefix(words),
+            Look::Lines(_) => *self.note.lock().unwrap_or_else(PoisonError::into_inner) = words,
         }
     }
 
@@ -87,16 +96,18 @@ impl Progress {
             .map_or_else(|_| "unknown time".into(), |left| HumanDuration(left).to_string());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let rate = rate as u64;
+        let note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        let note = if note.is_empty() { String::new() } else { format!(", {note}") };
         match self.unit {
             Unit::Things(things) => format!(
-                "{}: {} of {} {things}, {}/s, {left} left",
+                "{}: {} of {} {things}, {}/s, {left} left{note}",
                 self.name,
                 HumanCount(done),
                 HumanCount(self.total),
                 HumanCount(rate)
             ),
             Unit::Bytes => format!(
-                "{}: {} of {}, {}/s, {left} left",
+                "{}: {} of {}, {}/s, {left} left{note}",
                 self.name,
                 HumanBytes(done),
                 HumanBytes(self.total),
@@ -119,7 +130,7 @@ fn style(unit: Unit) -> ProgressStyle {
         Unit::Things(_) => "{human_pos}/{human_len}  {rate}",
         Unit::Bytes => "{binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}",
     };
-    let template = format!("{{msg:9}} {{wide_bar:.green/dim}} {counted}  {{eta}} left");
+    let template = format!("{{msg:9}} {{wide_bar:.green/dim}} {counted}  {{eta}} left  {{prefix}}");
     let style = ProgressStyle::with_template(&template).expect("a template of ours").progress_chars("━━─");
     // indicatif takes what follows a colon for colours, not for a format.
     style.with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
@@ -144,6 +155,8 @@ mod tests {
         assert!(line.starts_with("posting: 1,000 of 3,000 commands, 99") || line.contains("1,000/s"), "{line}");
         assert!(line.ends_with("2 seconds left"), "{line}");
         assert!(progress.line(0).ends_with("unknown time left"));
+        progress.note("at position 9".into());
+        assert!(progress.line(0).ends_with("unknown time left, at position 9"));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
-    AccountId, CommunityId, DecodeError, Event, EventId, HistoryId, PostId, Shard, ThreadId, position::Position,
+    AccountId, CommunityId, DecodeError, Event, EventId, HistoryId, PostId, Shard, ThreadId,
+    position::Position,
+    upcast::{self, Newest},
 };
 
 /// One aggregate's events: its type and its id. `Display` is the `CloudEvents` subject, `thread/<id>`.
@@ -147,6 +149,15 @@ impl Envelope {
     /// [`DecodeError`]; the reader stops there.
     pub fn decode(&self) -> Result<Vec<Event>, DecodeError> {
         crate::decode(&self.name, self.version, &self.payload)
+    }
+
+    /// Its payload in the newest version, which was read to see that it is one; several where an old event said
+    /// several things.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the reader stops there.
+    pub fn newest(&self) -> Result<Vec<Newest<'_>>, DecodeError> {
+        upcast::newest(&upcast::CURRENT, &self.name, self.version, &self.payload)
     }
 }
 

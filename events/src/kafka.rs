@@ -5,10 +5,13 @@
 
 use std::{collections::HashMap, str::FromStr};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
-use crate::{Delivered, Envelope, Metadata, Stream};
+use crate::{
+    Delivered, Envelope, Metadata, Stream,
+    cloud_event::{CONTENT_TYPE, time},
+};
 
 /// What an Agora event comes from, as `CloudEvents` asks (`source`, a URI reference).
 pub const SOURCE: &str = "/agora";
@@ -50,7 +53,7 @@ pub fn encode(event: &Delivered) -> Message {
     let Delivered { envelope, previous, history } = event;
     let Metadata { actor, correlation_id, causation_id, traceparent, occurred_at } = &envelope.metadata;
     let mut headers = vec![
-        ("content-type", "application/json".to_owned()),
+        ("content-type", CONTENT_TYPE.to_owned()),
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", envelope.event_id.to_string()),
         ("ce_source", SOURCE.to_owned()),
@@ -107,11 +110,6 @@ pub fn decode<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>, value: &[u
         payload: serde_json::from_slice::<Box<RawValue>>(value)?,
     };
     Ok(Delivered { envelope, previous: headers.get("ce_previous")?, history: headers.get("ce_history")? })
-}
-
-/// The text of a time, to the microsecond, as the store keeps it (RFC 3339).
-fn time(at: &DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 fn key(envelope: &Envelope) -> String {

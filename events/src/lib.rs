@@ -1,8 +1,8 @@
 //! Agora's shared language: what every service, and everybody who reads the event history, agrees on.
 //!
 //! Ids ([`id`]), event types and versions ([`Event`]), the envelope they travel in ([`Envelope`]), the upcasters
-//! that keep old versions readable ([`upcast`]), the Kafka codec ([`kafka`]), the published catalogue
-//! ([`catalogue`]), and what of a name can be seen ([`visible`]). No I/O.
+//! that keep old versions readable ([`upcast`]), the Kafka codec ([`kafka`]), events as JSON ([`cloud_event`]), the
+//! published catalogue ([`catalogue`]), and what of a name can be seen ([`visible`]). No I/O.
 
 #[macro_use]
 mod macros;
@@ -10,6 +10,7 @@ mod macros;
 pub mod account;
 pub mod catalogue;
 pub mod category;
+pub mod cloud_event;
 pub mod community;
 pub mod envelope;
 pub mod id;

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, fs};
 
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    AccountId, CommunityId, Delivered, Envelope, EventId, HistoryId, Metadata, Shard, Stream, catalogue, kafka,
+    AccountId, CommunityId, Delivered, Envelope, Event, EventId, HistoryId, Metadata, Shard, Stream, catalogue,
+    cloud_event, kafka,
 };
 
 /// `samples/<name>.<version>.json`: one of every version ever written. A file there is never changed.
@@ -136,6 +137,28 @@ proptest! {
         let message = kafka::encode(&event);
         let headers = message.headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         prop_assert_eq!(kafka::decode(headers, message.value.as_bytes()).expect("decodes"), event);
+    }
+
+    #[test]
+    fn a_line_of_json_says_under_the_same_names_what_the_message_does(event in delivered(), wide in any::<bool>()) {
+        let mut event = event;
+        prop_assume!(Event::newest_version(&event.envelope.name) == Some(event.envelope.version));
+        let stored = samples()[&(event.envelope.name.clone(), event.envelope.version)].get().to_owned();
+        // However the JSON was spaced.
+        let payload = if wide { stored.replacen(':', ":\r\n", 1) } else { stored };
+        event.envelope.payload = RawValue::from_string(payload).expect("JSON");
+        let mut lines = b"one before\n".to_vec();
+        cloud_event::write_lines(&event, &mut lines).expect("it is known");
+        let text = String::from_utf8(lines).expect("text");
+        let [_, line] = text.lines().collect::<Vec<_>>()[..] else { panic!("not one line: {text}") };
+        let mut json: serde_json::Map<String, Value> = serde_json::from_str(line).expect("an object");
+        let data = json.remove("data").expect("a payload");
+        prop_assert_eq!(data, serde_json::from_str::<Value>(event.envelope.payload.get()).expect("JSON"));
+        prop_assert_eq!(json.remove("datacontenttype"), Some("application/json".into()));
+        let attributes: BTreeMap<String, Value> = json.into_iter().map(|(name, value)| (format!("ce_{name}"), value)).collect();
+        let headers = kafka::encode(&event).headers.into_iter().skip(1);
+        let headers: BTreeMap<String, Value> = headers.map(|(name, value)| (name.to_owned(), value.into())).collect();
+        prop_assert_eq!(attributes, headers);
     }
 
     #[test]

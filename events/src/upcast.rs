@@ -3,7 +3,12 @@
 //! A step may fail, and may make several events of one (an old event that said two things). What is stored is never
 //! rewritten.
 
-use serde_json::{Value, value::RawValue};
+use std::borrow::Cow;
+
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::{DecodeError, Event};
 
@@ -16,6 +21,17 @@ pub struct Versioned {
     pub version: u32,
     /// Its payload.
     pub payload: Value,
+}
+
+/// An event in its newest version.
+#[derive(Clone, Debug)]
+pub struct Newest<'a> {
+    /// Its name, which an upcaster may have changed.
+    pub name: &'a str,
+    /// The version.
+    pub version: u32,
+    /// The payload: as it was stored, where that is the newest version.
+    pub payload: Cow<'a, RawValue>,
 }
 
 /// One step: from one version of one event to what is said in its place now.
@@ -49,11 +65,7 @@ impl Upcasters {
     /// [`DecodeError::Unknown`] where no step leads on from a version, or the version is newer than this release;
     /// [`DecodeError::Upcast`] where a step refused.
     pub fn upcast(&self, name: &str, version: u32, payload: &RawValue) -> Result<Vec<Versioned>, DecodeError> {
-        let parsed = serde_json::from_str(payload.get()).map_err(|source| DecodeError::Payload {
-            name: name.to_owned(),
-            version,
-            source,
-        })?;
+        let parsed = serde_json::from_str(payload.get()).map_err(|source| malformed(name, version, source))?;
         let mut newest = Vec::new();
         // A stack, last first, so that what one event becomes stays in order.
         let mut waiting = self.step(name, version, parsed)?;
@@ -95,10 +107,33 @@ pub(crate) fn decode_with(
     events.into_iter().map(|event| read(event.name, event.version, &event.payload.to_string())).collect()
 }
 
+/// As [`decode_with`], but keeps the payload as it is written rather than as it is understood.
+pub(crate) fn newest<'a>(
+    upcasters: &Upcasters,
+    name: &'a str,
+    version: u32,
+    payload: &'a RawValue,
+) -> Result<Vec<Newest<'a>>, DecodeError> {
+    if (upcasters.newest)(name) == Some(version) {
+        read(name, version, payload.get())?;
+        return Ok(vec![Newest { name, version, payload: Cow::Borrowed(payload) }]);
+    }
+    let written = |Versioned { name, version, payload }: Versioned| {
+        let payload = to_raw_value(&payload).map_err(|source| malformed(name, version, source))?;
+        read(name, version, payload.get())?;
+        Ok(Newest { name, version, payload: Cow::Owned(payload) })
+    };
+    upcasters.upcast(name, version, payload)?.into_iter().map(written).collect()
+}
+
 fn read(name: &str, version: u32, payload: &str) -> Result<Event, DecodeError> {
     Event::from_payload(name, payload)
         .ok_or_else(|| DecodeError::Unknown { name: name.to_owned(), version })?
-        .map_err(|source| DecodeError::Payload { name: name.to_owned(), version, source })
+        .map_err(|source| malformed(name, version, source))
+}
+
+fn malformed(name: &str, version: u32, source: serde_json::Error) -> DecodeError {
+    DecodeError::Payload { name: name.to_owned(), version, source }
 }
 
 #[cfg(test)]

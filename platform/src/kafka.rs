@@ -153,14 +153,22 @@ impl Broker {
     /// # Errors
     /// Where Kafka is away, or refuses.
     pub async fn ensure_topics(&self) -> anyhow::Result<()> {
-        if self.in_process() {
-            return Ok(());
-        }
-        let admin: AdminClient<Quiet> = self.client().create_with_context(Quiet::new("who makes the topics"))?;
         let names = [&self.config.events_topic, &self.config.changes_topic];
-        let topics = names.map(|topic| {
-            NewTopic::new(topic, self.config.partitions, TopicReplication::Fixed(self.config.replication))
-        });
+        if self.in_process() { Ok(()) } else { self.ensure(names.map(Clone::clone).to_vec()).await }
+    }
+
+    /// The same for a topic of somebody's own.
+    ///
+    /// # Errors
+    /// As [`Self::ensure_topics`].
+    pub async fn ensure_topic(&self, name: &str) -> anyhow::Result<()> {
+        self.ensure(vec![name.to_owned()]).await
+    }
+
+    async fn ensure(&self, names: Vec<String>) -> anyhow::Result<()> {
+        let admin: AdminClient<Quiet> = self.client().create_with_context(Quiet::new("who makes the topics"))?;
+        let new = |name| NewTopic::new(name, self.config.partitions, TopicReplication::Fixed(self.config.replication));
+        let topics: Vec<NewTopic<'_>> = names.iter().map(|name| new(name)).collect();
         let options =
             AdminOptions::new().operation_timeout(Some(STARTUP_TIMEOUT)).request_timeout(Some(STARTUP_TIMEOUT));
         let outcomes = admin
@@ -176,7 +184,6 @@ impl Broker {
                 }
             }
         }
-        let names = names.map(Clone::clone);
         tokio::task::spawn_blocking(move || names.iter().try_for_each(|topic| wait_until_usable(&admin, topic))).await?
     }
 }

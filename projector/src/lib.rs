@@ -1,7 +1,7 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
-//! [`start`] runs all of it; [`StoreReader`] reads the event store in order; [`status()`], [`retry`] and [`skip`] are
-//! what operators ask and decide.
+//! [`start`] runs all of it; [`StoreReader`] reads the event store in order, [`Outbox`] sends events to Kafka;
+//! [`status()`], [`retry`] and [`skip`], [`rebuild`] and [`check`] are what operators ask and decide.
 
 mod account;
 mod apply;
@@ -19,6 +19,7 @@ mod membership;
 mod metrics;
 mod moderation_log;
 mod notice;
+pub mod outbox;
 mod pipeline;
 mod producer;
 mod projection;
@@ -42,6 +43,7 @@ use platform::{
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use outbox::Outbox;
 pub use status::{Parked, ShardStatus, State, Status, retry, skip, status};
 pub use store_reader::StoreReader;
 

@@ -12,13 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     checkpoint, history,
     metrics::Metrics,
+    outbox::Outbox,
     store_reader::{Heads, StoreReader, Unreadable},
 };
 
-use outbox::Outbox;
 use wake::Wake;
 
-mod outbox;
 mod topic;
 mod wake;
 
@@ -84,7 +83,7 @@ impl Relay {
     ) -> anyhow::Result<()> {
         if standby.is_none() {
             // Made while another leads: a producer waits up to half a second for its id.
-            *standby = Some(Outbox::new(&self.broker)?);
+            *standby = Some(Outbox::new(&self.broker, &self.broker.config().events_topic)?);
         }
         let Some(mut lease) = Lease::take(LOCK, &self.lease, shutdown).await? else { return Ok(()) };
         let history = lease.during(self.verified_history()).await??;

@@ -1,6 +1,8 @@
 //! Reads the event store in order, as the envelopes that everybody agrees on. The relay, the projections' gap filling
 //! and tail check, and whoever replays history read it through here.
 
+mod copy;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -9,6 +11,8 @@ use futures::TryStreamExt;
 use serde_json::value::RawValue;
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
+
+pub use copy::{Copy, CopyError, Filter};
 
 /// Bytes of payload after which a read ends early: what one read may hold in memory.
 pub const READ_BYTES: usize = 16 * 1024 * 1024;

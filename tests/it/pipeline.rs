@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use agora::history::{
+    Asked, Blocks,
+    topic::{Messages, Topic},
+};
 use agora_tests::{
     counts::assert_counts_hold,
     forum::{Person, TestForum},
@@ -9,7 +13,7 @@ use agora_tests::{
 };
 use events::{Delivered, HistoryId};
 use futures::{StreamExt, stream};
-use platform::kafka::Broker;
+use platform::kafka::{Broker, KafkaConfig};
 use projector::StoreReader;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
@@ -31,7 +35,24 @@ async fn the_tour_on_apache_kafka() {
     let forum = TestForum::start_on_kafka(kafka::shared().await.brokers()).await;
     tour(&forum).await;
     messages_are_the_rows(&forum.pool, &forum.broker).await;
+    replayed_they_are_the_same(&forum).await;
     forum.stop().await;
+}
+
+/// `agora events replay --kafka-topic`: a topic of somebody's own gets what the relay sent.
+async fn replayed_they_are_the_same(forum: &TestForum) {
+    let store = StoreReader::new(forum.pool.clone());
+    let part = Asked::default().look_up(&store).await.expect("everything");
+    let own = format!("replayed-{}", uuid::Uuid::now_v7().simple());
+    let mut topic = Topic::open(forum.broker.config(), &own, part.after).await.expect("it is made");
+    let mut blocks = Blocks::<Messages>::of(store, part.clone());
+    while let Some(block) = blocks.next().await.expect("events") {
+        topic.send(block.gathered).await.expect("Kafka takes them");
+    }
+    topic.finish().await.expect("they arrive");
+    assert_eq!(topic.arrived(), part.through);
+    let config = KafkaConfig { events_topic: own, ..forum.broker.config().clone() };
+    messages_are_the_rows(&forum.pool, &Broker::start(&config).expect("a handle")).await;
 }
 
 /// What the README shows: everything that was written is read at once with the position token.
@@ -110,6 +131,8 @@ fn consume(broker: &Broker, many: usize) -> Vec<Delivered> {
         let headers = message.headers().expect("headers");
         let headers = headers.iter().filter_map(|header| Some((header.key, header.value?)));
         let event = events::kafka::decode(headers, message.payload().expect("a value")).expect("one of ours");
+        assert_eq!(message.key(), Some(events::kafka::encode(&event).key.as_bytes()));
+        assert_eq!(message.partition(), event.envelope.shard.partition(broker.config().partitions));
         found.insert(event.envelope.position, event);
     }
     found.into_values().collect()

@@ -9,6 +9,7 @@ pub mod events;
 pub mod import;
 pub mod jobs;
 pub mod migrate;
+mod names;
 pub mod openapi;
 pub mod operators;
 pub mod projections;
@@ -16,11 +17,13 @@ pub mod projector;
 pub mod query_service;
 pub mod rebuild;
 pub mod status;
+pub mod stream;
 pub mod target;
 pub mod up;
 
-use std::{future::Future, io::Write as _};
+use std::{future::Future, io::Write as _, time::Duration};
 
+use ::projector::{StoreReader, store_reader};
 use anyhow::Context as _;
 use platform::{
     db,
@@ -35,6 +38,8 @@ use crate::{config::Config, stack};
 /// Names of the schemas.
 const STORE: &str = "store";
 const READ: &str = "read";
+/// Connections that read history: one for each statement in flight, and one for what is asked beside them.
+const HISTORY_CONNECTIONS: u32 = 3;
 
 /// Runs to the end, on threads for all cores.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -96,10 +101,13 @@ impl Signals {
 /// As [`block_on`], but what ends a process (Ctrl-C, SIGTERM, a terminal that closes) ends it with what was begun
 /// cleaned up, and as a container's first process too, which signals do not end by themselves.
 fn block_on_until_told<T>(work: impl Future<Output = anyhow::Result<T>>, then: &str) -> anyhow::Result<T> {
-    block_on(async {
-        let Signals { stop, .. } = Signals::listen()?;
-        stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(anyhow::anyhow!("stopped: {then}")))
-    })
+    block_on(until_told(work, then))
+}
+
+/// The same, of work that runs already where there are threads.
+async fn until_told<T>(work: impl Future<Output = anyhow::Result<T>>, then: &str) -> anyhow::Result<T> {
+    let Signals { stop, .. } = Signals::listen()?;
+    stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(anyhow::anyhow!("stopped: {then}")))
 }
 
 /// Logs of a command that ends by itself: warnings only, unless told otherwise, as its output is what counts.
@@ -115,6 +123,17 @@ fn quiet_logs(config: &Config) -> anyhow::Result<Telemetry> {
 /// The event store, for a command: a few connections.
 async fn store(config: &Config) -> anyhow::Result<PgPool> {
     db::connect(&db::DatabaseConfig { max_connections: 2, ..config.database.clone() }, STORE, "agora").await
+}
+
+/// The event store, for a command that reads much of it at its reader's pace: a reader that stops (`| less`) is no error.
+async fn history(config: &Config) -> anyhow::Result<StoreReader> {
+    let database = db::DatabaseConfig {
+        max_connections: HISTORY_CONNECTIONS,
+        statement_timeout: Duration::ZERO,
+        ..config.database.clone()
+    };
+    let pool = db::connect_with(&database, STORE, "agora-history", &store_reader::CONNECTION).await?;
+    Ok(StoreReader::new(pool))
 }
 
 /// The read tables, for a command.

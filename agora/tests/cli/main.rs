@@ -3,6 +3,7 @@
 mod agora;
 mod client;
 mod demo;
+mod history;
 mod import;
 mod jobs;
 mod machine;

@@ -24,6 +24,7 @@ fn help_names_every_command_and_shows_examples() {
         "import",
         "demo",
         "events",
+        "stream",
         "projections",
         "check",
         "jobs",
@@ -93,6 +94,9 @@ fn without_an_up_here_local_commands_say_what_to_do() {
     let local = [
         &["operators", "list"][..],
         &["events", "tail"],
+        &["events", "replay"],
+        &["events", "show", "0191e2b8-7c00-7000-8000-000000000001"],
+        &["stream", "thread", "0191e2b8-7c00-7000-8000-000000000001"],
         &["projections", "status"],
         &["projections", "verify", "--all"],
         &["check"],

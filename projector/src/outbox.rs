@@ -29,7 +29,7 @@ const QUEUE_KIB: &str = "65536";
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An idempotent producer: what it sends arrives in order and once, or not at all.
-pub(super) struct Outbox {
+pub struct Outbox {
     producer: Arc<Producer<Deliveries>>,
     ledger: Arc<Ledger>,
     topic: String,
@@ -57,20 +57,27 @@ struct Waiting {
 }
 
 impl Outbox {
-    pub(super) fn new(broker: &Broker) -> anyhow::Result<Self> {
+    /// One that sends to `topic`. Kafka is not asked yet.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not know.
+    pub fn new(broker: &Broker, topic: &str) -> anyhow::Result<Self> {
         let ledger = Arc::new(Ledger::default());
         let mut config = broker.client();
         config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");
         // Kafka may be away for as long as it likes: what it did not take is not lost, and never out of order.
         config.set("message.timeout.ms", "0");
         config.set("queue.buffering.max.messages", QUEUE_MESSAGES).set("queue.buffering.max.kbytes", QUEUE_KIB);
-        let context = Deliveries { ledger: Arc::clone(&ledger), log: Quiet::new("the relay's producer") };
+        let context = Deliveries { ledger: Arc::clone(&ledger), log: Quiet::new("the producer of events") };
         let producer = Arc::new(Producer::new(&config, context)?);
-        Ok(Self { producer, ledger, topic: broker.config().events_topic.clone(), partitions: 1 })
+        Ok(Self { producer, ledger, topic: topic.to_owned(), partitions: 1 })
     }
 
     /// Reaches Kafka, and learns how many partitions the topic has.
-    pub(super) async fn connect(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Where Kafka is away, or has no such topic.
+    pub async fn connect(&mut self) -> anyhow::Result<()> {
         let (producer, topic) = (Arc::clone(&self.producer), self.topic.clone());
         let metadata = move || producer.client().fetch_metadata(Some(&topic), METADATA_TIMEOUT);
         let metadata = tokio::task::spawn_blocking(metadata).await??;
@@ -81,21 +88,25 @@ impl Outbox {
     }
 
     /// A new producer in the place of one that failed; nothing of the old one arrives any more.
-    pub(super) async fn replaced(self, broker: &Broker) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn replaced(self, broker: &Broker) -> anyhow::Result<Self> {
+        let topic = self.topic.clone();
         // Waits for the old one's thread.
         tokio::task::spawn_blocking(move || drop(self)).await?;
-        let mut new = Self::new(broker)?;
+        let mut new = Self::new(broker, &topic)?;
         new.connect().await?;
         Ok(new)
     }
 
     /// Whether another batch may be sent.
-    pub(super) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.ledger.lock().sent.len() < MOST_WAITING
     }
 
     /// Sends an event; false where librdkafka has no room, or the producer has failed.
-    pub(super) fn send(&self, delivered: &Delivered) -> bool {
+    pub fn send(&self, delivered: &Delivered) -> bool {
         let message = kafka::encode(delivered);
         let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
         for (key, value) in &message.headers {
@@ -117,24 +128,29 @@ impl Outbox {
     }
 
     /// What has arrived without a gap, where anything has; and how many events since that was last asked.
-    pub(super) fn acknowledged_through(&self) -> (Option<Position>, u64) {
+    pub fn acknowledged_through(&self) -> (Option<Position>, u64) {
         let mut waiting = self.ledger.lock();
         (waiting.through, std::mem::take(&mut waiting.new))
     }
 
     /// Why this producer is of no more use.
-    pub(super) fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<String> {
         self.ledger.lock().failure.clone()
     }
 
     /// Waits until something arrives or fails.
-    pub(super) async fn acknowledgement(&self) {
+    pub async fn acknowledgement(&self) {
         self.ledger.news.notified().await;
     }
 
+    /// Whether everything that was sent has arrived.
+    pub fn is_empty(&self) -> bool {
+        self.ledger.lock().sent.is_empty()
+    }
+
     /// Waits until everything has arrived.
-    pub(super) async fn all_acknowledged(&self) {
-        while !self.ledger.lock().sent.is_empty() {
+    pub async fn all_acknowledged(&self) {
+        while !self.is_empty() {
             self.acknowledgement().await;
         }
     }

@@ -1,0 +1,60 @@
+//! `agora events`
+
+mod replay;
+mod show;
+pub(crate) mod shown;
+mod tail;
+
+use clap::{Args, Subcommand};
+use events::catalogue::catalogue;
+
+use crate::{config::Config, local};
+
+/// Look at the event history, or take it elsewhere
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "clap takes the words of what is inside")]
+pub enum Events {
+    Tail(tail::Tail),
+    Show(show::Show),
+    Replay(replay::Replay),
+    Catalogue(Catalogue),
+}
+
+/// Print every event there is, with the JSON Schema of its payload, as JSON
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  agora events catalogue | jq -r '.[].name'")]
+pub struct Catalogue {}
+
+impl Catalogue {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// Where nobody reads.
+    pub fn run(self) -> anyhow::Result<()> {
+        Ok(super::print(&format!("{}\n", serde_json::to_string_pretty(&catalogue())?))?)
+    }
+}
+
+impl Events {
+    /// Does it, in the database that is configured, or that of the `agora up` that runs here.
+    ///
+    /// # Errors
+    /// Where there is no database, or an event in it that cannot be read.
+    pub fn run(self, config: Config) -> anyhow::Result<()> {
+        if let Self::Catalogue(catalogue) = self {
+            return catalogue.run();
+        }
+        let config = local::with_database(config)?;
+        let _telemetry = super::quiet_logs(&config)?;
+        super::block_on(async move {
+            match self {
+                Self::Catalogue(catalogue) => catalogue.run(),
+                Self::Tail(tail) => tail.run(config).await,
+                Self::Show(show) => show.run(config).await,
+                Self::Replay(replay) => replay.run(config).await,
+            }
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! `agora events replay`
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    time::Instant,
+};
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use events::Position;
+use projector::StoreReader;
+
+use crate::{
+    command::{self, Signals},
+    config::Config,
+    history::{Asked, Block, Blocks, Gather, Lines, Part, file::LinesFile, topic::Topic},
+    terminal::{Progress, Unit, count},
+};
+
+/// Stream the event history, as it would be written today: one CloudEvent (1.0, JSON) a line
+///
+/// Events come in the order of their positions, each payload in its newest version. How far it has come is on stderr,
+/// and at the end, or when it is stopped, the position to go on from. What an attribute is called in a line is what its
+/// header is called in Kafka, without the `ce_`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agora events replay > history.ndjson
+  agora events replay --type thread.started --community tea | jq -r .data.title
+  agora events replay --from 120000 --since 2025-06-01T00:00:00Z --to-file june.ndjson
+  agora events replay --kafka-topic replayed --kafka-brokers localhost:9092
+
+The same command with --to-file goes on where the file ends, however it came to end there: after a crash, or a month
+later. Beside the file, FILE.progress says how far it is.")]
+#[allow(clippy::doc_markdown, reason = "these are words for people, printed as they are")]
+pub struct Replay {
+    #[command(flatten)]
+    which: Which,
+    /// Write to this file, and go on where an earlier run left it
+    #[arg(long, value_name = "FILE")]
+    to_file: Option<PathBuf>,
+    /// Send to this topic of Kafka instead, the messages that the relay sends; it is made where it is missing
+    #[arg(long, value_name = "TOPIC", conflicts_with = "to_file")]
+    kafka_topic: Option<String>,
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Begin behind this position
+    #[arg(long, value_name = "POSITION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    from: Position,
+    /// End with this position [default: that of the last event there is now]
+    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(i64).range(0..))]
+    to: Option<Position>,
+    /// Only events of this name, such as post.written; may be said several times
+    #[arg(long = "type", value_name = "NAME")]
+    types: Vec<String>,
+    /// Only events of this community
+    #[arg(long, value_name = "ID_OR_SLUG")]
+    community: Option<String>,
+    /// Only events recorded at this time or later (RFC 3339); an import is recorded when it is made
+    #[arg(long, value_name = "TIME")]
+    since: Option<DateTime<Utc>>,
+}
+
+impl From<Which> for Asked {
+    fn from(Which { from, to, types, community, since }: Which) -> Self {
+        Self { from, to, since, types, community }
+    }
+}
+
+/// What was written, and how far it reaches.
+struct Done {
+    events: u64,
+    through: Position,
+    started: Instant,
+}
+
+impl Replay {
+    pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
+        let Signals { stop, .. } = Signals::listen()?;
+        let store = command::history(&config).await?;
+        let mut part = Asked::from(self.which).look_up(&store).await?;
+        let mut done = Done { events: 0, through: part.after, started: Instant::now() };
+        let outcome = if let Some(name) = &self.kafka_topic {
+            let mut topic = Topic::open(&config.kafka, name, part.after).await?;
+            let work = async {
+                each(store, &part, &mut done, async |messages, _| topic.send(messages).await).await?;
+                topic.finish().await
+            };
+            let outcome = stop.run_until_cancelled(work).await;
+            done.through = if matches!(outcome, Some(Ok(()))) { part.through } else { topic.arrived() };
+            outcome
+        } else if let Some(path) = &self.to_file {
+            let mut file = LinesFile::open(path, part.question())?;
+            part.after = part.after.max(file.position());
+            done.through = part.after;
+            let add = async |Lines(lines), through| file.add(&lines, through);
+            let outcome = stop.run_until_cancelled(each(store, &part, &mut done, add)).await;
+            file.save()?;
+            outcome
+        } else {
+            let work = each(store, &part, &mut done, async |Lines(lines), _| print(lines).await);
+            stop.run_until_cancelled(work).await
+        };
+        if let Some(Err(error)) = &outcome
+            && error.root_cause().downcast_ref::<io::Error>().is_some_and(nobody_reads)
+        {
+            return outcome.unwrap_or(Ok(()));
+        }
+        eprintln!("{}", done.said(self.to_file.is_some()));
+        outcome.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before position {}", part.through)))
+    }
+}
+
+/// Hands on block by block.
+async fn each<G: Gather>(
+    store: StoreReader,
+    part: &Part,
+    done: &mut Done,
+    mut take: impl AsyncFnMut(G, Position) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let progress = Progress::start("replaying", part.positions(), Unit::Things("positions"));
+    let mut blocks = Blocks::of(store, part.clone());
+    while let Some(Block { gathered, events, through }) = blocks.next().await? {
+        take(gathered, through).await?;
+        done.events += events;
+        progress.note(format!("{} events, at position {through}", count(done.events)));
+        progress.add(u64::try_from(through - done.through).unwrap_or(0));
+        done.through = through;
+    }
+    Ok(())
+}
+
+/// A reader that takes its time is waited for on a thread of its own: a signal is heard meanwhile.
+async fn print(lines: Vec<u8>) -> anyhow::Result<()> {
+    Ok(tokio::task::spawn_blocking(move || io::stdout().lock().write_all(&lines)).await??)
+}
+
+fn nobody_reads(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+impl Done {
+    /// `7,007 events up to position 7007 in 0.1 s (70,070/s); go on with --from 7007`.
+    fn said(&self, by_itself: bool) -> String {
+        let Self { events, through, started } = self;
+        let seconds = started.elapsed().as_secs_f64();
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // For people.
+        let rate = count((*events as f64 / seconds) as u64);
+        let then = if by_itself { "the same command".to_owned() } else { format!("--from {through}") };
+        format!("{} events up to position {through} in {seconds:.1} s ({rate}/s); go on with {then}", count(*events))
+    }
+}

@@ -1,0 +1,105 @@
+//! `agora events show`
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use clap::Args;
+use events::{Delivered, EventId, upcast::Newest};
+use serde_json::{Value, json};
+
+use super::shown::{as_json, time};
+use crate::{
+    command::{self, names::Names},
+    config::Config,
+};
+
+/// Print one event: what it travels in, its payload, and its payload in the newest version where that is another
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agora events show 0191e2b8-7c00-7000-8000-000000000001
+  agora events show 0191e2b8-7c00-7000-8000-000000000001 --json | jq .payload")]
+pub struct Show {
+    /// The event's id
+    #[arg(value_name = "ID")]
+    id: EventId,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
+        let store = command::history(&config).await?;
+        let found = store.copy_event(self.id).await?.next().await?;
+        let event = found.with_context(|| format!("there is no event {}", self.id))?;
+        // One that nobody can read is shown too, as far as it can be, and then said to be so.
+        let newest = event.envelope.newest();
+        let differs = newest.as_deref().unwrap_or(&[]);
+        let differs = if is_as_stored(&event, differs) { &[] } else { differs };
+        let text = if self.json {
+            as_object(&event, differs)?
+        } else {
+            let names = Names::of(store.pool(), event.envelope.metadata.actor.into_iter()).await?;
+            as_page(&event, differs, &names)?
+        };
+        command::print(&text)?;
+        newest.map(drop).context("this event cannot be read")
+    }
+}
+
+fn is_as_stored(event: &Delivered, newest: &[Newest<'_>]) -> bool {
+    matches!(newest, [one] if one.name == event.envelope.name && one.version == event.envelope.version)
+}
+
+fn as_object(event: &Delivered, newest: &[Newest<'_>]) -> anyhow::Result<String> {
+    let mut object = as_json(&event.envelope)?;
+    object["previous"] = event.previous.into();
+    object["history"] = event.history.to_string().into();
+    if !newest.is_empty() {
+        let shown = newest.iter().map(|it| {
+            let payload: Value = serde_json::from_str(it.payload.get())?;
+            Ok(json!({"event_type": it.name, "event_version": it.version, "payload": payload}))
+        });
+        object["newest"] = shown.collect::<anyhow::Result<Value>>()?;
+    }
+    Ok(serde_json::to_string_pretty(&object)? + "\n")
+}
+
+fn as_page(event: &Delivered, newest: &[Newest<'_>], names: &Names) -> anyhow::Result<String> {
+    let Delivered { envelope: it, previous, history } = event;
+    let metadata = &it.metadata;
+    let mut text = format!("{} version {}\n\n", it.name, it.version);
+    let mut line = |name: &str, value: &str| _ = writeln!(text, "  {name:12}{value}");
+    line("event", &it.event_id.to_string());
+    line("stream", &format!("{}, its event {}", it.stream, it.sequence));
+    if let Some(community) = it.community {
+        line("community", &community.to_string());
+    }
+    if let Some(actor) = metadata.actor {
+        line("actor", &names.with_id(actor));
+    }
+    if let Some(at) = metadata.occurred_at {
+        line("happened", &time(at));
+    }
+    line("recorded", &time(it.recorded_at));
+    line("position", &format!("{} in history {history}", it.position));
+    line("shard", &format!("{}, after position {previous}", it.shard));
+    line("correlation", &metadata.correlation_id.to_string());
+    if let Some(cause) = metadata.causation_id {
+        line("caused by", &cause.to_string());
+    }
+    if let Some(trace) = &metadata.traceparent {
+        line("trace", trace);
+    }
+    text += &pretty(it.payload.get())?;
+    for newest in newest {
+        let _ = write!(text, "\nread as {} version {}\n{}", newest.name, newest.version, pretty(newest.payload.get())?);
+    }
+    Ok(text)
+}
+
+fn pretty(payload: &str) -> anyhow::Result<String> {
+    let payload: Value = serde_json::from_str(payload)?;
+    Ok(format!("\n{}\n", serde_json::to_string_pretty(&payload)?))
+}

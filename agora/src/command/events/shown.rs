@@ -1,0 +1,125 @@
+//! An event as it is printed.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use events::Envelope;
+use serde_json::{Value, json};
+
+/// Characters of a payload on a line.
+const PAYLOAD_CHARS: usize = 100;
+/// Characters of a field of a payload on a line.
+const FIELD_CHARS: usize = 160;
+
+/// `       42 2025-01-01T00:00:00.000Z thread.locked  thread/018f…  {"reason":"…"}`
+pub(crate) fn as_line(event: &Envelope) -> String {
+    let at = time(event.occurred_at());
+    let payload = event.payload.get();
+    let shown: String = payload.chars().take(PAYLOAD_CHARS).collect();
+    let rest = if shown.len() < payload.len() { "…" } else { "" };
+    format!("{:>9} {at} {:26} {} {shown}{rest}", event.position, event.name, event.stream)
+}
+
+/// Every field of the envelope, the payload as it is.
+pub(crate) fn as_json(event: &Envelope) -> anyhow::Result<Value> {
+    let metadata = serde_json::to_value(&event.metadata)?;
+    Ok(json!({
+        "position": event.position,
+        "shard": event.shard,
+        "event_id": event.event_id,
+        "event_type": event.name,
+        "event_version": event.version,
+        "stream": event.stream.to_string(),
+        "sequence": event.sequence,
+        "community_id": event.community,
+        "recorded_at": event.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true),
+        "metadata": metadata,
+        "payload": serde_json::from_str::<Value>(event.payload.get())?,
+    }))
+}
+
+/// Each field of a payload on a line of its own: `title  How long?`.
+pub(crate) fn fields(payload: &str, indent: usize) -> anyhow::Result<String> {
+    let payload: Value = serde_json::from_str(payload)?;
+    let Value::Object(fields) = payload else { return Ok(format!("{:indent$}{payload}\n", "")) };
+    let width = fields.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+    let line = |(name, value): (&String, &Value)| format!("{:indent$}{name:width$}  {}\n", "", readable(value));
+    Ok(fields.iter().map(line).collect())
+}
+
+/// On one line, without quotes where it is a text or a list of texts.
+fn readable(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Value::Array(items) if !items.is_empty() => items.iter().map(readable).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    };
+    let shown: String = text.chars().take(FIELD_CHARS).collect();
+    if shown.len() < text.len() { format!("{shown}… ({} characters)", text.chars().count()) } else { shown }
+}
+
+/// A time to the millisecond.
+pub(crate) fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use events::{AccountId, EventId, Metadata, Shard, Stream, ThreadId};
+    use serde_json::value::to_raw_value;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn event() -> Envelope {
+        let payload = to_raw_value(&json!({"reason": "x".repeat(200)})).expect("JSON");
+        let metadata = Metadata {
+            actor: Some(AccountId::new()),
+            correlation_id: Uuid::nil(),
+            causation_id: None,
+            traceparent: None,
+            occurred_at: Some("2011-08-17T20:18:56.507Z".parse().expect("a time")),
+        };
+        Envelope {
+            event_id: EventId::new(),
+            stream: Stream::thread(ThreadId::new()),
+            sequence: 2,
+            position: 42,
+            shard: Shard::try_from(3_u8).expect("a shard"),
+            community: None,
+            name: "thread.locked".into(),
+            version: 1,
+            recorded_at: "2025-01-01T00:00:00Z".parse().expect("a time"),
+            metadata,
+            payload,
+        }
+    }
+
+    #[test]
+    fn a_line_is_short() {
+        let line = as_line(&event());
+        assert!(line.starts_with("       42 2011-08-17T20:18:56.507Z thread.locked "), "{line}");
+        assert!(line.ends_with('…') && line.chars().count() < 230, "{line}");
+    }
+
+    #[test]
+    fn a_payload_is_shown_field_by_field() {
+        let payload = json!({"title": "Two\n lines", "tags": ["a", "b"], "author": null, "body": "x".repeat(500)});
+        assert_eq!(
+            fields(&payload.to_string(), 4).expect("JSON"),
+            format!(
+                "    author  -\n    body    {}… (500 characters)\n    tags    a, b\n    title   Two lines\n",
+                "x".repeat(160)
+            )
+        );
+    }
+
+    #[test]
+    fn json_is_whole() {
+        let event = event();
+        let json = as_json(&event).expect("JSON");
+        assert_eq!(json["event_type"], "thread.locked");
+        assert_eq!(json["payload"]["reason"].as_str().map(str::len), Some(200));
+        assert_eq!(json["metadata"]["occurred_at"], "2011-08-17T20:18:56.507Z");
+        assert_eq!(json["shard"], 3);
+    }
+}

@@ -1,0 +1,64 @@
+//! `agora events tail`
+
+use std::time::Duration;
+
+use clap::Args;
+use events::Position;
+use projector::StoreReader;
+use sqlx::Row as _;
+
+use super::shown::{as_json, as_line};
+use crate::{command, config::Config};
+
+/// Events read at once.
+const BATCH: u32 = 1_000;
+/// Events shown where it is not said from where.
+const LAST: Position = 10;
+/// How often a follower looks for more.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Print events in order, the last ones by default
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  agora events tail --follow
+  agora events tail --from 0 --json > history.jsonl")]
+pub struct Tail {
+    /// Begin behind this position; 0 for everything
+    #[arg(long, value_name = "POSITION")]
+    from: Option<Position>,
+    /// Go on with what comes
+    #[arg(long, short)]
+    follow: bool,
+    /// Print one JSON object a line, whole
+    #[arg(long)]
+    json: bool,
+}
+
+impl Tail {
+    pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
+        let store = command::store(&config).await?;
+        let mut position = match self.from {
+            Some(position) => position,
+            None => sqlx::query("select position from store_head").fetch_one(&store).await?.get::<i64, _>(0) - LAST,
+        };
+        let reader = StoreReader::new(store);
+        loop {
+            let read = reader.after(position, BATCH).await?;
+            let mut text = String::new();
+            for event in read.events {
+                let event = event.map_err(|unreadable| anyhow::anyhow!("{unreadable}"))?;
+                position = event.position;
+                text += &if self.json { as_json(&event)?.to_string() } else { as_line(&event) };
+                text.push('\n');
+            }
+            command::print(&text)?;
+            if read.more {
+                continue;
+            }
+            if !self.follow {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}

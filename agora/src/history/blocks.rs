@@ -1,0 +1,152 @@
+//! A part of the history in order, read and written out by several tasks at once, in bounded memory.
+
+use std::collections::VecDeque;
+
+use events::{Delivered, Position, cloud_event};
+use projector::{
+    StoreReader,
+    store_reader::{CopyError, Unreadable},
+};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use super::Part;
+
+/// Statements in flight. While one span is taken, the next is on its way; more gain nothing, as who takes is one.
+const IN_FLIGHT: usize = 2;
+/// Positions that one statement goes over: enough that what it costs to begin one does not show (1 ms of 30), and few, as
+/// its snapshot keeps Postgres from clearing up until it has ended.
+const SPAN: Position = 16_384;
+/// Bytes after which a block is handed on.
+const BLOCK_BYTES: usize = 256 * 1024;
+/// Blocks of one statement that wait to be taken: 4 MiB, so that most spans end although nobody takes them yet.
+const BLOCKS: usize = 16;
+
+/// What events are gathered in on the way.
+pub trait Gather: Default + Send + 'static {
+    /// Takes one in; a refusal leaves it as it was.
+    ///
+    /// # Errors
+    /// Why nobody can read the event.
+    fn add(&mut self, event: Delivered) -> Result<(), events::DecodeError>;
+
+    /// What it holds, in bytes, more or less.
+    fn bytes(&self) -> usize;
+}
+
+/// Lines of JSON.
+#[derive(Debug, Default)]
+pub struct Lines(pub Vec<u8>);
+
+/// Some events that follow those of the block before.
+#[derive(Debug)]
+pub struct Block<G> {
+    /// The events.
+    pub gathered: G,
+    /// How many.
+    pub events: u64,
+    /// The part is read up to here.
+    pub through: Position,
+}
+
+/// A part of the history, block by block.
+pub struct Blocks<G> {
+    store: StoreReader,
+    part: Part,
+    /// The next span begins behind this.
+    next: Position,
+    running: VecDeque<Receiver<anyhow::Result<Block<G>>>>,
+}
+
+impl Gather for Lines {
+    fn add(&mut self, event: Delivered) -> Result<(), events::DecodeError> {
+        cloud_event::write_lines(&event, &mut self.0)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<G: Gather> Blocks<G> {
+    /// Begins to read.
+    pub fn of(store: StoreReader, part: Part) -> Self {
+        Self { store, next: part.after, part, running: VecDeque::new() }
+    }
+
+    /// The next block; none at the end. A block may have no events, and says how far they were looked for.
+    ///
+    /// # Errors
+    /// Those of the database, and an event that cannot be read, with its id and position: after what precedes it.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Block<G>>> {
+        loop {
+            while self.running.len() < IN_FLIGHT && self.next < self.part.through {
+                self.begin_span();
+            }
+            let Some(span) = self.running.front_mut() else { return Ok(None) };
+            match span.recv().await {
+                Some(block) => return block.map(Some),
+                None => self.running.pop_front(),
+            };
+        }
+    }
+
+    fn begin_span(&mut self) {
+        let after = self.next;
+        self.next = self.part.through.min(after + SPAN);
+        let (sender, receiver) = mpsc::channel(BLOCKS);
+        let part = Part { after, through: self.next, ..self.part.clone() };
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = read(&store, part, &sender).await {
+                // Nobody to tell: whoever read has gone.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        self.running.push_back(receiver);
+    }
+}
+
+async fn read<G: Gather>(
+    store: &StoreReader,
+    part: Part,
+    sender: &Sender<anyhow::Result<Block<G>>>,
+) -> anyhow::Result<()> {
+    let mut copy = store.copy(part.after, part.through, &part.filter).await?;
+    let mut block = Block { gathered: G::default(), events: 0, through: part.after };
+    loop {
+        let step = next(&mut copy, &part, &mut block).await;
+        let ended = !matches!(step, Ok(true));
+        if block.gathered.bytes() >= BLOCK_BYTES || ended {
+            let through = if matches!(step, Ok(false)) { part.through } else { block.through };
+            let next = Block { gathered: G::default(), events: 0, through };
+            let full = Block { through, ..std::mem::replace(&mut block, next) };
+            if sender.send(Ok(full)).await.is_err() {
+                return Ok(());
+            }
+        }
+        if ended {
+            return step.map(drop);
+        }
+    }
+}
+
+/// Gathers one event; false where there is none any more.
+async fn next<G: Gather>(
+    copy: &mut projector::store_reader::Copy,
+    part: &Part,
+    block: &mut Block<G>,
+) -> anyhow::Result<bool> {
+    let event = match copy.next().await {
+        Ok(Some(event)) => event,
+        Ok(None) => return Ok(false),
+        Err(CopyError::Unreadable(unreadable)) => return Err(unreadable.into()),
+        Err(CopyError::Database(error)) => return Err(error.into()),
+    };
+    anyhow::ensure!(event.history == part.history, "the event store was put back to an earlier state meanwhile");
+    let (event_id, position, shard) = (event.envelope.event_id, event.envelope.position, event.envelope.shard);
+    let added = block.gathered.add(event);
+    added.map_err(|error| Unreadable { event_id, position, shard, reason: error.to_string() })?;
+    block.events += 1;
+    block.through = position;
+    Ok(true)
+}

@@ -1,0 +1,129 @@
+//! The whole history, for who analyses it: which part of it ([`Asked`], [`Part`]), read in order by several statements at
+//! once ([`Blocks`]), and where it goes: lines of JSON in a file that can be continued ([`file`]), a topic of Kafka
+//! ([`topic`]).
+
+mod blocks;
+pub mod file;
+pub mod topic;
+
+use anyhow::{Context as _, bail};
+use chrono::{DateTime, Utc};
+use events::{CommunityId, Event, HistoryId, Position, catalogue::catalogue};
+use projector::{StoreReader, store_reader::Filter};
+use serde::{Deserialize, Serialize};
+
+pub use blocks::{Block, Blocks, Gather, Lines};
+
+/// Which part of the history somebody wants.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Behind this position.
+    pub from: Position,
+    /// Up to this position and with it; up to the last event of now where it is not said.
+    pub to: Option<Position>,
+    /// Recorded at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Of these names; of all where there are none.
+    pub types: Vec<String>,
+    /// Of this community, by id or slug.
+    pub community: Option<String>,
+}
+
+/// A part of the history, looked up: no event that is recorded later is in it.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Behind this position.
+    pub after: Position,
+    /// Up to this position and with it.
+    pub through: Position,
+    /// Which events there.
+    pub filter: Filter,
+    /// The line of positions.
+    pub history: HistoryId,
+}
+
+/// What makes two readings of the history one that was interrupted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The line of positions.
+    pub history: HistoryId,
+    /// Where it began.
+    pub from: Position,
+    /// Which names.
+    pub types: Vec<String>,
+    /// Which community.
+    pub community: Option<CommunityId>,
+}
+
+impl Asked {
+    /// Looks it up in the store.
+    ///
+    /// # Errors
+    /// Where a name or a community is unknown, or the positions are not the store's.
+    pub async fn look_up(self, store: &StoreReader) -> anyhow::Result<Part> {
+        let types = known(self.types)?;
+        let community = match self.community {
+            None => None,
+            Some(named) => Some(find_community(store, &named).await?),
+        };
+        let head = store.head().await?;
+        let through = self.to.unwrap_or(head);
+        if let Some(beyond) = [self.from, through].into_iter().find(|position| *position > head) {
+            bail!("there is no position {beyond} yet: the event store is at {head}");
+        }
+        let since = match self.since {
+            None => 0,
+            Some(time) => store.position_before(time).await?,
+        };
+        let after = self.from.max(since);
+        Ok(Part { after, through, filter: Filter { types, community }, history: store.history().await? })
+    }
+}
+
+impl Part {
+    /// What it asks.
+    pub fn question(&self) -> Question {
+        let Self { after, filter, history, .. } = self;
+        Question { history: *history, from: *after, types: filter.types.clone(), community: filter.community }
+    }
+
+    /// How many positions it goes over.
+    pub fn positions(&self) -> u64 {
+        u64::try_from(self.through - self.after).unwrap_or(0)
+    }
+}
+
+/// Sorted, each once: the same question however it was asked.
+fn known(mut types: Vec<String>) -> anyhow::Result<Vec<String>> {
+    types.sort();
+    types.dedup();
+    let Some(unknown) = types.iter().find(|name| Event::newest_version(name).is_none()) else { return Ok(types) };
+    let all = catalogue();
+    let names: Vec<&str> = all.iter().map(|entry| entry.name).collect();
+    bail!("there is no event `{unknown}`; there are {}", names.join(", "))
+}
+
+async fn find_community(store: &StoreReader, named: &str) -> anyhow::Result<CommunityId> {
+    let claim = "select owner from claims where kind = 'slug' and (value = $1 or owner = $1) limit 1";
+    let owner: Option<String> =
+        sqlx::query_scalar(claim).bind(named.to_lowercase()).fetch_optional(store.pool()).await?;
+    Ok(owner.with_context(|| format!("there is no community `{named}`"))?.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_refused_with_those_that_there_are() {
+        let error = known(vec!["post.written".into(), "post.writen".into()]).expect_err("unknown").to_string();
+        assert!(error.starts_with("there is no event `post.writen`; there are account.registered, "), "{error}");
+        assert!(error.contains(", post.written, "), "{error}");
+    }
+
+    #[test]
+    fn the_same_names_are_the_same_question() {
+        let names = |names: &[&str]| known(names.iter().map(ToString::to_string).collect()).expect("known");
+        assert_eq!(names(&["post.written", "post.edited", "post.written"]), names(&["post.edited", "post.written"]));
+    }
+}

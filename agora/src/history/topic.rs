@@ -1,0 +1,116 @@
+//! A topic of Kafka that is somebody's own: the same messages as the relay's, by the same producer.
+
+use anyhow::bail;
+use events::{Delivered, Position};
+use platform::kafka::{Broker, KafkaConfig};
+use projector::Outbox;
+
+use super::Gather;
+
+/// Events as they are stored, each seen to be readable.
+#[derive(Debug, Default)]
+pub struct Messages {
+    pub(super) events: Vec<Delivered>,
+    bytes: usize,
+}
+
+/// Where messages go.
+pub struct Topic {
+    outbox: Outbox,
+    /// Everything up to here has arrived.
+    arrived: Position,
+}
+
+impl Gather for Messages {
+    fn add(&mut self, event: Delivered) -> Result<(), events::DecodeError> {
+        event.envelope.newest()?;
+        self.bytes += size_of::<Delivered>() + event.envelope.payload.get().len();
+        self.events.push(event);
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Topic {
+    /// Makes the topic where it is missing, and reaches it. What is sent follows the position `after`.
+    ///
+    /// # Errors
+    /// Where there is no Kafka, or the topic is one of Agora's.
+    pub async fn open(config: &KafkaConfig, name: &str, after: Position) -> anyhow::Result<Self> {
+        if config.brokers.is_none() {
+            bail!("no Kafka is configured: give --kafka-brokers (the broker inside `agora up` is its own)");
+        }
+        // Another deployment's may have the names of the defaults.
+        let defaults = KafkaConfig::default();
+        let ours = [&config.events_topic, &config.changes_topic, &defaults.events_topic, &defaults.changes_topic];
+        if ours.iter().any(|topic| *topic == name) {
+            bail!("the topic {name} is Agora's own: name another one");
+        }
+        let broker = Broker::start(config)?;
+        broker.ensure_topic(name).await?;
+        let mut outbox = Outbox::new(&broker, name)?;
+        outbox.connect().await?;
+        Ok(Self { outbox, arrived: after })
+    }
+
+    /// Sends events, as fast as Kafka takes them.
+    ///
+    /// # Errors
+    /// Where Kafka refused one for good. It waits for a Kafka that is away.
+    pub async fn send(&mut self, Messages { events, .. }: Messages) -> anyhow::Result<()> {
+        for event in &events {
+            while !self.outbox.has_room() || !self.outbox.send(event) {
+                self.refused()?;
+                self.outbox.acknowledgement().await;
+            }
+        }
+        self.refused()
+    }
+
+    /// Waits until all of it has arrived.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn finish(&mut self) -> anyhow::Result<()> {
+        while !self.outbox.is_empty() {
+            self.refused()?;
+            self.outbox.acknowledgement().await;
+        }
+        self.refused()
+    }
+
+    /// Everything up to here has arrived.
+    pub fn arrived(&mut self) -> Position {
+        if let (Some(through), _) = self.outbox.acknowledged_through() {
+            self.arrived = through;
+        }
+        self.arrived
+    }
+
+    fn refused(&self) -> anyhow::Result<()> {
+        self.outbox.failure().map_or(Ok(()), |error| bail!("Kafka did not take an event: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn agoras_own_topics_are_refused() {
+        let config = KafkaConfig {
+            brokers: Some("127.0.0.1:1".into()),
+            events_topic: "forum.events".into(),
+            ..KafkaConfig::default()
+        };
+        for name in ["forum.events", "agora.events", "agora.changes"] {
+            let refused = Topic::open(&config, name, 0).await.err().expect("refused");
+            assert_eq!(refused.to_string(), format!("the topic {name} is Agora's own: name another one"));
+        }
+        let refused = Topic::open(&KafkaConfig::default(), "replayed", 0).await.err().expect("refused");
+        assert!(refused.to_string().starts_with("no Kafka is configured"));
+    }
+}

@@ -1,0 +1,194 @@
+//! What an analyst does: `agora events replay` and `show`, and `agora stream`, on a forum that was made up.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use events::{Delivered, kafka};
+use serde_json::{Map, Value};
+use sqlx::{Executor as _, Row as _};
+
+use crate::{
+    agora::{Agora, Up},
+    postgres, tables,
+};
+
+/// A server with some events.
+pub(crate) struct Forum {
+    pub(crate) agora: Agora,
+    pub(crate) database: String,
+    _up: Up,
+}
+
+impl Forum {
+    pub(crate) async fn made() -> Self {
+        let (agora, database) = (Agora::new(), postgres::fresh_database().await);
+        let up = Up::start(agora.up_on(&database));
+        agora.prints(&["demo", "--size", "60", "--seed", "7"]);
+        Self { agora, database, _up: up }
+    }
+
+    fn replay(&self, arguments: &[&str]) -> String {
+        self.agora.prints(&[&["events", "replay"][..], arguments].concat())
+    }
+
+    /// The positions that a condition holds for, in order.
+    async fn positions(&self, condition: &str) -> Vec<i64> {
+        let query = format!("select position from events where {condition} order by position");
+        sqlx::query_scalar(&query).fetch_all(&mut tables::connect(&self.database).await).await.expect("positions")
+    }
+}
+
+/// Lines as the messages that they were in Kafka.
+fn messages(lines: &str) -> Vec<Delivered> {
+    let message = |line: &str| {
+        let mut attributes: Map<String, Value> = serde_json::from_str(line).expect("JSON");
+        let data = attributes.remove("data").expect("a payload").to_string();
+        let text = |(name, value): (String, Value)| (format!("ce_{name}"), value.as_str().expect("text").to_owned());
+        let headers: Vec<(String, String)> = attributes.into_iter().map(text).collect();
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        kafka::decode(headers, data.as_bytes()).expect("an event")
+    };
+    lines.lines().map(message).collect()
+}
+
+fn positions(lines: &str) -> Vec<i64> {
+    messages(lines).iter().map(|event| event.envelope.position).collect()
+}
+
+#[tokio::test]
+async fn a_replay_is_the_history_and_its_parts_are_what_was_asked_for() {
+    let forum = Forum::made().await;
+    let all = forum.positions("true").await;
+    let whole = messages(&forum.replay(&[]));
+    assert_eq!(whole.iter().map(|event| event.envelope.position).collect::<Vec<_>>(), all);
+    for (nth, event) in whole.iter().enumerate() {
+        let before = whole[..nth].iter().rev().find(|before| before.envelope.shard == event.envelope.shard);
+        assert_eq!(event.previous, before.map_or(0, |before| before.envelope.position));
+    }
+
+    assert_eq!(positions(&forum.replay(&["--from", "20", "--to", "30"])), (21..=30).collect::<Vec<i64>>());
+    let posts = "event_type in ('post.written', 'post.edited')";
+    let asked = ["--type", "post.written", "--type", "post.edited"];
+    assert_eq!(positions(&forum.replay(&asked)), forum.positions(posts).await);
+    let slug = "select value, owner from claims where kind = 'slug' order by value limit 1";
+    let (slug, id): (String, String) =
+        sqlx::query_as(slug).fetch_one(&mut tables::connect(&forum.database).await).await.expect("a community");
+    let community = forum.replay(&["--community", &slug, "--from", "20"]);
+    assert_eq!(positions(&community), forum.positions(&format!("community_id = '{id}' and position > 20")).await);
+    assert_eq!(community, forum.replay(&["--community", &id, "--from", "20"]));
+    // However little of the history is read, an event says the same.
+    assert!(messages(&community).iter().all(|event| whole.contains(event)));
+    let middle = &whole[whole.len() / 2].envelope;
+    let since = middle.recorded_at.to_rfc3339();
+    let later = forum.positions(&format!("recorded_at >= '{since}'")).await;
+    assert!(!later.is_empty() && later.len() < all.len());
+    assert_eq!(positions(&forum.replay(&["--since", &since])), later);
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_refused_in_words() {
+    let forum = Forum::made().await;
+    let refused = |arguments: &[&str]| forum.agora.refuses(&[&["events", "replay"][..], arguments].concat());
+    let said = refused(&["--type", "post.writen"]);
+    assert!(said.contains("there is no event `post.writen`; there are ") && said.contains("post.written"), "{said}");
+    assert!(refused(&["--community", "nowhere"]).contains("there is no community `nowhere`"));
+    assert!(refused(&["--from", "1000000"]).contains("there is no position 1000000 yet: the event store is at "));
+    let said = refused(&["--kafka-topic", "agora.events", "--kafka-brokers", "127.0.0.1:1"]);
+    assert!(said.contains("the topic agora.events is Agora's own"), "{said}");
+    assert!(refused(&["--kafka-topic", "mine"]).contains("no Kafka is configured"));
+}
+
+#[tokio::test]
+async fn a_file_goes_on_where_it_was_left() {
+    let forum = Forum::made().await;
+    let path = forum.agora.path().join("history.ndjson");
+    forum.replay(&["--to-file", "history.ndjson", "--to", "25"]);
+    let part = fs::read_to_string(&path).expect("a file");
+    assert_eq!(positions(&part), (1..=25).collect::<Vec<i64>>());
+    // Killed while it wrote.
+    fs::write(&path, format!("{part}{}\n{{\"specversion\":\"1", part.lines().last().expect("a line")))
+        .expect("written");
+    forum.replay(&["--to-file", "history.ndjson"]);
+    assert_eq!(fs::read_to_string(&path).expect("a file"), forum.replay(&[]));
+    let said = forum.agora.refuses(&["events", "replay", "--to-file", "history.ndjson", "--type", "post.written"]);
+    assert!(said.contains("answers another question"), "{said}");
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_can_read_stops_there_and_can_be_looked_at() {
+    let forum = Forum::made().await;
+    let mut database = tables::connect(&forum.database).await;
+    // As a newer release would write it, and one that is older did not expect it.
+    let sung =
+        "insert into events select aggregate_type, aggregate_id, sequence + 1000, 'post.sung', '1', '{\"key\": 1}',
+            metadata, head.position + 1, shard, gen_random_uuid(), community_id, head.recorded_at
+        from events, store_head head where events.position = 1 returning event_id::text, position";
+    let row = sqlx::query(sung).fetch_one(&mut database).await.expect("inserted");
+    let (id, position): (String, i64) = (row.get(0), row.get(1));
+    database.execute("update store_head set position = position + 1").await.expect("moved");
+
+    let output = forum.agora.run(&["events", "replay"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains(&format!("go on with --from {}\n", position - 1)), "{said}");
+    let why = format!("the event {id} at position {position} cannot be read: unknown event post.sung version 1");
+    assert!(said.contains(&why), "{said}");
+    let lines = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(positions(&lines), (1..position).collect::<Vec<i64>>(), "all that precedes it");
+
+    let shown = forum.agora.run(&["events", "show", &id]);
+    assert_eq!(shown.status.code(), Some(1));
+    let [text, said] = [shown.stdout, shown.stderr].map(|text| String::from_utf8(text).expect("text"));
+    assert!(text.starts_with("post.sung version 1\n") && text.contains("\"key\": 1"), "{text}");
+    assert!(said.starts_with("agora: this event cannot be read: unknown event post.sung"), "{said}");
+}
+
+#[tokio::test]
+async fn one_event_and_one_stream_are_shown() {
+    let forum = Forum::made().await;
+    let mut database = tables::connect(&forum.database).await;
+    let started = "select event_id::text, aggregate_id, payload->>'title' from events
+        where event_type = 'thread.started' order by position limit 1";
+    let row = sqlx::query(started).fetch_one(&mut database).await.expect("a thread");
+    let [event, thread, title]: [String; 3] = [row.get(0), row.get(1), row.get(2)];
+
+    let page = forum.agora.prints(&["events", "show", &event]);
+    assert!(page.starts_with("thread.started version 1\n"), "{page}");
+    assert!(page.contains(&format!("thread/{thread}, its event 1")) && page.contains(&title), "{page}");
+    assert!(!page.contains("read as"), "it is in the newest version: {page}");
+    let json = forum.agora.prints(&["events", "show", &event, "--json"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["event_id"], &json["payload"]["title"]), (&event.as_str().into(), &title.as_str().into()));
+
+    let text = forum.agora.prints(&["stream", "thread", &thread.to_uppercase()]);
+    let [head, fields @ ..] = &text.lines().collect::<Vec<_>>()[..] else { panic!("nothing") };
+    assert!(head.starts_with("   1  ") && head.contains("thread.started by "), "{text}");
+    assert!(fields.iter().any(|line| line.trim_start().starts_with("title ") && line.ends_with(&title)), "{text}");
+    let many: i64 = sqlx::query_scalar("select count(*) from events where aggregate_id = $1")
+        .bind(&thread)
+        .fetch_one(&mut database)
+        .await
+        .expect("a count");
+    let lines = forum.agora.prints(&["stream", "thread", &thread, "--json"]);
+    assert_eq!(i64::try_from(lines.lines().count()).expect("few"), many);
+
+    let nobody = "0191e2b8-7c00-7000-8000-000000000001";
+    assert!(forum.agora.refuses(&["events", "show", nobody]).contains(&format!("there is no event {nobody}")));
+    let said = forum.agora.refuses(&["stream", "thread", nobody]);
+    assert!(said.contains(&format!("there is no stream thread/{nobody}")), "{said}");
+    assert!(forum.agora.refuses(&["stream", "thread", "tea"]).contains("`tea` is no id of a thread"));
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_of_a_history_is_no_error() {
+    let forum = Forum::made().await;
+    let mut replay = forum.agora.command(&["events", "replay"]);
+    let mut child = replay.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut line = String::new();
+    BufReader::with_capacity(64, child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
