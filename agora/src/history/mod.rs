@@ -1,8 +1,9 @@
 //! The whole history, for who analyses it: which part of it ([`Asked`], [`Part`]), read in order by several statements at
 //! once ([`Blocks`]), and where it goes: lines of JSON in a file that can be continued ([`file`]), a topic of Kafka
-//! ([`topic`]).
+//! ([`topic`]), Parquet ([`export`]).
 
 mod blocks;
+pub mod export;
 pub mod file;
 pub mod topic;
 

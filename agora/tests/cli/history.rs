@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Forum {
     pub(crate) agora: Agora,
     pub(crate) database: String,
-    _up: Up,
+    pub(crate) up: Up,
 }
 
 impl Forum {
@@ -27,7 +27,7 @@ impl Forum {
         let (agora, database) = (Agora::new(), postgres::fresh_database().await);
         let up = Up::start(agora.up_on(&database));
         agora.prints(&["demo", "--size", "60", "--seed", "7"]);
-        Self { agora, database, _up: up }
+        Self { agora, database, up }
     }
 
     fn replay(&self, arguments: &[&str]) -> String {

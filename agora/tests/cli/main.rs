@@ -3,6 +3,7 @@
 mod agora;
 mod client;
 mod demo;
+mod export;
 mod history;
 mod import;
 mod jobs;

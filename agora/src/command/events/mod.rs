@@ -1,5 +1,6 @@
 //! `agora events`
 
+mod export;
 mod replay;
 mod show;
 pub(crate) mod shown;
@@ -17,6 +18,7 @@ pub enum Events {
     Tail(tail::Tail),
     Show(show::Show),
     Replay(replay::Replay),
+    Export(export::Export),
     Catalogue(Catalogue),
 }
 
@@ -54,6 +56,7 @@ impl Events {
                 Self::Tail(tail) => tail.run(config).await,
                 Self::Show(show) => show.run(config).await,
                 Self::Replay(replay) => replay.run(config).await,
+                Self::Export(export) => super::until_told(export.run(config), "the same command goes on").await,
             }
         })
     }

@@ -31,8 +31,8 @@ Examples:
   agora events replay --from 120000 --since 2025-06-01T00:00:00Z --to-file june.ndjson
   agora events replay --kafka-topic replayed --kafka-brokers localhost:9092
 
-The same command with --to-file goes on where the file ends, however it came to end there: after a crash, or a month
-later. Beside the file, FILE.progress says how far it is.")]
+The same command with --to-file goes on where the file ends, however it came to end there:
+after a crash, or a month later. Beside the file, FILE.progress says how far it is.")]
 #[allow(clippy::doc_markdown, reason = "these are words for people, printed as they are")]
 pub struct Replay {
     #[command(flatten)]

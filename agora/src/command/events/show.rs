@@ -70,7 +70,7 @@ fn as_page(event: &Delivered, newest: &[Newest<'_>], names: &Names) -> anyhow::R
     let Delivered { envelope: it, previous, history } = event;
     let metadata = &it.metadata;
     let mut text = format!("{} version {}\n\n", it.name, it.version);
-    let mut line = |name: &str, value: &str| _ = writeln!(text, "  {name:12}{value}");
+    let mut line = |name: &str, value: &str| _ = writeln!(text, "  {name:13}{value}");
     line("event", &it.event_id.to_string());
     line("stream", &format!("{}, its event {}", it.stream, it.sequence));
     if let Some(community) = it.community {
