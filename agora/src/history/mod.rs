@@ -1,6 +1,6 @@
 //! The whole history, for who analyses it: which part of it ([`Asked`], [`Part`]), read in order by several statements at
-//! once ([`Blocks`]), and where it goes: lines of JSON in a file that can be continued ([`file`]), a topic of Kafka
-//! ([`topic`]), Parquet ([`export`]).
+//! once ([`Blocks`]), and where it goes: lines of JSON in a file that can be continued ([`mod@file`]), a topic of Kafka
+//! ([`topic`]), Parquet ([`mod@export`]).
 
 mod blocks;
 pub mod export;
