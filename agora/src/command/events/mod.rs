@@ -56,7 +56,9 @@ impl Events {
                 Self::Tail(tail) => tail.run(config).await,
                 Self::Show(show) => show.run(config).await,
                 Self::Replay(replay) => replay.run(config).await,
-                Self::Export(export) => super::until_told(export.run(config), "the same command goes on").await,
+                Self::Export(export) => {
+                    super::until_told(Box::pin(export.run(config)), "the same command goes on").await
+                }
             }
         })
     }
