@@ -1,5 +1,6 @@
 //! What is counted of all this.
 
+use chrono::TimeDelta;
 use opentelemetry::{
     KeyValue, global,
     metrics::{Counter, Gauge},
@@ -12,6 +13,8 @@ pub(crate) struct Metrics {
     projected: Counter<u64>,
     /// How far a projection's slowest shard is behind the store.
     lag: Gauge<i64>,
+    /// For how long the first event behind it has been waiting.
+    waiting: Gauge<f64>,
     /// Events that the relay has brought to Kafka, and its position.
     pub(crate) relayed: Counter<u64>,
     pub(crate) relay_position: Gauge<i64>,
@@ -33,6 +36,11 @@ impl Metrics {
             lag: meter
                 .i64_gauge("agora.projection.lag")
                 .with_description("Positions between a projection's slowest shard and the newest event of that shard.")
+                .build(),
+            waiting: meter
+                .f64_gauge("agora.projection.waiting")
+                .with_description("Since when the first event that a projection has not passed has been in the store.")
+                .with_unit("s")
                 .build(),
             relayed: meter
                 .u64_counter("agora.relay.events")
@@ -63,6 +71,11 @@ impl Metrics {
 
     pub(crate) fn lag(&self, projection: &'static str, positions: i64) {
         self.lag.record(positions, &[KeyValue::new("projection", projection)]);
+    }
+
+    pub(crate) fn waiting(&self, projection: &'static str, since: TimeDelta) {
+        let seconds = since.to_std().unwrap_or_default().as_secs_f64();
+        self.waiting.record(seconds, &[KeyValue::new("projection", projection)]);
     }
 
     pub(crate) fn parked(&self, projection: &'static str, shards: usize) {

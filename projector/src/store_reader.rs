@@ -3,7 +3,7 @@
 
 mod copy;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use events::{CommunityId, Envelope, EventId, HistoryId, Metadata, Position, Shard, Stream};
@@ -196,6 +196,36 @@ impl StoreReader {
     /// Those of the database.
     pub async fn heads(&self) -> sqlx::Result<Heads> {
         self.heads_at(Position::MAX).await
+    }
+
+    /// When the first event behind each of these positions of a shard was recorded, where there is one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn waiting(
+        &self,
+        behind: &HashSet<(Shard, Position)>,
+    ) -> sqlx::Result<HashMap<(Shard, Position), DateTime<Utc>>> {
+        if behind.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (shards, positions): (Vec<i16>, Vec<Position>) =
+            behind.iter().map(|(shard, position)| (i16::from(*shard), *position)).unzip();
+        let found = sqlx::query!(
+            r#"select w.shard as "shard!", w.position as "position!", first.recorded_at
+            from unnest($1::smallint[], $2::bigint[]) w (shard, position)
+            cross join lateral (
+                select recorded_at from events
+                where (shard, position) > (w.shard, w.position) and (shard, position) <= (w.shard, $3)
+                order by shard, position limit 1
+            ) first"#,
+            &shards,
+            &positions,
+            Position::MAX,
+        );
+        let rows = found.fetch_all(&self.pool).await?;
+        let shard = |number: i16| Shard::try_from(number).ok();
+        Ok(rows.into_iter().filter_map(|row| Some(((shard(row.shard)?, row.position), row.recorded_at))).collect())
     }
 
     /// Which events stand at these positions.

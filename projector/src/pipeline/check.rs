@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use chrono::{TimeDelta, Utc};
 use events::{Position, Shard};
 use platform::sabotage::{Promise, breaks};
 use tokio::time::Instant;
@@ -56,7 +57,14 @@ impl Running<'_> {
         let heads = store.heads().await?;
         self.lanes.history = history;
         let behind = self.take_over(&checkpoints, &heads);
+        let waiting = store.waiting(&behind.iter().map(|((_, shard), at)| (*shard, *at)).collect()).await?;
         for (index, projection) in projections.iter().enumerate() {
+            let since = behind
+                .iter()
+                .filter(|((of, _), _)| *of == index)
+                .filter_map(|((_, shard), at)| waiting.get(&(*shard, *at)));
+            let since = since.min().map_or(TimeDelta::zero(), |since| Utc::now() - since);
+            metrics.waiting(projection.name(), since);
             let lag = |((of, shard), at): (&(usize, Shard), &Position)| (*of == index).then(|| heads.of(*shard) - at);
             metrics.lag(projection.name(), behind.iter().filter_map(lag).max().unwrap_or(0));
             let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);

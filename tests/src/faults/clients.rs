@@ -2,7 +2,7 @@
 //! places, moderators and owners who get in one another's way, and readers who never want to see less.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -53,6 +53,8 @@ struct World {
     communities: Vec<Community>,
     threads: Mutex<Vec<(usize, String)>>,
     posts: Mutex<Vec<(usize, String)>>,
+    /// How many replies to a thread were acknowledged, and the furthest position of them.
+    replies: Mutex<HashMap<String, (u64, PositionToken)>>,
     posters: Vec<Person>,
     commands: Vec<SocketAddr>,
     queries: Vec<SocketAddr>,
@@ -83,6 +85,7 @@ impl Crowd {
             communities: vec![],
             threads: Mutex::default(),
             posts: Mutex::default(),
+            replies: Mutex::default(),
             posters: vec![],
             commands: cluster.addresses(Role::Command),
             queries: cluster.addresses(Role::Query),
@@ -303,6 +306,7 @@ impl World {
                     {
                         mine.push((id.to_owned(), 1));
                         lock(&self.posts).push((place, id.to_owned()));
+                        self.replied(&thread, position);
                         self.read_back(&me, id, &order, position, &mut dice).await;
                     }
                 }
@@ -414,6 +418,31 @@ impl World {
         Some((status, reflects, body))
     }
 
+    fn replied(&self, thread: &str, position: PositionToken) {
+        let mut replies = lock(&self.replies);
+        let (many, furthest) = replies.entry(thread.to_owned()).or_insert((0, position));
+        *many += 1;
+        if position.position > furthest.position {
+            *furthest = position;
+        }
+    }
+
+    /// Whoever brings the position up to which so many replies were acknowledged is shown as many, a while later too, by
+    /// whatever was cached meanwhile.
+    async fn expects(&self, thread: &str, dice: &mut ChaCha8Rng) {
+        let Some((many, position)) = lock(&self.replies).get(thread).copied() else { return };
+        tokio::time::sleep(Duration::from_millis(dice.random_range(0..700))).await;
+        let nobody = Person { id: String::new(), bearer: String::new() };
+        let path = format!("/v2/threads/{thread}");
+        let Some((200, reflects, body)) = self.get(&path, &nobody, &position.to_string(), dice).await else { return };
+        if body["replies"].as_u64().is_none_or(|shown| shown < many) {
+            self.history.note_broken(format!(
+                "GET {path} with {position} showed {} replies, where {many} were acknowledged; reflecting {reflects:?}",
+                body["replies"]
+            ));
+        }
+    }
+
     /// Sees more and more, never less.
     async fn reads(&self, mut dice: ChaCha8Rng) {
         let nobody = Person { id: String::new(), bearer: String::new() };
@@ -421,6 +450,10 @@ impl World {
         let mut shown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         while !self.is_over() {
             let (_, thread) = self.thread(&mut dice);
+            if dice.random_bool(0.3) {
+                self.expects(&thread, &mut dice).await;
+                continue;
+            }
             let tokens: Vec<String> = seen.values().map(ToString::to_string).collect();
             // Signed in or not, one sees what one saw.
             let who = if dice.random_bool(0.5) { &nobody } else { &self.posters[0] };
@@ -530,6 +563,7 @@ impl Probe {
             communities: vec![],
             threads: Mutex::default(),
             posts: Mutex::default(),
+            replies: Mutex::default(),
             posters: vec![],
             commands: cluster.addresses(Role::Command),
             queries: vec![],

@@ -66,7 +66,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 async fn round(options: &Options, seed: u64, dir: PathBuf, report: &mut Report) -> anyhow::Result<()> {
-    let schedule = Schedule::of(seed, options.faults);
+    let schedule = Schedule::of(seed, options.faults, options.sabotage.as_deref());
     let mut cluster = Cluster::start(&options.agora, dir, options.sabotage.as_deref()).await?;
     let crowd = Crowd::gather(&cluster, seed).await.context("nothing has happened yet, and clients cannot set up")?;
     let working = crowd.work();

@@ -118,10 +118,13 @@ pub(crate) const QUERY_SERVICES: usize = 2;
 pub(crate) const SERVICES: usize = COMMAND_SERVICES + PROJECTORS + QUERY_SERVICES;
 
 impl Schedule {
-    /// The one of a seed, with so many faults.
-    pub(crate) fn of(seed: u64, faults: usize) -> Self {
+    /// The one of a seed, with so many faults; before them those that bring a broken promise out.
+    pub(crate) fn of(seed: u64, faults: usize, sabotage: Option<&str>) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
-        let mut steps = vec![];
+        let first = brought_out_by(sabotage.unwrap_or_default());
+        let (after, lasting) = (Duration::from_secs(1), Duration::from_secs(2));
+        let mut steps: Vec<Step> =
+            first.into_iter().map(|fault| Step { after, faults: vec![fault], lasting }).collect();
         // The last is what only the tail check repairs: nothing comes after it in shards that are quiet.
         let mut left = faults.saturating_sub(1);
         while left > 0 {
@@ -183,6 +186,22 @@ fn kind(fault: Fault) -> usize {
     }
 }
 
+/// What a broken promise shows by: most do by anything, some only by what seldom happens.
+fn brought_out_by(sabotage: &str) -> Vec<Fault> {
+    let [projector, query] = [COMMAND_SERVICES, COMMAND_SERVICES + PROJECTORS];
+    match sabotage {
+        "any-history" => vec![Fault::SentAgain; 2],
+        // What is read takes long, and changes meanwhile.
+        "token-from-memory" | "old-load" => [Fault::PostgresSlow(query), Fault::PostgresSlow(query + 1)].repeat(3),
+        // What is cached is not told of.
+        "notice-lost" => [Fault::KafkaSilent(query), Fault::KafkaCut(query + 1), Fault::KafkaKill].repeat(2),
+        "no-compare-and-set" | "checkpoint-apart" => {
+            [Fault::Freeze(projector), Fault::PostgresReset(projector)].repeat(2)
+        }
+        _ => vec![],
+    }
+}
+
 fn any(dice: &mut ChaCha8Rng) -> Fault {
     let n = dice.random_range(0..SERVICES);
     // Command-services have nothing to do with Kafka.
@@ -218,8 +237,8 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_schedule_again_and_another_another() {
-        assert_eq!(Schedule::of(7, 20).steps, Schedule::of(7, 20).steps);
-        assert_ne!(Schedule::of(7, 20).steps, Schedule::of(8, 20).steps);
-        assert_eq!(Schedule::of(7, 20).faults(), 20);
+        assert_eq!(Schedule::of(7, 20, None).steps, Schedule::of(7, 20, None).steps);
+        assert_ne!(Schedule::of(7, 20, None).steps, Schedule::of(8, 20, None).steps);
+        assert_eq!(Schedule::of(7, 20, None).faults(), 20);
     }
 }
