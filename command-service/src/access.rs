@@ -1,7 +1,7 @@
 //! Who may do what in a community. A permission is a value that only its checked constructor makes: a command that
 //! holds a [`Moderator`] cannot be decided for anybody else, and no body has a check to forget.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use events::{AccountId, community::Visibility, membership::Role};
 
 use crate::{
@@ -223,9 +223,14 @@ impl Over {
         (end <= now).then_some(Self(end))
     }
 
-    /// The end.
+    /// The end, in whole microseconds, as the database keeps it.
     pub fn end(self) -> DateTime<Utc> {
         self.0
+    }
+
+    /// Whether it is the end that was said, which may have been said more finely.
+    pub fn is_of(self, said: DateTime<Utc>) -> bool {
+        (said - self.0).abs() <= TimeDelta::microseconds(1)
     }
 }
 

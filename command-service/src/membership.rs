@@ -279,7 +279,7 @@ impl LiftBan {
 impl EndBan {
     /// Another ban, with another end or none, stays.
     pub fn decide(self, membership: &Membership, &account: &AccountId) -> Decision {
-        let stands = membership.ban.as_ref().is_some_and(|ban| ban.until == Some(self.over.end()));
+        let stands = membership.ban.as_ref().and_then(|ban| ban.until).is_some_and(|until| self.over.is_of(until));
         Ok(stands.then_some(MembershipEvent::BanLifted(BanLifted { account })))
     }
 }
@@ -310,7 +310,7 @@ impl LiftSilence {
 impl EndSilence {
     /// Another silence, with another end, stays.
     pub fn decide(self, membership: &Membership, &account: &AccountId) -> Decision {
-        let stands = membership.silence.as_ref().is_some_and(|silence| silence.until == self.over.end());
+        let stands = membership.silence.as_ref().is_some_and(|silence| self.over.is_of(silence.until));
         Ok(stands.then_some(MembershipEvent::SilenceLifted(SilenceLifted { account })))
     }
 }

@@ -363,7 +363,7 @@ impl EndPin {
     /// Also of a thread that is deleted, or that nobody works on: a pin's end was said with it. Another pin, with another
     /// end or none, stays.
     pub fn decide(self, thread: &Thread, _: &Ground) -> Decision {
-        let stands = thread.pin == Some(Pin { until: Some(self.over.end()) });
+        let stands = thread.pin.as_ref().and_then(|pin| pin.until).is_some_and(|until| self.over.is_of(until));
         Ok(stands.then_some(ThreadEvent::Unpinned(Unpinned {})))
     }
 }

@@ -114,12 +114,11 @@ async fn ask(promise: &'static str, query: &str, on: &mut PgConnection) -> sqlx:
     Ok(checked)
 }
 
-/// Reads every event up to where the head is now.
+/// Reads every event, and then what came meanwhile, until nothing more did.
 async fn history(store: &StoreReader, read: &(dyn Fn(u64) + Sync)) -> sqlx::Result<Vec<Checked>> {
-    let head = store.head().await?;
     let mut rules = Rules::default();
     let mut position: Position = 0;
-    while position < head {
+    loop {
         let batch = store.after(position, BATCH).await?;
         let many = batch.events.len() as u64;
         for event in batch.events {
@@ -127,14 +126,15 @@ async fn history(store: &StoreReader, read: &(dyn Fn(u64) + Sync)) -> sqlx::Resu
             rules.look(event);
         }
         read(many);
-        if many == 0 {
-            break;
+        if batch.more {
+            continue;
+        }
+        // The claims are those of these events where nothing was appended before they were read.
+        let claims = sqlx::query_as("select kind, value, owner from claims").fetch_all(store.pool()).await?;
+        if store.head().await? == position || many == 0 {
+            return Ok(rules.end(claims));
         }
     }
-    let claims = sqlx::query_as("select kind, value, owner from claims").fetch_all(store.pool()).await?;
-    // Claims of what came after the head was asked are not known yet: they are looked at where the head has not moved.
-    let still = store.head().await? == position;
-    Ok(rules.end(still.then_some(claims)))
 }
 
 /// An event as it was read, or why it cannot be.

@@ -60,7 +60,7 @@ pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoin
 }
 
 /// Adds the checkpoints that are missing, at the beginning of a history.
-pub(crate) async fn ensure(read: &PgPool, projections: &[&str], history: HistoryId) -> sqlx::Result<()> {
+pub(crate) async fn ensure(read: impl PgExecutor<'_>, projections: &[&str], history: HistoryId) -> sqlx::Result<()> {
     let projections: Vec<String> = projections.iter().map(|name| (*name).to_owned()).collect();
     sqlx::query!(
         "insert into checkpoint (projection, shard, history)

@@ -15,7 +15,11 @@ use std::collections::HashMap;
 use anyhow::{Context as _, bail, ensure};
 use events::{Position, Shard};
 use platform::db::{self, DatabaseConfig};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, PgPool};
+use tokio::sync::Mutex;
+use uuid::Uuid;
 
 pub use compare::{Comparison, Difference, Touched};
 
@@ -43,6 +47,18 @@ pub struct What {
     pub projections: Vec<String>,
     /// Only what is of this shard.
     pub shard: Option<Shard>,
+    /// What for: what is built to be looked at is nobody's beginning of a rebuild, and the other way round.
+    pub purpose: Purpose,
+}
+
+/// What is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To be compared with the live tables, and removed again.
+    Look,
+    /// To take their place.
+    Replace,
 }
 
 /// What a rebuild is doing.
@@ -73,8 +89,17 @@ pub struct Rebuild {
     shadow: PgPool,
     projections: Vec<Box<dyn AnyProjection>>,
     what: What,
-    /// Holds the lock.
-    _lock: PgConnection,
+    /// Tells this build from others, which may fold otherwise.
+    build: String,
+    /// Holds [`LOCK`].
+    lock: Mutex<PgConnection>,
+}
+
+/// A digest of the program that runs.
+fn build_id() -> std::io::Result<String> {
+    let program = std::fs::read(std::env::current_exe()?)?;
+    let digest = *Sha256::digest(program).first_chunk().expect("a digest is longer");
+    Ok(Uuid::from_bytes(digest).simple().to_string())
 }
 
 /// Up to where each lane, by projection and shard, is to be folded.
@@ -103,7 +128,8 @@ impl Rebuild {
         ensure!(free, "another rebuild or verification is running: one at a time");
         let mut chosen = projections();
         chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));
-        let rebuild = Self { store, live, shadow, projections: chosen, what, _lock: lock };
+        let build = tokio::task::spawn_blocking(build_id).await??;
+        let rebuild = Self { store, live, shadow, projections: chosen, what, build, lock: Mutex::new(lock) };
         rebuild.make_shadow().await.context("cannot make the tables to build in")?;
         Ok(rebuild)
     }
@@ -114,7 +140,7 @@ impl Rebuild {
     /// # Errors
     /// Where an event cannot be folded, or a database is away.
     pub async fn compare(&self, most: usize, watch: &dyn Watch) -> anyhow::Result<Comparison> {
-        self.fold_to(&self.live_positions().await?, Phase::Folding, watch).await?;
+        self.fold_to(&self.live_positions().await?, Some(Phase::Folding), watch).await?;
         self.compare_rows(most, watch).await
     }
 
@@ -125,6 +151,18 @@ impl Rebuild {
     pub async fn discard(self) -> anyhow::Result<()> {
         self.drop_shadow().await?;
         Ok(())
+    }
+
+    /// The live tables, without a time limit.
+    pub fn live(&self) -> &PgPool {
+        &self.live
+    }
+
+    /// Whether nobody else builds: the session that holds the lock may have been ended.
+    async fn holds_lock(&self) -> bool {
+        let held =
+            "select exists (select 1 from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted)";
+        sqlx::query_scalar(held).fetch_one(&mut *self.lock.lock().await).await.unwrap_or(false)
     }
 
     /// The shards that are built.

@@ -161,13 +161,16 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
 
 /// The projections that somebody makes anew at the moment: one that was killed is not at it.
 async fn rebuilding(read: &PgPool) -> sqlx::Result<BTreeSet<String>> {
-    let at_it = "select to_regclass('rebuild.build') is not null and exists (
-            select 1 from pg_locks where locktype = 'advisory' and classid = ($1 >> 32)::oid and objid = ($1 & 4294967295)::oid)";
+    let at_it = "select exists (
+            select from pg_locks where locktype = 'advisory' and granted and objsubid = 1
+                and database = (select oid from pg_database where datname = current_database())
+                and classid = ($1 >> 32)::oid and objid = ($1 & 4294967295)::oid)";
     if !sqlx::query_scalar::<_, bool>(at_it).bind(rebuild::LOCK).fetch_one(read).await? {
         return Ok(BTreeSet::new());
     }
-    let names = sqlx::query_scalar("select distinct projection from rebuild.checkpoint");
-    Ok(names.fetch_all(read).await?.into_iter().collect())
+    // They may be gone by now.
+    let names = sqlx::query_scalar("select distinct projection from rebuild.checkpoint").fetch_all(read).await;
+    Ok(names.unwrap_or_default().into_iter().collect())
 }
 
 /// Lets a projection that stopped in a shard try again; answers whether it had stopped. The projector takes it up within

@@ -10,7 +10,7 @@ use anyhow::bail;
 use clap::{Args, builder::PossibleValuesParser};
 use events::Shard;
 use indicatif::HumanDuration;
-use projector::rebuild::{self, Comparison, Difference, Phase, Watch, What};
+use projector::rebuild::{self, Comparison, Difference, Phase, Purpose, Watch, What};
 use serde_json::Value;
 
 use super::projections::shard;
@@ -49,10 +49,10 @@ impl Tables {
     /// Where rows differ, an event cannot be folded, or there is no database.
     pub fn verify(self, config: Config) -> anyhow::Result<()> {
         let json = self.json;
-        let found = self.run(config, "the live tables are as they were", async |rebuild| {
-            let found = rebuild.compare(MOST_SHOWN, &Shown::default()).await?;
+        let found = self.run(config, Purpose::Look, "the live tables are as they were", async |rebuild| {
+            let found = rebuild.compare(MOST_SHOWN, &Shown::default()).await;
             rebuild.discard().await?;
-            Ok(found)
+            found
         })?;
         super::print(&said(&found, json)?)?;
         if found.differences.is_empty() {
@@ -68,15 +68,20 @@ impl Tables {
     pub fn rebuild(self, config: Config) -> anyhow::Result<()> {
         let (json, part) = (self.json, self.shard.is_some());
         let began = Instant::now();
-        let found = self.run(config, "the same command goes on where it was", async move |rebuild| {
-            let shown = Shown::default();
-            if part {
-                return rebuild.repair(&shown).await;
-            }
-            let found = rebuild.compare(MOST_SHOWN, &shown).await?;
-            rebuild.swap(&shown).await?;
-            Ok(found)
-        })?;
+        let found =
+            self.run(config, Purpose::Replace, "the same command goes on where it was", async move |rebuild| {
+                let shown = Shown::default();
+                if part {
+                    return rebuild.repair(&shown).await;
+                }
+                let found = rebuild.compare(MOST_SHOWN, &shown).await;
+                // What cannot be compared, because it stopped, is what a rebuild is for.
+                if let Err(error) = &found {
+                    eprintln!("not compared: {error:#}");
+                }
+                rebuild.swap(&shown).await?;
+                Ok(found.unwrap_or_default())
+            })?;
         super::print(&said(&found, json)?)?;
         if !json {
             let done = if part { "they are put right" } else { "the new tables are live" };
@@ -88,13 +93,14 @@ impl Tables {
     fn run(
         self,
         config: Config,
+        purpose: Purpose,
         then: &str,
         work: impl AsyncFnOnce(rebuild::Rebuild) -> anyhow::Result<Comparison>,
     ) -> anyhow::Result<Comparison> {
         let config = local::with_database(config)?;
         let _telemetry = super::quiet_logs(&config)?;
         let all = || projector::names().into_iter().map(str::to_owned).collect();
-        let what = What { projections: if self.all { all() } else { self.projections }, shard: self.shard };
+        let what = What { projections: if self.all { all() } else { self.projections }, shard: self.shard, purpose };
         super::block_on_until_told(
             async { work(rebuild::Rebuild::begin(&config.database, config.read_tables(), what).await?).await },
             then,

@@ -70,11 +70,9 @@ impl Rules {
         }
     }
 
-    /// What was found, with the claims as they are now, where they are of the same moment.
-    pub(super) fn end(mut self, claims: Option<Vec<Claim>>) -> Vec<Checked> {
-        if let Some(claims) = claims {
-            self.claims(claims);
-        }
+    /// What was found, with the claims as they are now.
+    pub(super) fn end(mut self, claims: Vec<Claim>) -> Vec<Checked> {
+        self.claims(claims);
         vec![
             self.readable,
             self.shards,

@@ -20,11 +20,11 @@ use crate::{READ, projection::Kept};
 const BUCKETS: i64 = 1024;
 /// Events named of a row that differs: the last ones.
 const EVENTS_NAMED: i64 = 5;
-/// How long the live tables may be behind what a killed rebuild has built.
+/// How long the live tables may be behind what a killed rebuild has built, where they do not stand still for good.
 const LIVE_COMES: Duration = Duration::from_secs(10);
 
 /// What a comparison found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Comparison {
     /// Live rows that were compared.
     pub rows: u64,
@@ -82,7 +82,7 @@ impl Rebuild {
         let mut live = self.live.acquire().await?;
         let mut live = self.snapshot(&mut live).await?;
         let targets = self.positions(&mut live).await?;
-        self.fold_to(&targets, Phase::Folding, watch).await?;
+        self.fold_to(&targets, None, watch).await?;
         let mut shadow = self.shadow.acquire().await?;
         // Whole tables are read, in whatever order.
         sqlx::query("set enable_seqscan = on").execute(&mut *shadow).await?;
@@ -107,9 +107,18 @@ impl Rebuild {
         let built = self.stand().await?;
         let deadline = Instant::now() + LIVE_COMES;
         loop {
-            let now = self.live_positions().await?;
-            if built.iter().all(|(lane, position)| now.get(lane) >= Some(position)) {
+            let live = self.lanes(&self.live).await?;
+            if built.iter().all(|(lane, position)| live.get(lane).is_some_and(|it| it.position >= *position)) {
                 break;
+            }
+            if let Some((lane, _)) =
+                built.iter().find(|(lane, at)| live.get(lane).is_some_and(|it| it.parked && it.position < **at))
+            {
+                bail!(
+                    "{} has stopped in shard {} behind what was built before: it cannot be compared",
+                    self.names()[lane.0],
+                    lane.1
+                );
             }
             if Instant::now() > deadline {
                 bail!("the live tables stay behind what is built: is a projector running? `agora projections status`");

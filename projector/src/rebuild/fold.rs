@@ -31,14 +31,21 @@ struct Folding<'a> {
 }
 
 impl Rebuild {
-    /// Folds each lane up to its target.
+    /// Folds each lane up to its target; counts what there is to do where it is the beginning of a phase.
     ///
     /// # Errors
     /// Names the event that cannot be folded.
-    pub(super) async fn fold_to(&self, targets: &Targets, phase: Phase, watch: &dyn Watch) -> anyhow::Result<()> {
+    pub(super) async fn fold_to(
+        &self,
+        targets: &Targets,
+        phase: Option<Phase>,
+        watch: &dyn Watch,
+    ) -> anyhow::Result<()> {
         let stand = self.stand().await?;
-        let (done, todo) = self.count(&stand, targets).await?;
-        watch.begins(phase, todo, done);
+        if let Some(phase) = phase {
+            let (done, todo) = self.count(&stand, targets).await?;
+            watch.begins(phase, todo, done);
+        }
         let folding = Folding {
             history: self.store.history().await?,
             skipped: checkpoint::skipped(&self.live).await?,
@@ -55,24 +62,25 @@ impl Rebuild {
         Ok(lanes.into_iter().map(|(lane, checkpoint)| (lane, checkpoint.position)).collect())
     }
 
-    /// How many events are behind all lanes of their shards, and how many before them.
-    pub(super) async fn count(&self, stand: &Targets, targets: &Targets) -> anyhow::Result<(u64, u64)> {
+    /// How many events are before all lanes of their shards, more or less, and how many behind them.
+    async fn count(&self, stand: &Targets, targets: &Targets) -> anyhow::Result<(u64, u64)> {
         let shards: Vec<i16> = self.shards().into_iter().map(i16::from).collect();
-        let from: Vec<Position> =
-            self.shards().into_iter().map(|shard| of_shard(stand, shard).min().unwrap_or(0)).collect();
-        let to: Vec<Position> =
-            self.shards().into_iter().map(|shard| of_shard(targets, shard).max().unwrap_or(0)).collect();
-        let counted = sqlx::query!(
-            r#"select count(*) filter (where e.position <= s.least) as "done!",
-                count(*) filter (where e.position > s.least) as "todo!"
+        let least = |shard| of_shard(stand, shard).min().unwrap_or(0);
+        let most = |shard| of_shard(targets, shard).max().unwrap_or(0);
+        let from: Vec<Position> = self.shards().into_iter().map(least).collect();
+        let to: Vec<Position> = self.shards().into_iter().map(most).collect();
+        let todo = sqlx::query_scalar!(
+            r#"select count(*) as "todo!"
             from unnest($1::smallint[], $2::bigint[], $3::bigint[]) s (shard, least, most)
-            join events e on e.shard = s.shard and e.position <= s.most"#,
+            join events e on (e.shard, e.position) > (s.shard, s.least) and (e.shard, e.position) <= (s.shard, s.most)"#,
             &shards,
             &from,
             &to,
         );
-        let counted = counted.fetch_one(self.store.pool()).await?;
-        Ok((counted.done.unsigned_abs(), counted.todo.unsigned_abs()))
+        let todo = todo.fetch_one(self.store.pool()).await?.unsigned_abs();
+        // Positions have no gaps: of all shards, as many events are before the last one as its position says.
+        let furthest = stand.values().max().copied().unwrap_or(0).unsigned_abs();
+        Ok((if self.what.shard.is_none() { furthest } else { 0 }, todo))
     }
 
     async fn fold_shard(&self, shard: Shard, stand: &Targets, folding: &Folding<'_>) -> anyhow::Result<()> {

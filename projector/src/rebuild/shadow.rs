@@ -44,14 +44,14 @@ impl Rebuild {
         }
         execute(&mut transaction, "create table build (what text not null)").await?;
         sqlx::query("insert into build values ($1)").bind(&wanted).execute(&mut *transaction).await?;
+        checkpoint::ensure(&mut *transaction, &self.names(), self.store.history().await?).await?;
         transaction.commit().await?;
-        checkpoint::ensure(&self.shadow, &self.names(), self.store.history().await?).await?;
-        sqlx::query("update checkpoint set built = 0").execute(&self.shadow).await?;
         Ok(())
     }
 
-    /// What is built, of which history, by which release: a rebuild goes on only where all of that is the same.
-    async fn description(&self) -> anyhow::Result<String> {
+    /// What is built and what for, of which history and shape, by which build: a rebuild goes on, and takes the place of
+    /// the live tables, only where all of that is the same.
+    pub(super) async fn description(&self) -> anyhow::Result<String> {
         let migrated: i64 =
             sqlx::query_scalar("select max(version) from _sqlx_migrations").fetch_one(&self.live).await?;
         let history = self.store.history().await?;
@@ -60,7 +60,8 @@ impl Rebuild {
             "shard": self.what.shard,
             "history": history,
             "migration": migrated,
-            "release": env!("CARGO_PKG_VERSION"),
+            "purpose": self.what.purpose,
+            "build": self.build,
         })
         .to_string())
     }

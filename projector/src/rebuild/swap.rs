@@ -9,14 +9,18 @@ use sqlx::PgConnection;
 use super::{Comparison, Phase, Rebuild, SHADOW, Targets, Watch, compare, shadow::execute};
 use crate::READ;
 
-/// How long the transaction waits for a lock. Readers of the table queue behind it meanwhile.
+/// How long the transaction waits for the checkpoints.
 const LOCK_WAIT: &str = "set local lock_timeout = '100ms'";
+/// How long it waits for the tables, all of them together: readers queue behind it meanwhile.
+const TABLES_WAIT: &str = "set local statement_timeout = '100ms'";
 /// Between two tries: time for those who queued.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 /// Tries before it gives up: a reader that holds a table for longer than this is one that somebody should end.
 const TRIES: usize = 150;
 /// Events that may be left to fold while the live projection waits.
 const FEW: i64 = 500;
+/// Rounds of catching up, each of what came during the one before.
+const CATCH_UPS: usize = 20;
 /// How long that may take.
 const LIVE_WAITS: Duration = Duration::from_secs(2);
 /// Snapshots taken before what was folded last have met their tables by then: a reader that takes one and names a table
@@ -58,7 +62,7 @@ impl Rebuild {
         let shard = self.what.shard.context("only a shard is repaired row by row")?;
         let mut first = None;
         for _ in 0..ROUNDS {
-            self.fold_to(&self.live_positions().await?, Phase::Folding, watch).await?;
+            self.fold_to(&self.live_positions().await?, Some(Phase::Folding), watch).await?;
             let found = self.compare_rows(MOST_ROWS, watch).await?;
             ensure!(!found.more, "more than {MOST_ROWS} rows differ in shard {shard}: rebuild the projections whole");
             let right = found.differences.is_empty();
@@ -68,21 +72,31 @@ impl Rebuild {
                 self.discard().await?;
                 return Ok(first);
             }
-            self.put_right(shard, &found).await?;
+            let mut tries = 0;
+            while let Err(error) = self.put_right(shard, &found).await {
+                tries += 1;
+                if tries == TRIES || !error.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout) {
+                    return Err(error);
+                }
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
         }
         bail!("rows of shard {shard} that were put right differ again: that is a defect of the live projection")
     }
 
     /// Folds up to the head until little is left.
     async fn catch_up(&self, watch: &dyn Watch) -> anyhow::Result<()> {
-        loop {
+        for _ in 0..CATCH_UPS {
             let heads = self.heads(&self.live_positions().await?).await?;
-            let (_, todo) = self.count(&self.stand().await?, &heads).await?;
-            self.fold_to(&heads, Phase::Swapping, watch).await?;
-            if i64::try_from(todo).unwrap_or(i64::MAX) < FEW {
+            let stand = self.stand().await?;
+            let furthest = |lanes: &Targets| lanes.values().max().copied().unwrap_or(0);
+            let few = furthest(&heads) - furthest(&stand) < FEW;
+            self.fold_to(&heads, Some(Phase::Swapping), watch).await?;
+            if few {
                 return Ok(());
             }
         }
+        bail!("events come faster than they are folded: try again when less is written")
     }
 
     /// The store's heads, and no less than where the live lanes stand.
@@ -95,12 +109,23 @@ impl Rebuild {
         let mut transaction = self.live.begin().await?;
         sqlx::query(LOCK_WAIT).execute(&mut *transaction).await?;
         self.hold_live(&mut transaction).await?;
+        ensure!(self.holds_lock().await, "the connection that kept other rebuilds away is gone: start again");
         // Rows are never shown that are older than those that were: the live projection waits meanwhile.
         let heads = self.heads(&self.live_positions().await?).await?;
-        tokio::time::timeout(LIVE_WAITS, self.fold_to(&heads, Phase::Swapping, &Silent))
+        tokio::time::timeout(LIVE_WAITS, self.fold_to(&heads, None, &Silent))
             .await
             .context("the live projection would have to wait too long")??;
         tokio::time::sleep(SNAPSHOTS_PASS).await;
+        let tables: Vec<String> = self.tables().iter().map(|table| format!("{READ}.{table}")).collect();
+        execute(&mut transaction, TABLES_WAIT).await?;
+        execute(&mut transaction, &format!("lock table {} in access exclusive mode", tables.join(", "))).await?;
+        execute(&mut transaction, "set local statement_timeout = 0").await?;
+        // No migration came in between: it would be undone.
+        let found: String = sqlx::query_scalar("select what from rebuild.build").fetch_one(&mut *transaction).await?;
+        ensure!(
+            found == self.description().await?,
+            "the tables were migrated or their history replaced meanwhile: start again"
+        );
         for table in self.tables() {
             grant_alike(table, &mut transaction).await?;
             let swap = format!("drop table {READ}.{table}; alter table {SHADOW}.{table} set schema {READ}");
@@ -141,8 +166,10 @@ impl Rebuild {
     /// Replaces rows by those that were built, both sides at the same positions.
     async fn put_right(&self, shard: Shard, found: &Comparison) -> anyhow::Result<()> {
         let mut transaction = self.live.begin().await?;
+        sqlx::query(LOCK_WAIT).execute(&mut *transaction).await?;
         self.hold_live(&mut transaction).await?;
-        self.fold_to(&self.live_positions().await?, Phase::Swapping, &Silent).await?;
+        ensure!(self.holds_lock().await, "the connection that kept other rebuilds away is gone: start again");
+        self.fold_to(&self.live_positions().await?, None, &Silent).await?;
         for table in self.tables() {
             let keys: Vec<_> = found.differences.iter().filter(|it| it.table == table).map(|it| &it.key).collect();
             if keys.is_empty() {
@@ -184,9 +211,9 @@ async fn grant_alike(table: &str, on: &mut PgConnection) -> sqlx::Result<()> {
 }
 
 fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    // lock_not_available; deadlock_detected.
+    // lock_not_available; deadlock_detected; query_canceled, by TABLES_WAIT.
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code == "55P03" || code == "40P01")
+    code.is_some_and(|code| ["55P03", "40P01", "57014"].contains(&&*code))
 }
 
 /// Tells nobody.

@@ -12,7 +12,7 @@ use platform::{
     db::DatabaseConfig,
     kafka::{Broker, KafkaConfig},
 };
-use projector::rebuild::{Rebuild, What};
+use projector::rebuild::{Purpose, Rebuild, What};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -93,7 +93,8 @@ impl Lab {
     pub(crate) async fn rebuild(&self, projections: &[&str], shard: Option<Shard>) -> anyhow::Result<Rebuild> {
         let database = DatabaseConfig { url: self.url.as_str().into(), ..DatabaseConfig::default() };
         let projections = projections.iter().map(|name| (*name).to_owned()).collect();
-        Rebuild::begin(&database, &database, What { projections, shard }).await
+        let what = What { projections, shard, purpose: Purpose::Replace };
+        Rebuild::begin(&database, &database, what).await
     }
 
     /// Appends events, all in one commit, and pings.

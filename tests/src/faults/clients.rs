@@ -32,7 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How long it rests before it tries again, at most.
 const REST: Duration = Duration::from_millis(200);
 const POSTERS: usize = 6;
-const READERS: usize = 4;
+const READERS: usize = 8;
+/// Threads that most readers look at: what is cached of them is asked for again soon.
+const POPULAR: usize = 4;
 
 /// Somebody with an account.
 #[derive(Clone)]
@@ -449,8 +451,10 @@ impl World {
         let mut seen: BTreeMap<i16, PositionToken> = BTreeMap::new();
         let mut shown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         while !self.is_over() {
-            let (_, thread) = self.thread(&mut dice);
-            if dice.random_bool(0.3) {
+            let popular = lock(&self.threads).iter().take(POPULAR).nth(dice.random_range(0..POPULAR)).cloned();
+            let any = self.thread(&mut dice);
+            let (_, thread) = popular.filter(|_| dice.random_bool(0.75)).unwrap_or(any);
+            if dice.random_bool(0.5) {
                 self.expects(&thread, &mut dice).await;
                 continue;
             }

@@ -203,7 +203,7 @@ impl Cluster {
             Fault::SentAgain => self.send_again().await?,
             Fault::PostgresCut(n) => self.services[n].postgres.flow(Flow::Cut),
             Fault::PostgresSilent(n) => self.services[n].postgres.flow(Flow::Silent),
-            Fault::PostgresSlow(n) => self.services[n].postgres.flow(Flow::Slow(Duration::from_millis(150))),
+            Fault::PostgresSlow(n) => self.services[n].postgres.flow(Flow::Slow(Duration::from_millis(300))),
             Fault::PostgresReset(n) => self.services[n].postgres.reset(),
             Fault::KafkaCut(n) => self.services[n].kafka.flow(Flow::Cut),
             Fault::KafkaSilent(n) => self.services[n].kafka.flow(Flow::Silent),

@@ -14,7 +14,7 @@ use tokio::{
 pub(crate) enum Flow {
     /// It arrives.
     Open,
-    /// It arrives later, each piece by so much.
+    /// It arrives later, each piece by up to so much: what was asked first may be answered last, on another connection.
     Slow(Duration),
     /// It does not arrive until the flow is another, and nobody is told.
     Silent,
@@ -142,7 +142,7 @@ async fn pump(
         }
         let flow = state.wait_for(|state| state.flow != Flow::Silent).await.map(|state| state.flow);
         if let Ok(Flow::Slow(by)) = flow {
-            sleep(by).await;
+            sleep(by.mul_f64(rand::random())).await;
         }
         to.write_all(&buffer[..read]).await?;
     }

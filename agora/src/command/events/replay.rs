@@ -3,13 +3,16 @@
 use std::{
     io::{self, Write as _},
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use events::Position;
 use projector::StoreReader;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     command::{self, Signals},
@@ -71,6 +74,9 @@ impl From<Which> for Asked {
     }
 }
 
+/// How long a reader has for the block that is being printed when a signal comes.
+const LAST_BLOCK: Duration = Duration::from_secs(1);
+
 /// What was written, and how far it reaches.
 struct Done {
     events: u64,
@@ -102,8 +108,9 @@ impl Replay {
             file.save()?;
             outcome
         } else {
-            let work = each(store, &part, &mut done, async |Lines(lines), _| print(lines).await);
-            stop.run_until_cancelled(work).await
+            let work = each(store, &part, &mut done, async |Lines(lines), _| print(lines, &stop).await);
+            // Not cancelled: a block that is begun is printed whole, and the position that is told is behind it.
+            Some(work.await).filter(|outcome| !outcome.as_ref().is_err_and(is_stop))
         };
         if let Some(Err(error)) = &outcome
             && error.root_cause().downcast_ref::<io::Error>().is_some_and(nobody_reads)
@@ -134,9 +141,29 @@ async fn each<G: Gather>(
     Ok(())
 }
 
-/// A reader that takes its time is waited for on a thread of its own: a signal is heard meanwhile.
-async fn print(lines: Vec<u8>) -> anyhow::Result<()> {
-    Ok(tokio::task::spawn_blocking(move || io::stdout().lock().write_all(&lines)).await??)
+/// Nothing more is to be printed.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct Stopped;
+
+/// A reader that takes its time is waited for on a thread of its own: a signal is heard meanwhile, and what is begun is
+/// printed whole where the reader takes it.
+async fn print(lines: Vec<u8>, stop: &CancellationToken) -> anyhow::Result<()> {
+    if stop.is_cancelled() {
+        return Err(Stopped.into());
+    }
+    let mut printing = tokio::task::spawn_blocking(move || io::stdout().lock().write_all(&lines));
+    let printed = match stop.run_until_cancelled(&mut printing).await {
+        Some(printed) => printed,
+        None => {
+            timeout(LAST_BLOCK, printing).await.context("nobody took the last lines: what came of them is cut off")?
+        }
+    };
+    Ok(printed??)
+}
+
+fn is_stop(error: &anyhow::Error) -> bool {
+    error.is::<Stopped>()
 }
 
 fn nobody_reads(error: &io::Error) -> bool {

@@ -31,8 +31,12 @@ pub struct Show {
 impl Show {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
-        let found = store.copy_event(self.id).await?.next().await?;
-        let event = found.with_context(|| format!("there is no event {}", self.id))?;
+        let mut found = store.copy_event(self.id).await?;
+        let (event, end) = (found.next().await?, found.next().await?);
+        // Read to its end, or the connection would not be fit for the next statement.
+        debug_assert!(end.is_none(), "an event's id is its own");
+        drop(found);
+        let event = event.with_context(|| format!("there is no event {}", self.id))?;
         // One that nobody can read is shown too, as far as it can be, and then said to be so.
         let newest = event.envelope.newest();
         let differs = newest.as_deref().unwrap_or(&[]);
