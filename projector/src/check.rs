@@ -1,6 +1,6 @@
 //! Looks the whole history through, on a running system, and changes nothing: what must be so whatever happened before.
 //!
-//! What the database can tell by itself is asked in SQL, [`STORE`] and [`COUNTS`]; the rest is found by reading every
+//! What the database can tell by itself is asked in SQL, [`STORE`] and [`counts::COUNTS`]; the rest is found by reading every
 //! event once, in order ([`rules`]). Memory grows with what is kept of it: some ten bytes for each account, post,
 //! reaction and community.
 

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const REST: Duration = Duration::from_millis(200);
 const POSTERS: usize = 6;
 const READERS: usize = 8;
-/// Threads that most readers look at: what is cached of them is asked for again soon.
+/// Threads that most look at, and many reply to: what is cached of them is asked for again soon, and changes meanwhile.
 const POPULAR: usize = 4;
 
 /// Somebody with an account.
@@ -283,8 +283,11 @@ impl World {
         }
     }
 
-    fn thread(&self, dice: &mut ChaCha8Rng) -> (usize, String) {
-        lock(&self.threads).choose(dice).cloned().unwrap_or_default()
+    /// One of the threads; with that probability a popular one.
+    fn thread(&self, popular: f64, dice: &mut ChaCha8Rng) -> (usize, String) {
+        let threads = lock(&self.threads);
+        let many = if dice.random_bool(popular) { POPULAR.min(threads.len()) } else { threads.len() };
+        threads[..many].choose(dice).cloned().unwrap_or_default()
     }
 
     fn post(&self, few: bool, dice: &mut ChaCha8Rng) -> (usize, String) {
@@ -299,7 +302,7 @@ impl World {
         while !self.is_over() {
             match dice.random_range(0..100) {
                 0..40 if !twin => {
-                    let (place, thread) = self.thread(&mut dice);
+                    let (place, thread) = self.thread(0.5, &mut dice);
                     let mut order = order(&me, Method::POST, format!("/v2/threads/{thread}/posts"), Effect::Marked);
                     order.body = Some(json!({"body": format!("{} says I", order.mark())}));
                     let outcome = self.carry_out(order.clone(), &mut dice).await;
@@ -309,7 +312,10 @@ impl World {
                         mine.push((id.to_owned(), 1));
                         lock(&self.posts).push((place, id.to_owned()));
                         self.replied(&thread, position);
-                        self.read_back(&me, id, &order, position, &mut dice).await;
+                        // Who looks each time writes little while reads are slow.
+                        if dice.random_bool(0.5) {
+                            self.read_back(&me, id, &order, position, &mut dice).await;
+                        }
                     }
                 }
                 40..50 if !mine.is_empty() => {
@@ -451,9 +457,7 @@ impl World {
         let mut seen: BTreeMap<i16, PositionToken> = BTreeMap::new();
         let mut shown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         while !self.is_over() {
-            let popular = lock(&self.threads).iter().take(POPULAR).nth(dice.random_range(0..POPULAR)).cloned();
-            let any = self.thread(&mut dice);
-            let (_, thread) = popular.filter(|_| dice.random_bool(0.75)).unwrap_or(any);
+            let (_, thread) = self.thread(0.75, &mut dice);
             if dice.random_bool(0.5) {
                 self.expects(&thread, &mut dice).await;
                 continue;
