@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How long it rests before it tries again, at most.
 const REST: Duration = Duration::from_millis(200);
 const POSTERS: usize = 6;
-const READERS: usize = 8;
+const READERS: usize = 20;
 /// Threads that most look at, and many reply to: what is cached of them is asked for again soon, and changes meanwhile.
 const POPULAR: usize = 4;
 
@@ -495,7 +495,7 @@ impl World {
                     }
                 }
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

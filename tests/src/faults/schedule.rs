@@ -122,7 +122,7 @@ impl Schedule {
     pub(crate) fn of(seed: u64, faults: usize, sabotage: Option<&str>) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         let first = brought_out_by(sabotage.unwrap_or_default());
-        let (after, lasting) = (Duration::from_secs(1), Duration::from_secs(2));
+        let (after, lasting) = (Duration::from_secs(1), Duration::from_secs(4));
         let mut steps: Vec<Step> =
             first.into_iter().map(|fault| Step { after, faults: vec![fault], lasting }).collect();
         // The last is what only the tail check repairs: nothing comes after it in shards that are quiet.

@@ -160,6 +160,14 @@ impl Drop for Service {
 }
 
 /// Nobody else takes it meanwhile: ports are given out in turn.
+/// One that stays free while its process is away: below those that the system gives to connections (ip(7),
+/// `ip_local_port_range`).
 fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+    for _ in 0..100 {
+        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(20_000..30_000)));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    anyhow::bail!("no port from 20000 to 30000 is free")
 }

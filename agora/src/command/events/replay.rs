@@ -43,7 +43,7 @@ pub struct Replay {
     /// Write to this file, and go on where an earlier run left it
     #[arg(long, value_name = "FILE")]
     to_file: Option<PathBuf>,
-    /// Send to this topic of Kafka instead, the messages that the relay sends; it is made where it is missing
+    /// Send to this topic of Kafka instead, the messages that the relay sends, payloads as written; made where it is missing
     #[arg(long, value_name = "TOPIC", conflicts_with = "to_file")]
     kafka_topic: Option<String>,
 }
