@@ -51,6 +51,13 @@ pub struct What {
     pub purpose: Purpose,
 }
 
+impl What {
+    /// All of them.
+    pub fn everything(purpose: Purpose) -> Self {
+        Self { projections: crate::names().into_iter().map(str::to_owned).collect(), shard: None, purpose }
+    }
+}
+
 /// What is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,6 +191,11 @@ impl Rebuild {
         Ok(lanes.collect())
     }
 
+    /// Up to where they are folded there.
+    async fn positions(&self, side: impl sqlx::PgExecutor<'_>) -> anyhow::Result<Targets> {
+        Ok(positions(self.lanes(side).await?))
+    }
+
     /// Where the live tables stand.
     async fn live_positions(&self) -> anyhow::Result<Targets> {
         let lanes = self.lanes(&self.live).await?;
@@ -191,6 +203,10 @@ impl Rebuild {
         if lanes.len() < self.names().len() * self.shards().len() || lanes.values().any(|it| it.history != history) {
             bail!("the live tables have not begun yet: start a projector first");
         }
-        Ok(lanes.into_iter().map(|(lane, checkpoint)| (lane, checkpoint.position)).collect())
+        Ok(positions(lanes))
     }
+}
+
+fn positions(lanes: HashMap<(usize, Shard), Checkpoint>) -> Targets {
+    lanes.into_iter().map(|(lane, checkpoint)| (lane, checkpoint.position)).collect()
 }

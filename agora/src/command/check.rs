@@ -10,15 +10,12 @@ use projector::{
 };
 use serde::Serialize;
 
-use super::rebuild::{Shown, shown};
+use super::rebuild::{MOST_SHOWN, Shown, shown};
 use crate::{
     config::Config,
     local,
     terminal::{Progress, Unit},
 };
-
-/// Rows that are shown of those that differ.
-const MOST_SHOWN: usize = 10;
 
 /// Look the whole history through: is everything as it was promised, whatever happened before?
 #[derive(Debug, Args)]
@@ -67,9 +64,7 @@ impl Check {
 
 async fn look(config: &Config) -> anyhow::Result<Found> {
     // First of all: whoever builds already is to be waited for, not to be told at the end.
-    let projections = projector::names().into_iter().map(str::to_owned).collect();
-    let what = What { projections, shard: None, purpose: Purpose::Look };
-    let rebuild = Rebuild::begin(&config.database, config.read_tables(), what).await?;
+    let rebuild = Rebuild::begin(&config.database, config.read_tables(), What::everything(Purpose::Look)).await?;
     let store = super::history(config).await?;
     let progress = Progress::start("reading", store.head().await?.unsigned_abs(), Unit::Things("events"));
     let mut promises = check::store(&store, &|read| progress.add(read)).await?;

@@ -16,7 +16,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
-use crate::{config::Config, local};
+use crate::config::Config;
 
 /// See what is done at its time, and have it done now
 #[derive(Debug, Subcommand)]
@@ -70,26 +70,21 @@ impl Jobs {
     /// # Errors
     /// Where a job that was run did not do all its work, or there is no database.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
-        let config = local::with_database(config)?;
-        let _telemetry = super::quiet_logs(&config)?;
-        super::block_on(async move {
-            let store = super::store(&config).await?;
-            match self {
-                Self::List(Shown { json }) => {
-                    let status = jobs::status(&store, &config.jobs).await?;
-                    print(json, &status, || list(&status))
-                }
-                Self::Run(Named { job, shown: Shown { json } }) => {
-                    let run = run_now(&config, store, named(&job)?).await?;
-                    print(json, &run, || format!("{job}: {}, in {}\n", outcome(&run), took(&run)))?;
-                    anyhow::ensure!(run.failure.is_none(), "{job} did not do all its work");
-                    Ok(())
-                }
-                Self::History(History { job, shown: Shown { json } }) => {
-                    let job = job.as_deref().map(named).transpose()?;
-                    let runs = jobs::history(&store, job).await?;
-                    print(json, &runs, || history(&runs))
-                }
+        super::with_store(config, async |config, store| match self {
+            Self::List(Shown { json }) => {
+                let status = jobs::status(&store, &config.jobs).await?;
+                print(json, &status, || list(&status))
+            }
+            Self::Run(Named { job, shown: Shown { json } }) => {
+                let run = run_now(&config, store, named(&job)?).await?;
+                print(json, &run, || format!("{job}: {}, in {}\n", outcome(&run), took(&run)))?;
+                anyhow::ensure!(run.failure.is_none(), "{job} did not do all its work");
+                Ok(())
+            }
+            Self::History(History { job, shown: Shown { json } }) => {
+                let job = job.as_deref().map(named).transpose()?;
+                let runs = jobs::history(&store, job).await?;
+                print(json, &runs, || history(&runs))
             }
         })
     }

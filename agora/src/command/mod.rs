@@ -33,7 +33,7 @@ use sqlx::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, stack};
+use crate::{config::Config, local, stack};
 
 /// Names of the schemas.
 const STORE: &str = "store";
@@ -66,6 +66,16 @@ fn service<W: Future<Output = anyhow::Result<()>>>(
             outcome = run(stop) => outcome,
             () = hurry.cancelled() => Ok(()),
         }
+    })
+}
+
+/// Does something with the event store of the database that is configured, or of the `agora up` that runs here.
+fn with_store(config: Config, what: impl AsyncFnOnce(Config, PgPool) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let config = local::with_database(config)?;
+    let _telemetry = quiet_logs(&config)?;
+    block_on(async {
+        let store = store(&config).await?;
+        what(config, store).await
     })
 }
 

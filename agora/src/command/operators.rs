@@ -8,7 +8,7 @@ use events::AccountId;
 use platform::identity;
 use sqlx::{PgPool, Row as _};
 
-use crate::{config::Config, local};
+use crate::config::Config;
 
 /// Say who runs the platform: whose tokens may act for others
 #[derive(Debug, Subcommand)]
@@ -38,15 +38,10 @@ impl Operators {
     /// # Errors
     /// Where there is no such account, or no database.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
-        let config = local::with_database(config)?;
-        let _telemetry = super::quiet_logs(&config)?;
-        super::block_on(async move {
-            let store = super::store(&config).await?;
-            match self {
-                Self::Add(Who { account }) => add(&store, &account).await,
-                Self::Remove(Who { account }) => remove(&store, &account).await,
-                Self::List => list(&store).await,
-            }
+        super::with_store(config, async |_, store| match self {
+            Self::Add(Who { account }) => add(&store, &account).await,
+            Self::Remove(Who { account }) => remove(&store, &account).await,
+            Self::List => list(&store).await,
         })
     }
 }

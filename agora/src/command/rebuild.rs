@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Rows that are shown of those that differ.
-const MOST_SHOWN: usize = 10;
+pub(super) const MOST_SHOWN: usize = 10;
 /// Characters of a value on a line.
 const VALUE_CHARS: usize = 60;
 
@@ -99,8 +99,10 @@ impl Tables {
     ) -> anyhow::Result<Comparison> {
         let config = local::with_database(config)?;
         let _telemetry = super::quiet_logs(&config)?;
-        let all = || projector::names().into_iter().map(str::to_owned).collect();
-        let what = What { projections: if self.all { all() } else { self.projections }, shard: self.shard, purpose };
+        let mut what = What { shard: self.shard, ..What::everything(purpose) };
+        if !self.all {
+            what.projections = self.projections;
+        }
         super::block_on_until_told(
             async { work(rebuild::Rebuild::begin(&config.database, config.read_tables(), what).await?).await },
             then,

@@ -11,7 +11,7 @@ use clap::Args;
 use indicatif::HumanDuration;
 use projector::{ShardStatus, State, Status};
 
-use crate::{config::Config, local, terminal::count};
+use crate::{config::Config, terminal::count};
 
 /// How often `--watch` looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -44,10 +44,8 @@ impl ProjectionsStatus {
     /// # Errors
     /// Where there is no database.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
-        let config = local::with_database(config)?;
-        let _telemetry = super::quiet_logs(&config)?;
-        super::block_on(async move {
-            let (store, read) = (super::store(&config).await?, super::read_tables(&config).await?);
+        super::with_store(config, async |config, store| {
+            let read = super::read_tables(&config).await?;
             let mut before: Option<Look> = None;
             loop {
                 let look = Look { at: Instant::now(), status: projector::status(&store, &read).await? };

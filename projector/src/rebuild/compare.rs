@@ -13,7 +13,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Phase, Rebuild, SHADOW, Targets, Watch};
+use super::{Phase, Rebuild, SHADOW, Watch};
 use crate::{READ, projection::Kept};
 
 /// Parts that a table's keys are spread over: where one differs, so many rows less are looked at.
@@ -81,7 +81,7 @@ impl Rebuild {
     pub(super) async fn compare_rows(&self, most: usize, watch: &dyn Watch) -> anyhow::Result<Comparison> {
         let mut live = self.live.acquire().await?;
         let mut live = self.snapshot(&mut live).await?;
-        let targets = self.positions(&mut live).await?;
+        let targets = self.positions(&mut *live).await?;
         self.fold_to(&targets, None, watch).await?;
         let mut shadow = self.shadow.acquire().await?;
         // Whole tables are read, in whatever order.
@@ -104,7 +104,7 @@ impl Rebuild {
 
     /// A snapshot of the live tables in which no lane is behind what was built.
     async fn snapshot<'c>(&self, live: &'c mut PgConnection) -> anyhow::Result<sqlx::Transaction<'c, sqlx::Postgres>> {
-        let built = self.stand().await?;
+        let built = self.positions(&self.shadow).await?;
         let deadline = Instant::now() + LIVE_COMES;
         loop {
             let live = self.lanes(&self.live).await?;
@@ -128,11 +128,6 @@ impl Rebuild {
         let mut transaction = live.begin_with("begin isolation level repeatable read, read only").await?;
         sqlx::query("set local enable_seqscan = on").execute(&mut *transaction).await?;
         Ok(transaction)
-    }
-
-    async fn positions(&self, side: &mut PgConnection) -> anyhow::Result<Targets> {
-        let lanes = self.lanes(side).await?;
-        Ok(lanes.into_iter().map(|(lane, checkpoint)| (lane, checkpoint.position)).collect())
     }
 
     /// The communities and accounts whose events are of the shard; none where all shards are compared.

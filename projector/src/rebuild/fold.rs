@@ -41,7 +41,7 @@ impl Rebuild {
         phase: Option<Phase>,
         watch: &dyn Watch,
     ) -> anyhow::Result<()> {
-        let stand = self.stand().await?;
+        let stand = self.positions(&self.shadow).await?;
         if let Some(phase) = phase {
             let (done, todo) = self.count(&stand, targets).await?;
             watch.begins(phase, todo, done);
@@ -54,12 +54,6 @@ impl Rebuild {
         };
         let shards = stream::iter(self.shards()).map(|shard| self.fold_shard(shard, &stand, &folding));
         shards.buffer_unordered(SHARDS_AT_ONCE).try_collect::<()>().await
-    }
-
-    /// Where the lanes that are built stand.
-    pub(super) async fn stand(&self) -> anyhow::Result<Targets> {
-        let lanes = self.lanes(&self.shadow).await?;
-        Ok(lanes.into_iter().map(|(lane, checkpoint)| (lane, checkpoint.position)).collect())
     }
 
     /// How many events are before all lanes of their shards, more or less, and how many behind them.

@@ -88,7 +88,7 @@ impl Rebuild {
     async fn catch_up(&self, watch: &dyn Watch) -> anyhow::Result<()> {
         for _ in 0..CATCH_UPS {
             let heads = self.heads(&self.live_positions().await?).await?;
-            let stand = self.stand().await?;
+            let stand = self.positions(&self.shadow).await?;
             let furthest = |lanes: &Targets| lanes.values().max().copied().unwrap_or(0);
             let few = furthest(&heads) - furthest(&stand) < FEW;
             self.fold_to(&heads, Some(Phase::Swapping), watch).await?;

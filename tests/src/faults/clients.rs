@@ -2,7 +2,7 @@
 //! places, moderators and owners who get in one another's way, and readers who never want to see less.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -24,6 +24,11 @@ use super::{
     history::{Effect, History, Order, Outcome, lock, mark},
     service::Role,
 };
+
+mod probe;
+mod readers;
+
+pub(crate) use probe::Probe;
 
 /// How long a client waits for an answer before it asks elsewhere.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -83,18 +88,7 @@ impl Crowd {
     /// # Errors
     /// Where that is refused.
     pub(crate) async fn gather(cluster: &Cluster, seed: u64) -> anyhow::Result<Self> {
-        let mut world = World {
-            communities: vec![],
-            threads: Mutex::default(),
-            posts: Mutex::default(),
-            replies: Mutex::default(),
-            posters: vec![],
-            commands: cluster.addresses(Role::Command),
-            queries: cluster.addresses(Role::Query),
-            client: Client::builder().timeout(TIMEOUT).build()?,
-            history: History::default(),
-            over: AtomicBool::new(false),
-        };
+        let mut world = World::of(cluster)?;
         for n in 0..POSTERS {
             let poster = world.register(&format!("poster-{n}")).await?;
             world.posters.push(poster);
@@ -191,6 +185,22 @@ impl Finished {
 }
 
 impl World {
+    /// Nobody in it yet.
+    fn of(cluster: &Cluster) -> anyhow::Result<Self> {
+        Ok(Self {
+            communities: vec![],
+            threads: Mutex::default(),
+            posts: Mutex::default(),
+            replies: Mutex::default(),
+            posters: vec![],
+            commands: cluster.addresses(Role::Command),
+            queries: cluster.addresses(Role::Query),
+            client: Client::builder().timeout(TIMEOUT).build()?,
+            history: History::default(),
+            over: AtomicBool::new(false),
+        })
+    }
+
     async fn register(&self, name: &str) -> anyhow::Result<Person> {
         let nobody = Person { id: String::new(), bearer: String::new() };
         let account = json!({
@@ -386,119 +396,6 @@ impl World {
         }
     }
 
-    /// What was acknowledged shows at once to who brings its position.
-    async fn read_back(&self, me: &Person, post: &str, order: &Order, position: PositionToken, dice: &mut ChaCha8Rng) {
-        let answer = self.get(&format!("/v2/posts/{post}"), me, &position.to_string(), dice).await;
-        let Some((status, _, body)) = answer else { return };
-        let shown = body["body"].as_str().is_some_and(|body| body.contains(&order.mark()));
-        // The revision after it may be there already, by nobody but ourselves: so it must be this one.
-        if status != 503 && !(status == 200 && shown) {
-            self.history.note_broken(format!("{order} was acknowledged at {position}, and shown as {status} {body}"));
-        }
-    }
-
-    /// A read at any query-service; what it reflects, and what it shows.
-    async fn get(
-        &self,
-        path: &str,
-        who: &Person,
-        seen: &str,
-        dice: &mut ChaCha8Rng,
-    ) -> Option<(u16, Vec<PositionToken>, Value)> {
-        let address = self.queries.choose(dice)?;
-        let mut request = self.client.get(format!("http://{address}{path}")).header("prefer", "wait=2");
-        if !who.bearer.is_empty() {
-            request = request.bearer_auth(&who.bearer);
-        }
-        if !seen.is_empty() {
-            request = request.header("agora-position", seen);
-        }
-        let answer = request.send().await.ok()?;
-        let status = answer.status().as_u16();
-        if status == 500 {
-            self.history.note_broken(format!("GET {path}: answered 500"));
-        }
-        let reflects = reflected(&answer);
-        let body = answer.json().await.ok()?;
-        if status == 200 {
-            self.history.note_read();
-        }
-        Some((status, reflects, body))
-    }
-
-    fn replied(&self, thread: &str, position: PositionToken) {
-        let mut replies = lock(&self.replies);
-        let (many, furthest) = replies.entry(thread.to_owned()).or_insert((0, position));
-        *many += 1;
-        if position.position > furthest.position {
-            *furthest = position;
-        }
-    }
-
-    /// Whoever brings the position up to which so many replies were acknowledged is shown as many, a while later too, by
-    /// whatever was cached meanwhile.
-    async fn expects(&self, thread: &str, dice: &mut ChaCha8Rng) {
-        let Some((many, position)) = lock(&self.replies).get(thread).copied() else { return };
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..700))).await;
-        let nobody = Person { id: String::new(), bearer: String::new() };
-        let path = format!("/v2/threads/{thread}");
-        let Some((200, reflects, body)) = self.get(&path, &nobody, &position.to_string(), dice).await else { return };
-        if body["replies"].as_u64().is_none_or(|shown| shown < many) {
-            self.history.note_broken(format!(
-                "GET {path} with {position} showed {} replies, where {many} were acknowledged; reflecting {reflects:?}",
-                body["replies"]
-            ));
-        }
-    }
-
-    /// Sees more and more, never less.
-    async fn reads(&self, mut dice: ChaCha8Rng) {
-        let nobody = Person { id: String::new(), bearer: String::new() };
-        let mut seen: BTreeMap<i16, PositionToken> = BTreeMap::new();
-        let mut shown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        while !self.is_over() {
-            let (_, thread) = self.thread(0.75, &mut dice);
-            if dice.random_bool(0.5) {
-                self.expects(&thread, &mut dice).await;
-                continue;
-            }
-            let tokens: Vec<String> = seen.values().map(ToString::to_string).collect();
-            // Signed in or not, one sees what one saw.
-            let who = if dice.random_bool(0.5) { &nobody } else { &self.posters[0] };
-            let (path, field) = if dice.random_bool(0.5) {
-                (format!("/v2/threads/{thread}"), "replies")
-            } else {
-                (format!("/v2/threads/{thread}/posts?limit=100"), "items")
-            };
-            let Some((status, reflects, body)) = self.get(&path, who, &tokens.join(","), &mut dice).await else {
-                continue;
-            };
-            let many = match &body[field] {
-                Value::Array(items) => items.len() as u64,
-                count => count.as_u64().unwrap_or(0),
-            };
-            let version = body["version"].as_u64().unwrap_or(0);
-            let before = shown.entry(path.clone()).or_default();
-            let less = status == 200 && (many < before.0 || version < before.1);
-            if less || status == 404 && *before != (0, 0) || status == 410 {
-                self.history.note_broken(format!(
-                    "GET {path} with {tokens:?} showed {before:?} (many, version) before, and then {status}: \
-                     {many}, version {version}, reflecting {reflects:?}"
-                ));
-            }
-            if status == 200 {
-                *before = (many, version);
-                for token in reflects {
-                    let known = seen.entry(i16::from(token.shard)).or_insert(token);
-                    if token.position > known.position {
-                        *known = token;
-                    }
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     async fn moderates(&self, place: usize, mut dice: ChaCha8Rng) {
         let community = &self.communities[place];
         let me = &community.moderator;
@@ -551,80 +448,6 @@ impl World {
             self.carry_out(order, &mut dice).await;
             tokio::time::sleep(Duration::from_millis(dice.random_range(20..150))).await;
         }
-    }
-}
-
-/// Somebody who looks whether all serve.
-pub(crate) struct Probe {
-    person: Person,
-    thread: String,
-    client: Client,
-}
-
-impl Probe {
-    /// With an account and a thread of its own.
-    ///
-    /// # Errors
-    /// Where they cannot be had.
-    pub(crate) async fn new(cluster: &Cluster) -> anyhow::Result<Self> {
-        let world = World {
-            communities: vec![],
-            threads: Mutex::default(),
-            posts: Mutex::default(),
-            replies: Mutex::default(),
-            posters: vec![],
-            commands: cluster.addresses(Role::Command),
-            queries: vec![],
-            client: Client::builder().timeout(TIMEOUT).build()?,
-            history: History::default(),
-            over: AtomicBool::new(false),
-        };
-        let person = world.register("probe").await?;
-        let body = json!({"slug": "probe", "name": "Probe", "description": ""});
-        world.must(&person, Method::POST, "/v2/communities", Some(body)).await?;
-        let general = json!({"slug": "general", "name": "General", "description": ""});
-        let path = "/v2/communities/probe/categories";
-        let category = world.must(&person, Method::POST, path, Some(general)).await?;
-        let body = json!({"title": "Probe", "body": "Is anybody there?", "category_id": category["id"]});
-        let started = world.must(&person, Method::POST, "/v2/communities/probe/threads", Some(body)).await?;
-        Ok(Self { person, thread: text(&started["id"])?, client: world.client })
-    }
-
-    /// Writes through every command-service, and reads it back from every query-service.
-    ///
-    /// # Errors
-    /// Who does not serve.
-    pub(crate) async fn try_all(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
-        for command in cluster.addresses(Role::Command) {
-            let written = self
-                .client
-                .post(format!("http://{command}/v2/threads/{}/posts", self.thread))
-                .bearer_auth(&self.person.bearer)
-                .json(&json!({"body": mark(Uuid::now_v7())}))
-                .send()
-                .await
-                .with_context(|| format!("{command} takes no command"))?;
-            ensure!(
-                written.status() == 201,
-                "{command} answers a command {}: {}",
-                written.status(),
-                written.text().await?
-            );
-            let position = reflected(&written).first().context("a position")?.to_string();
-            let body: Value = written.json().await?;
-            for query in cluster.addresses(Role::Query) {
-                let read = self
-                    .client
-                    .get(format!("http://{query}/v2/posts/{}", text(&body["id"])?))
-                    .header("agora-position", &position)
-                    .header("prefer", "wait=2")
-                    .send()
-                    .await
-                    .with_context(|| format!("{query} answers no read"))?;
-                ensure!(read.status() == 200, "{query} answers a read {}: {}", read.status(), read.text().await?);
-            }
-        }
-        Ok(())
     }
 }
 
