@@ -37,7 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How long it rests before it tries again, at most.
 const REST: Duration = Duration::from_millis(200);
 const POSTERS: usize = 6;
-const READERS: usize = 20;
+const READERS: usize = 12;
+/// Who writes into one thread as fast as they can, while watchers read it: something changes whenever it is read.
+const CHATTERS: usize = 2;
+const WATCHERS: usize = 8;
 /// Threads that most look at, and many reply to: what is cached of them is asked for again soon, and changes meanwhile.
 const POPULAR: usize = 4;
 
@@ -63,6 +66,8 @@ struct World {
     /// How many replies to a thread were acknowledged, and the furthest position of them.
     replies: Mutex<HashMap<String, (u64, PositionToken)>>,
     posters: Vec<Person>,
+    /// A thread that nobody locks, and who may write there.
+    chat: (String, Person),
     commands: Vec<SocketAddr>,
     queries: Vec<SocketAddr>,
     client: Client,
@@ -120,6 +125,8 @@ impl Crowd {
             }
             world.communities.push(Community { id, category, owners, moderator });
         }
+        let chatter = world.register("chatter").await?;
+        world.chat = (world.place_of_ones_own(&chatter, "chat").await?, chatter);
         Ok(Self { world: Arc::new(world), seed })
     }
 
@@ -144,6 +151,14 @@ impl Crowd {
         for n in 0..READERS {
             let (world, dice) = (Arc::clone(&self.world), dice(30 + n));
             tasks.spawn(async move { world.reads(dice).await });
+        }
+        for n in 0..CHATTERS {
+            let (world, dice) = (Arc::clone(&self.world), dice(100 + n));
+            tasks.spawn(async move { world.chats(dice).await });
+        }
+        for n in 0..WATCHERS {
+            let (world, dice) = (Arc::clone(&self.world), dice(110 + n));
+            tasks.spawn(async move { world.watches(dice).await });
         }
         Working { world: self.world, tasks }
     }
@@ -193,6 +208,7 @@ impl World {
             posts: Mutex::default(),
             replies: Mutex::default(),
             posters: vec![],
+            chat: (String::new(), nobody()),
             commands: cluster.addresses(Role::Command),
             queries: cluster.addresses(Role::Query),
             client: Client::builder().timeout(TIMEOUT).build()?,
@@ -202,14 +218,25 @@ impl World {
     }
 
     async fn register(&self, name: &str) -> anyhow::Result<Person> {
-        let nobody = Person { id: String::new(), bearer: String::new() };
         let account = json!({
             "username": name, "email": format!("{name}@example.org"), "password": "correct horse", "display_name": name,
         });
-        let id = text(&self.must(&nobody, Method::POST, "/v2/accounts", Some(account)).await?["id"])?;
+        let id = text(&self.must(&nobody(), Method::POST, "/v2/accounts", Some(account)).await?["id"])?;
         let credentials = json!({"login": name, "password": "correct horse"});
-        let tokens = self.must(&nobody, Method::POST, "/v2/sessions", Some(credentials)).await?;
+        let tokens = self.must(&nobody(), Method::POST, "/v2/sessions", Some(credentials)).await?;
         Ok(Person { id, bearer: text(&tokens["access_token"])? })
+    }
+
+    /// A community of a person's own, and the thread in it.
+    async fn place_of_ones_own(&self, person: &Person, slug: &str) -> anyhow::Result<String> {
+        let body = json!({"slug": slug, "name": slug, "description": ""});
+        self.must(person, Method::POST, "/v2/communities", Some(body)).await?;
+        let general = json!({"slug": "general", "name": "General", "description": ""});
+        let path = format!("/v2/communities/{slug}/categories");
+        let category = self.must(person, Method::POST, &path, Some(general)).await?;
+        let body = json!({"title": slug, "body": "Is anybody there?", "category_id": category["id"]});
+        let started = self.must(person, Method::POST, &format!("/v2/communities/{slug}/threads"), Some(body)).await?;
+        text(&started["id"])
     }
 
     async fn must(&self, who: &Person, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
@@ -384,6 +411,19 @@ impl World {
         }
     }
 
+    /// Writes without looking.
+    async fn chats(&self, mut dice: ChaCha8Rng) {
+        let (thread, me) = &self.chat;
+        while !self.is_over() {
+            let mut order = order(me, Method::POST, format!("/v2/threads/{thread}/posts"), Effect::Marked);
+            order.body = Some(json!({"body": order.mark()}));
+            if let Outcome::Acknowledged { position, .. } = self.carry_out(order, &mut dice).await {
+                self.replied(thread, position);
+            }
+            tokio::time::sleep(Duration::from_millis(dice.random_range(10..60))).await;
+        }
+    }
+
     /// A command that was answered long ago: its answer must be the same.
     async fn send_again(&self, dice: &mut ChaCha8Rng) {
         let Some((order, first)) = self.history.entry(|many| dice.random_range(0..many)) else { return };
@@ -449,6 +489,10 @@ impl World {
             tokio::time::sleep(Duration::from_millis(dice.random_range(20..150))).await;
         }
     }
+}
+
+fn nobody() -> Person {
+    Person { id: String::new(), bearer: String::new() }
 }
 
 fn reflected(answer: &Response) -> Vec<PositionToken> {

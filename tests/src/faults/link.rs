@@ -9,12 +9,16 @@ use tokio::{
     time::sleep,
 };
 
+/// How many pieces are late where a link is slow.
+const LATE: f64 = 0.2;
+
 /// What becomes of what is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// It arrives.
     Open,
-    /// It arrives later, each piece by up to so much: what was asked first may be answered last, on another connection.
+    /// A piece of it arrives late now and then, by up to so much, as where packets are lost: what was asked first is
+    /// answered last, on another connection.
     Slow(Duration),
     /// It does not arrive until the flow is another, and nobody is told.
     Silent,
@@ -141,7 +145,9 @@ async fn pump(
             return Ok(());
         }
         let flow = state.wait_for(|state| state.flow != Flow::Silent).await.map(|state| state.flow);
-        if let Ok(Flow::Slow(by)) = flow {
+        if let Ok(Flow::Slow(by)) = flow
+            && rand::random_bool(LATE)
+        {
             sleep(by.mul_f64(rand::random())).await;
         }
         to.write_all(&buffer[..read]).await?;

@@ -1,7 +1,7 @@
 //! Whether all services serve: one command through each, and a read of it from each.
 
 use anyhow::{Context as _, ensure};
-use reqwest::{Client, Method};
+use reqwest::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -22,14 +22,8 @@ impl Probe {
     pub(crate) async fn new(cluster: &Cluster) -> anyhow::Result<Self> {
         let world = World::of(cluster)?;
         let person = world.register("probe").await?;
-        let body = json!({"slug": "probe", "name": "Probe", "description": ""});
-        world.must(&person, Method::POST, "/v2/communities", Some(body)).await?;
-        let general = json!({"slug": "general", "name": "General", "description": ""});
-        let path = "/v2/communities/probe/categories";
-        let category = world.must(&person, Method::POST, path, Some(general)).await?;
-        let body = json!({"title": "Probe", "body": "Is anybody there?", "category_id": category["id"]});
-        let started = world.must(&person, Method::POST, "/v2/communities/probe/threads", Some(body)).await?;
-        Ok(Self { person, thread: text(&started["id"])?, client: world.client })
+        let thread = world.place_of_ones_own(&person, "probe").await?;
+        Ok(Self { person, thread, client: world.client })
     }
 
     /// Writes through every command-service, and reads it back from every query-service.

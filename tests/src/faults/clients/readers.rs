@@ -6,7 +6,12 @@ use events::PositionToken;
 use rand::{RngExt as _, rngs::ChaCha8Rng, seq::IndexedRandom as _};
 use serde_json::Value;
 
-use super::{Order, Person, World, lock, reflected};
+use super::{Order, Person, World, lock, nobody, reflected};
+
+/// When what was acknowledged is looked for, at the latest: notices have come by then, or the next change.
+const LATER: Duration = Duration::from_millis(700);
+/// The same where it changes all the time: what was read when this was acknowledged is still on its way.
+const MEANWHILE: Duration = Duration::from_millis(150);
 
 impl World {
     /// What was acknowledged shows at once to who brings its position.
@@ -67,12 +72,11 @@ impl World {
 
     /// Whoever brings the position up to which so many replies were acknowledged is shown as many, a while later too, by
     /// whatever was cached meanwhile.
-    async fn expects(&self, thread: &str, dice: &mut ChaCha8Rng) {
+    async fn expects(&self, thread: &str, within: Duration, dice: &mut ChaCha8Rng) {
         let Some((many, position)) = lock(&self.replies).get(thread).copied() else { return };
-        tokio::time::sleep(Duration::from_millis(dice.random_range(0..700))).await;
-        let nobody = Person { id: String::new(), bearer: String::new() };
+        tokio::time::sleep(within.mul_f64(dice.random())).await;
         let path = format!("/v2/threads/{thread}");
-        let Some((200, reflects, body)) = self.get(&path, &nobody, &position.to_string(), dice).await else { return };
+        let Some((200, reflects, body)) = self.get(&path, &nobody(), &position.to_string(), dice).await else { return };
         if body["replies"].as_u64().is_none_or(|shown| shown < many) {
             self.history.note_broken(format!(
                 "GET {path} with {position} showed {} replies, where {many} were acknowledged; reflecting {reflects:?}",
@@ -81,15 +85,23 @@ impl World {
         }
     }
 
+    /// Reads what is written to all the time.
+    pub(super) async fn watches(&self, mut dice: ChaCha8Rng) {
+        while !self.is_over() {
+            self.expects(&self.chat.0, MEANWHILE, &mut dice).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Sees more and more, never less.
     pub(super) async fn reads(&self, mut dice: ChaCha8Rng) {
-        let nobody = Person { id: String::new(), bearer: String::new() };
+        let nobody = nobody();
         let mut seen: BTreeMap<i16, PositionToken> = BTreeMap::new();
         let mut shown: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         while !self.is_over() {
             let (_, thread) = self.thread(0.75, &mut dice);
             if dice.random_bool(0.5) {
-                self.expects(&thread, &mut dice).await;
+                self.expects(&thread, LATER, &mut dice).await;
                 continue;
             }
             let tokens: Vec<String> = seen.values().map(ToString::to_string).collect();
