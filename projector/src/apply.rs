@@ -28,6 +28,8 @@ const FOLD_BYTES_IN_PLACE: usize = 32 * 1024;
 pub(crate) trait AnyProjection: Send + Sync {
     /// [`Projection::NAME`].
     fn name(&self) -> &'static str;
+    /// [`Projection::VERSION`].
+    fn version(&self) -> i32;
     /// [`Projection::TABLES`].
     fn tables(&self) -> &'static [Kept];
     /// [`Projection::concerns`].
@@ -71,6 +73,10 @@ pub(crate) struct Of<P>(pub(crate) PhantomData<fn() -> P>);
 impl<P: Projection> AnyProjection for Of<P> {
     fn name(&self) -> &'static str {
         P::NAME
+    }
+
+    fn version(&self) -> i32 {
+        P::VERSION
     }
 
     fn tables(&self) -> &'static [Kept] {

@@ -6,7 +6,7 @@ use events::{EventId, HistoryId, Position, Shard};
 use platform::sabotage::{Promise, breaks};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
-use crate::{batch::Item, lanes::Move};
+use crate::{apply::AnyProjection, batch::Item, lanes::Move};
 
 /// Where a projection stands in a shard.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Checkpoint {
     pub(crate) event_id: Option<EventId>,
     /// How often a rebuild has put other rows in the place of its rows: who folded into the ones before does not write.
     pub(crate) built: i32,
+    /// [`Projection::VERSION`](crate::projection::Projection::VERSION) of what made its rows.
+    pub(crate) version: i32,
     pub(crate) parked: bool,
 }
 
@@ -39,7 +41,8 @@ impl Park {
 /// Every checkpoint there is.
 pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoint>> {
     let rows = sqlx::query!(
-        r#"select projection, shard, history, c.position, c.event_id, c.built, p.shard is not null as "parked!"
+        r#"select projection, shard, history, c.position, c.event_id, c.built, c.version,
+            p.shard is not null as "parked!"
         from checkpoint c left join parked p using (projection, shard)"#
     );
     let rows = rows.fetch_all(read).await?;
@@ -53,20 +56,32 @@ pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoin
                 position: row.position,
                 event_id: row.event_id.map(EventId),
                 built: row.built,
+                version: row.version,
                 parked: row.parked,
             })
         })
         .collect())
 }
 
+/// The names of projections, and beside them their versions.
+pub(crate) fn versions(projections: &[Box<dyn AnyProjection>]) -> (Vec<String>, Vec<i32>) {
+    projections.iter().map(|projection| (projection.name().to_owned(), projection.version())).unzip()
+}
+
 /// Adds the checkpoints that are missing, at the beginning of a history.
-pub(crate) async fn ensure(read: impl PgExecutor<'_>, projections: &[&str], history: HistoryId) -> sqlx::Result<()> {
-    let projections: Vec<String> = projections.iter().map(|name| (*name).to_owned()).collect();
+pub(crate) async fn ensure(
+    read: impl PgExecutor<'_>,
+    projections: &[Box<dyn AnyProjection>],
+    history: HistoryId,
+) -> sqlx::Result<()> {
+    let (names, versions) = versions(projections);
     sqlx::query!(
-        "insert into checkpoint (projection, shard, history)
-        select p, s, $2 from unnest($1::text[]) p cross join generate_series(0, 63) s
+        "insert into checkpoint (projection, version, shard, history)
+        select name, version, shard, $3
+        from unnest($1::text[], $2::integer[]) p (name, version) cross join generate_series(0, 63) s (shard)
         on conflict do nothing",
-        &projections,
+        &names,
+        &versions,
         history.0,
     )
     .execute(read)

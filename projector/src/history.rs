@@ -8,7 +8,12 @@ use std::collections::HashMap;
 use events::{EventId, HistoryId, Position};
 use sqlx::PgPool;
 
-use crate::{checkpoint::Checkpoint, metrics::Metrics, store_reader::StoreReader};
+use crate::{
+    apply::AnyProjection,
+    checkpoint::{self, Checkpoint},
+    metrics::Metrics,
+    store_reader::StoreReader,
+};
 
 /// The lock of every append (`migrations/event-store/0003_append.sql`).
 const APPEND_LOCK: i64 = 418_463_542_881;
@@ -66,18 +71,29 @@ async fn renew(store: &StoreReader, old: HistoryId) -> sqlx::Result<HistoryId> {
 
 /// Empties the read tables where they show another history than the store has, and puts their checkpoints at the
 /// beginning of that; answers it. Skipped events stay skipped: they are named by their ids.
-pub(crate) async fn start_over(store: &StoreReader, read: &PgPool, tables: &[&str]) -> sqlx::Result<HistoryId> {
+pub(crate) async fn start_over(
+    store: &StoreReader,
+    read: &PgPool,
+    projections: &[Box<dyn AnyProjection>],
+) -> sqlx::Result<HistoryId> {
+    let (names, versions) = checkpoint::versions(projections);
     let mut transaction = read.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", START_OVER_LOCK).execute(&mut *transaction).await?;
     // Under the lock: who waited for it may have read one that another has replaced since.
     let history = store.history().await?;
     // First of all, as every writer of a shard does: who waits for whom is always the same.
     let others = sqlx::query!(
-        "update checkpoint set history = $1, position = 0, event_id = null where history <> $1",
-        history.0
+        "update checkpoint c
+        set history = $1, position = 0, event_id = null, version = greatest(p.version, c.version)
+        from unnest($2::text[], $3::integer[]) p (name, version)
+        where c.projection = p.name and c.history <> $1",
+        history.0,
+        &names,
+        &versions,
     );
     if others.execute(&mut *transaction).await?.rows_affected() > 0 {
         sqlx::query!("delete from parked").execute(&mut *transaction).await?;
+        let tables: Vec<&str> = projections.iter().flat_map(|it| it.tables()).map(|kept| kept.name).collect();
         let truncate = format!("truncate {}", tables.join(", "));
         sqlx::query(&truncate).execute(&mut *transaction).await?;
         tracing::warn!(%history, "the read tables start over");

@@ -42,6 +42,8 @@ pub(crate) enum Standing {
     At(Position),
     /// It stopped at an event that it could not fold.
     Parked,
+    /// Another version of the projection has made its rows: they are not ours to write.
+    Foreign,
 }
 
 /// How one lane gets on by a batch.
@@ -93,10 +95,15 @@ impl Lanes {
         Self { history, lanes: vec![[Lane::default(); Shard::COUNT as usize]; projections] }
     }
 
-    /// Takes over what the database says of a lane.
-    pub(crate) fn take_over(&mut self, projection: usize, checkpoint: &Checkpoint) {
+    /// Takes over what the database says of a lane of a projection that is of this version here.
+    pub(crate) fn take_over(&mut self, projection: usize, checkpoint: &Checkpoint, version: i32) {
         let lane = self.lane(projection, checkpoint.shard);
-        (lane.standing, lane.built) = (checkpoint.into(), checkpoint.built);
+        lane.built = checkpoint.built;
+        lane.standing = match checkpoint {
+            other if other.version != version => Standing::Foreign,
+            stopped if stopped.parked => Standing::Parked,
+            _ => Standing::At(checkpoint.position),
+        };
     }
 
     /// A lane stands there now.
@@ -132,7 +139,7 @@ impl Lanes {
             let shards = Shard::all().zip(lanes).filter(|(_, lane)| match lane.standing {
                 Standing::Unknown => true,
                 Standing::At(position) => position < lane.target,
-                Standing::Parked => false,
+                Standing::Parked | Standing::Foreign => false,
             });
             shards.map(move |(shard, _)| (projection, shard))
         })
@@ -156,7 +163,7 @@ impl Lanes {
             let lane = self.lane(projection, item.shard);
             let slot: &mut Option<usize> = &mut slots[item.shard.index()];
             let at = match (lane.standing, *slot) {
-                (Standing::Parked, _) => continue,
+                (Standing::Parked | Standing::Foreign, _) => continue,
                 (Standing::Unknown, _) => 0,
                 (Standing::At(_), Some(slot)) => moves[slot].to(batch).0,
                 (Standing::At(at), None) => at,
@@ -201,12 +208,6 @@ impl Lanes {
 
     fn lane(&mut self, projection: usize, shard: Shard) -> &mut Lane {
         &mut self.lanes[projection][shard.index()]
-    }
-}
-
-impl From<&Checkpoint> for Standing {
-    fn from(checkpoint: &Checkpoint) -> Self {
-        if checkpoint.parked { Self::Parked } else { Self::At(checkpoint.position) }
     }
 }
 

@@ -34,7 +34,7 @@ mod thread_list;
 mod thread_page;
 mod trace;
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use platform::{
     db::{self, DatabaseConfig},
@@ -93,15 +93,18 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     };
     let pipeline = Pipeline {
         store: StoreReader::new(store),
-        read,
+        read: read.clone(),
         projections: projections(),
         source: source.clone(),
         notices: Notices::new(&broker)?,
         metrics: metrics.clone(),
+        outdated: Arc::default(),
     };
+    let upgrade = rebuild::Upgrade { event_store, read_tables, read, outdated: Arc::clone(&pipeline.outdated) };
     let (fetched, to_apply) = mpsc::channel(WAITING_BATCHES);
     tasks.spawn(relay.run(shutdown.clone()));
     tasks.spawn(source.run(fetched, metrics, shutdown.clone()));
+    tasks.spawn(upgrade.run(shutdown.clone()));
     tasks.spawn(pipeline.run(to_apply, shutdown));
     Ok(())
 }

@@ -10,7 +10,10 @@ use events::{EventId, HistoryId, Shard};
 use futures::future::{join, join_all};
 use platform::patience::Patience;
 use sqlx::PgPool;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,6 +46,8 @@ pub(crate) struct Pipeline {
     pub(crate) source: Arc<Source>,
     pub(crate) notices: Notices,
     pub(crate) metrics: Metrics,
+    /// Told where an older release has made the rows of some.
+    pub(crate) outdated: Arc<Notify>,
 }
 
 /// [`Pipeline`], at work.

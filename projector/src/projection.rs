@@ -11,6 +11,9 @@ use uuid::Uuid;
 pub(crate) trait Projection: 'static {
     /// Its name in checkpoints, notices and commands: that of its module.
     const NAME: &'static str;
+    /// Raised by one wherever the same events make other rows, or a migration changes its tables: a projector then makes
+    /// them anew, beside those of the version before.
+    const VERSION: i32 = 1;
     /// The tables it keeps: nobody else writes them, and no other projection reads them.
     const TABLES: &'static [Kept];
     /// The rows that a batch touches.

@@ -9,8 +9,12 @@ mod compare;
 mod fold;
 mod shadow;
 mod swap;
+mod upgrade;
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use events::{Position, Shard};
@@ -22,6 +26,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 pub use compare::{Comparison, Difference, Touched};
+pub(crate) use upgrade::Upgrade;
 
 use crate::{
     READ, STORE,
@@ -109,6 +114,18 @@ fn build_id() -> std::io::Result<String> {
     Ok(Uuid::from_bytes(digest).simple().to_string())
 }
 
+/// Connections that may take their time.
+async fn connect(config: &DatabaseConfig, schema: &str) -> anyhow::Result<PgPool> {
+    let unhurried = DatabaseConfig {
+        max_connections: CONNECTIONS,
+        acquire_timeout: config.startup_timeout.max(config.statement_timeout),
+        statement_timeout: Duration::ZERO,
+        idle_in_transaction_timeout: Duration::ZERO,
+        ..config.clone()
+    };
+    Ok(db::connect_with(&unhurried, schema, "agora-rebuild", &store_reader::CONNECTION).await?)
+}
+
 /// Up to where each lane, by projection and shard, is to be folded.
 type Targets = HashMap<(usize, Shard), Position>;
 
@@ -118,16 +135,6 @@ impl Rebuild {
     /// # Errors
     /// Where somebody else is at it, or a database is away.
     pub async fn begin(event_store: &DatabaseConfig, read_tables: &DatabaseConfig, what: What) -> anyhow::Result<Self> {
-        let unhurried = |config: &DatabaseConfig| DatabaseConfig {
-            max_connections: CONNECTIONS,
-            acquire_timeout: config.startup_timeout.max(config.statement_timeout),
-            statement_timeout: std::time::Duration::ZERO,
-            idle_in_transaction_timeout: std::time::Duration::ZERO,
-            ..config.clone()
-        };
-        let connect = async |config: &DatabaseConfig, schema: &str| {
-            db::connect_with(&unhurried(config), schema, "agora-rebuild", &store_reader::CONNECTION).await
-        };
         let store = StoreReader::new(connect(event_store, STORE).await?);
         let (live, shadow) = (connect(read_tables, READ).await?, connect(read_tables, SHADOW).await?);
         let mut lock = live.acquire().await?.detach();
@@ -137,6 +144,9 @@ impl Rebuild {
         chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));
         let build = tokio::task::spawn_blocking(build_id).await??;
         let rebuild = Self { store, live, shadow, projections: chosen, what, build, lock: Mutex::new(lock) };
+        for (name, ours, theirs) in rebuild.other_versions().await? {
+            ensure!(theirs < ours, "a newer release has made {name} (version {theirs}, here {ours}): use that one");
+        }
         rebuild.make_shadow().await.context("cannot make the tables to build in")?;
         Ok(rebuild)
     }
@@ -189,6 +199,14 @@ impl Rebuild {
             shards.contains(&checkpoint.shard).then_some(((projection, checkpoint.shard), checkpoint))
         });
         Ok(lanes.collect())
+    }
+
+    /// The projections whose live rows another version of them has made: name, version here, version there.
+    async fn other_versions(&self) -> anyhow::Result<BTreeSet<(&'static str, i32, i32)>> {
+        let lanes = self.lanes(&self.live).await?;
+        let versions = lanes.into_iter().map(|((index, _), live)| (&self.projections[index], live.version));
+        let others = versions.filter(|(ours, theirs)| ours.version() != *theirs);
+        Ok(others.map(|(ours, theirs)| (ours.name(), ours.version(), theirs)).collect())
     }
 
     /// Up to where they are folded there.

@@ -34,6 +34,8 @@ pub enum State {
     Live,
     /// Something has been waiting for longer than a tail check would leave it.
     CatchingUp,
+    /// An older release has made its rows: new ones are being made beside them.
+    Outdated,
     /// It stopped at an event.
     Parked,
 }
@@ -56,6 +58,8 @@ pub struct ShardStatus {
     pub lag: i64,
     /// Since when the first of them waits.
     pub waiting_since: Option<DateTime<Utc>>,
+    /// The version of the projection that has made its rows.
+    pub version: i32,
     /// What it does.
     pub state: State,
     /// Where it has stopped, where it has.
@@ -82,7 +86,7 @@ pub struct Parked {
 pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
     // The read tables first: what they show is in the store, so that no lag is below zero.
     let shards = sqlx::query!(
-        r#"select c.projection, c.shard, c.history, c.position, p.event_id as "event_id?",
+        r#"select c.projection, c.shard, c.history, c.position, c.version, p.event_id as "event_id?",
             p.position as "stopped_at?", p.reason as "reason?", p.parked_at as "parked_at?"
         from checkpoint c left join parked p using (projection, shard) order by 1, 2"#
     )
@@ -125,20 +129,25 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
     .await?;
     let behind: BTreeMap<_, _> = places.into_iter().zip(behind).collect();
     let now = Utc::now();
+    let ours = crate::projections();
+    let versions: BTreeMap<_, _> = ours.iter().map(|projection| (projection.name(), projection.version())).collect();
     let mut projections: BTreeMap<String, Vec<ShardStatus>> = BTreeMap::new();
     for row in shards {
         let behind = behind.get(&place(row.shard, row.history, row.position));
         let (Ok(shard), Some(behind)) = (Shard::try_from(row.shard), behind) else { continue };
         let parked = row.event_id.zip(row.stopped_at).zip(row.reason).zip(row.parked_at);
+        let outdated = versions.get(&*row.projection).is_some_and(|ours| row.version < *ours);
         projections.entry(row.projection).or_default().push(ShardStatus {
             shard,
             history: HistoryId(row.history),
             position: row.position,
+            version: row.version,
             head: behind.head,
             lag: behind.lag,
             waiting_since: behind.since,
             state: match behind.since {
                 _ if parked.is_some() => State::Parked,
+                _ if outdated => State::Outdated,
                 Some(since) if now - since > LIVE_WITHIN => State::CatchingUp,
                 _ => State::Live,
             },

@@ -18,6 +18,7 @@ mod check;
 mod lab;
 mod rebuild;
 mod relay;
+mod version;
 
 /// Two communities of different shards.
 fn two_communities() -> (CommunityId, CommunityId) {

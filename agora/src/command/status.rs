@@ -129,6 +129,7 @@ fn word(state: State) -> &'static str {
     match state {
         State::Live => "live",
         State::CatchingUp => "catching up",
+        State::Outdated => "outdated",
         State::Parked => "stopped",
     }
 }
@@ -161,6 +162,7 @@ mod tests {
             head: 10,
             lag: 2,
             waiting_since: Some(at),
+            version: 1,
             state: if parked.is_some() { State::Parked } else { State::CatchingUp },
             parked,
         };

@@ -47,9 +47,8 @@ impl Running<'_> {
         }
         let complete = checkpoints.len() >= projections.len() * usize::from(Shard::COUNT);
         if !complete || checkpoints.iter().any(|checkpoint| checkpoint.history != history) {
-            let tables: Vec<&str> = projections.iter().flat_map(|it| it.tables()).map(|kept| kept.name).collect();
-            checkpoint::ensure(read, &self.its.names(), history).await?;
-            history = history::start_over(store, read, &tables).await?;
+            checkpoint::ensure(read, projections, history).await?;
+            history = history::start_over(store, read, projections).await?;
             checkpoints = checkpoint::all(read).await?;
             self.last = None;
         }
@@ -81,6 +80,26 @@ impl Running<'_> {
         Ok(())
     }
 
+    /// Rows that another version has made are not ours to write: older ones are made anew beside them, newer ones are
+    /// what another release is for.
+    fn leave_others(&mut self, checkpoints: &[Checkpoint]) {
+        let theirs = self.its.projections.iter().filter_map(|projection| {
+            let its = checkpoints.iter().find(|checkpoint| checkpoint.projection == projection.name())?;
+            Some((projection.name(), projection.version(), its.version))
+        });
+        let (older, newer): (Vec<_>, Vec<_>) =
+            theirs.filter(|(_, ours, theirs)| ours != theirs).partition(|(_, ours, theirs)| theirs < ours);
+        if !older.is_empty() {
+            self.its.outdated.notify_one();
+        }
+        for (name, ours, theirs) in newer.iter().filter(|_| self.last.is_none()) {
+            tracing::warn!(
+                "projection {name} is at version {theirs} here and of version {ours} in this release: projectors of the \
+                 newer release go on with it, this one does not"
+            );
+        }
+    }
+
     /// Takes the database's word for every lane, and aims those at the head that are to be filled: all that are behind
     /// at the first check, and later those that have stood still behind the head of the check before.
     fn take_over(&mut self, checkpoints: &[Checkpoint], heads: &Heads) -> HashMap<(usize, Shard), Position> {
@@ -90,7 +109,7 @@ impl Running<'_> {
             let Checkpoint { shard, position, .. } = *checkpoint;
             let Some(&projection) = indices.get(checkpoint.projection.as_str()) else { continue };
             let was_parked = self.lanes.standing(projection, shard) == Standing::Parked;
-            self.lanes.take_over(projection, checkpoint);
+            self.lanes.take_over(projection, checkpoint, self.its.projections[projection].version());
             if checkpoint.parked && self.last.is_none() {
                 let name = &checkpoint.projection;
                 tracing::warn!("projection {name} still stands in shard {shard}: `agora projections status` says why");
@@ -102,11 +121,15 @@ impl Running<'_> {
             let stood_still = self.last.as_ref().is_none_or(|last| {
                 last.heads.of(shard) > position && last.behind.get(&(projection, shard)) == Some(&position)
             });
+            if self.lanes.standing(projection, shard) == Standing::Foreign {
+                continue;
+            }
             if (stood_still && !(breaks(Promise::NoTailCheck) && self.last.is_some())) || was_parked {
                 self.lanes.aim(projection, shard, heads.of(shard));
             }
             missed |= stood_still && self.last.is_some();
         }
+        self.leave_others(checkpoints);
         let now = Instant::now();
         self.alone_since = missed.then(|| self.alone_since.unwrap_or(now));
         let deaf = |since| now > since + REPLACE_AFTER && self.its.source.received_at() < since;

@@ -66,7 +66,7 @@ impl Running<'_> {
                 self.check_at = Instant::now();
                 return Ok(BTreeMap::new());
             }
-            self.lanes.take_over(lane.0, &checkpoint);
+            self.lanes.take_over(lane.0, &checkpoint, self.its.projections[lane.0].version());
             checkpoints.insert(lane, Seen { position: checkpoint.position, event: checkpoint.event_id });
         }
         let mut starts: BTreeMap<Shard, Seen> = BTreeMap::new();

@@ -79,6 +79,9 @@ impl Rebuild {
     /// # Errors
     /// Where the live tables stay behind what was built, or a database is away.
     pub(super) async fn compare_rows(&self, most: usize, watch: &dyn Watch) -> anyhow::Result<Comparison> {
+        if let Some((name, ours, theirs)) = self.other_versions().await?.first() {
+            bail!("{name} is at version {theirs} here and of version {ours} in this release: rows that are to differ");
+        }
         let mut live = self.live.acquire().await?;
         let mut live = self.snapshot(&mut live).await?;
         let targets = self.positions(&mut *live).await?;

@@ -104,7 +104,7 @@ impl Rebuild {
     fn last_of(&self, lanes: &Lanes, shard: Shard, targets: &Targets) -> Option<Position> {
         let stand = (0..self.projections.len()).filter_map(|index| match lanes.standing(index, shard) {
             Standing::At(at) => targets.get(&(index, shard)).is_some_and(|target| at < *target).then_some(at),
-            Standing::Unknown | Standing::Parked => None,
+            Standing::Unknown | Standing::Parked | Standing::Foreign => None,
         });
         stand.min()
     }

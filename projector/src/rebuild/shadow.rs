@@ -44,7 +44,7 @@ impl Rebuild {
         }
         execute(&mut transaction, "create table build (what text not null)").await?;
         sqlx::query("insert into build values ($1)").bind(&wanted).execute(&mut *transaction).await?;
-        checkpoint::ensure(&mut *transaction, &self.names(), self.store.history().await?).await?;
+        checkpoint::ensure(&mut *transaction, &self.projections, self.store.history().await?).await?;
         transaction.commit().await?;
         Ok(())
     }

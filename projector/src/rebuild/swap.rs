@@ -134,7 +134,8 @@ impl Rebuild {
         let names: Vec<&str> = self.names();
         sqlx::query(
             "update read.checkpoint c
-            set position = s.position, event_id = s.event_id, history = s.history, built = c.built + 1
+            set position = s.position, event_id = s.event_id, history = s.history, version = s.version,
+                built = c.built + 1
             from rebuild.checkpoint s
             where c.projection = any($1) and (s.projection, s.shard) = (c.projection, c.shard)",
         )

@@ -21,7 +21,7 @@ use super::{
 
 /// Counts what is folded, and tells when so much is.
 #[derive(Default)]
-struct Counted {
+pub(super) struct Counted {
     /// What was folded before, when it began.
     before: OnceLock<u64>,
     folded: AtomicU64,

@@ -1,0 +1,74 @@
+//! Makes anew, by itself, what an older release has made.
+
+use std::{sync::Arc, time::Instant};
+
+use platform::{db::DatabaseConfig, patience::Patience};
+use sqlx::PgPool;
+use tokio::{runtime::Handle, sync::Notify, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use super::{Phase, Purpose, Rebuild, Watch, What};
+use crate::{checkpoint, projections};
+
+/// Waits until read tables are of an older version of their projection than this release has, and puts new ones in
+/// their place. Projectors of the older release keep the old ones until then.
+#[derive(Clone)]
+pub(crate) struct Upgrade {
+    pub(crate) event_store: DatabaseConfig,
+    pub(crate) read_tables: DatabaseConfig,
+    pub(crate) read: PgPool,
+    /// Wakes it.
+    pub(crate) outdated: Arc<Notify>,
+}
+
+impl Upgrade {
+    /// Runs until the process ends. What it was at then goes on with the next process of this release.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let mut patience = Patience::new("making read tables of an older release anew");
+        while shutdown.run_until_cancelled(self.outdated.notified()).await.is_some() {
+            // On a thread of its own: it takes minutes of computing.
+            let (its, told, runtime) = (self.clone(), shutdown.clone(), Handle::current());
+            let made = spawn_blocking(move || runtime.block_on(told.run_until_cancelled(its.make_anew()))).await;
+            match made.map_err(Into::into).and_then(|made| made.unwrap_or(Ok(()))) {
+                Ok(()) => patience.worked(),
+                // Whoever looks at the checkpoints wakes it again.
+                Err(error) => patience.failed(error, &shutdown).await,
+            }
+        }
+    }
+
+    async fn make_anew(&self) -> anyhow::Result<()> {
+        let projections = self.older().await?;
+        if projections.is_empty() {
+            return Ok(());
+        }
+        let names = projections.join(", ");
+        let what = What { projections, shard: None, purpose: Purpose::Replace };
+        let rebuild = Rebuild::begin(&self.event_store, &self.read_tables, what).await?;
+        tracing::info!("an older release has made the read tables of {names}: making them anew beside");
+        let began = Instant::now();
+        rebuild.swap(&Logged).await?;
+        tracing::info!(seconds = began.elapsed().as_secs(), "the new read tables of {names} are live");
+        Ok(())
+    }
+
+    /// Those that are older than this release's.
+    async fn older(&self) -> sqlx::Result<Vec<String>> {
+        let live = checkpoint::all(&self.read).await?;
+        let older = |name: &str, version| live.iter().any(|it| it.projection == name && it.version < version);
+        let mut ours = projections();
+        ours.retain(|projection| older(projection.name(), projection.version()));
+        Ok(ours.iter().map(|projection| projection.name().to_owned()).collect())
+    }
+}
+
+/// A line for each phase: `agora projections status` shows more.
+struct Logged;
+
+impl Watch for Logged {
+    fn begins(&self, phase: Phase, todo: u64, done: u64) {
+        tracing::info!(todo, done, "{phase:?}");
+    }
+
+    fn done(&self, _: u64) {}
+}
