@@ -123,7 +123,7 @@ async fn connect(config: &DatabaseConfig, schema: &str) -> anyhow::Result<PgPool
         idle_in_transaction_timeout: Duration::ZERO,
         ..config.clone()
     };
-    Ok(db::connect_with(&unhurried, schema, "agora-rebuild", &store_reader::CONNECTION).await?)
+    db::connect_with(&unhurried, schema, "agora-rebuild", &store_reader::CONNECTION).await
 }
 
 /// Up to where each lane, by projection and shard, is to be folded.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use agora_tests::faults::{Options, run};
+use agora_tests::faults::{self, Options};
 use clap::Parser;
 
 /// Break Agora at random, and look whether it kept its promises
@@ -21,9 +21,9 @@ struct Arguments {
     /// Faults in a round
     #[arg(long, default_value_t = 20)]
     faults: usize,
-    /// Break one promise on purpose: the campaign must find it
-    #[arg(long, value_name = "NAME")]
-    sabotage: Option<String>,
+    /// Break each of these promises on purpose, all of them where none is named: the campaign must find it
+    #[arg(long, value_name = "NAME", num_args = 0..)]
+    sabotage: Option<Vec<String>>,
     /// The binary under test
     #[arg(long, env = "AGORA_UNDER_TEST", hide = true)]
     agora: PathBuf,
@@ -36,12 +36,13 @@ struct Arguments {
 async fn main() -> ExitCode {
     let Arguments { seed, rounds, minutes, faults, sabotage, agora, logs } = Arguments::parse();
     let within = Duration::from_secs(60 * minutes);
-    let options = Options { agora, seed, rounds, within, faults, dir: logs, sabotage };
-    match run(&options).await {
-        Ok(report) => {
-            println!("\n{report}");
-            ExitCode::SUCCESS
-        }
+    let options = Options { agora, seed, rounds, within, faults, dir: logs };
+    let outcome = match sabotage {
+        Some(names) => faults::sabotage(&options, &names).await,
+        None => faults::run(&options).await.map(|report| println!("\n{report}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("faults: {error:#}");
             ExitCode::FAILURE

@@ -165,6 +165,11 @@ impl Crowd {
 }
 
 impl Working {
+    /// All of it so far.
+    pub(crate) fn history(&self) -> &History {
+        &self.world.history
+    }
+
     /// Lets everybody finish what they began; what they did.
     ///
     /// # Errors

@@ -146,11 +146,11 @@ impl Cluster {
         self.services.iter().filter(|service| service.role == role).map(|service| service.address).collect()
     }
 
-    /// Lets what a step says happen, and answers when all serve again.
+    /// Lets what a step says happen, for as long as it says.
     ///
     /// # Errors
-    /// Where they do not.
-    pub(crate) async fn suffer(&mut self, step: &Step, report: &mut Report) -> anyhow::Result<()> {
+    /// Where it cannot be made, or ended.
+    pub(crate) async fn suffer(&mut self, step: &Step) -> anyhow::Result<()> {
         tokio::time::sleep(step.after).await;
         for fault in &step.faults {
             self.begin(*fault).await.with_context(|| format!("{fault:?} could not be made"))?;
@@ -159,6 +159,14 @@ impl Cluster {
         for fault in &step.faults {
             self.end(*fault).await.with_context(|| format!("{fault:?} could not be ended"))?;
         }
+        Ok(())
+    }
+
+    /// Waits until all serve again.
+    ///
+    /// # Errors
+    /// Where they do not.
+    pub(crate) async fn recover(&mut self, step: &Step, report: &mut Report) -> anyhow::Result<()> {
         let over = Instant::now();
         self.until_all_serve().await.with_context(|| format!("after {:?}", step.faults))?;
         for fault in &step.faults {

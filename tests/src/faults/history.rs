@@ -153,9 +153,14 @@ impl History {
         if entries.is_empty() { None } else { entries.get(choose(entries.len())).cloned() }
     }
 
-    /// What clients saw broken.
-    pub(crate) fn broken(&self) -> Vec<String> {
-        lock(&self.broken).clone()
+    /// Whether clients saw no promise broken.
+    ///
+    /// # Errors
+    /// The first one.
+    pub(crate) fn whole(&self) -> anyhow::Result<()> {
+        let broken = lock(&self.broken);
+        let Some(story) = broken.first() else { return Ok(()) };
+        anyhow::bail!("a client saw it: {story} ({} such in all)", broken.len())
     }
 
     /// How many reads were answered.

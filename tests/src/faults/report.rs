@@ -9,8 +9,6 @@ use super::check::Checked;
 pub struct Report {
     /// Rounds that ended well.
     pub rounds: usize,
-    /// Faults in them.
-    pub faults: usize,
     checked: Checked,
     recoveries: BTreeMap<&'static str, Vec<Duration>>,
 }
@@ -23,6 +21,7 @@ impl Report {
 
     /// Adds what a round came to.
     pub(crate) fn add(&mut self, checked: &Checked) {
+        self.checked.faults += checked.faults;
         self.checked.sent += checked.sent;
         self.checked.acknowledged += checked.acknowledged;
         self.checked.refused += checked.refused;
@@ -35,8 +34,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Checked { sent, acknowledged, refused, reads, events, messages, rows } = self.checked;
-        writeln!(f, "{} rounds, {} faults survived", self.rounds, self.faults)?;
+        let Checked { faults, sent, acknowledged, refused, reads, events, messages, rows } = self.checked;
+        writeln!(f, "{} rounds, {faults} faults survived", self.rounds)?;
         writeln!(f, "{sent} commands: {acknowledged} acknowledged, {refused} refused; {reads} reads")?;
         writeln!(f, "{events} events, {messages} Kafka messages and {rows} rows of read tables checked\n")?;
         writeln!(f, "| fault | times | all serve again after, median | worst |")?;

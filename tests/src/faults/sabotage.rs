@@ -32,18 +32,18 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
     ("no-receipt", &[("where fresh[r.command] and r.status is not null", "where false")]),
 ];
 
+/// All of them.
+pub(crate) fn names() -> Vec<&'static str> {
+    OF_THE_STORE.map(|(name, _)| name).into_iter().chain(PROMISES.map(|(name, _)| name)).collect()
+}
+
 /// Breaks it, where it is one of the store's.
 ///
 /// # Errors
 /// Where the passage is not there any more.
 pub(crate) async fn of_the_store(pool: &PgPool, name: &str) -> anyhow::Result<()> {
     let Some((_, edits)) = OF_THE_STORE.iter().find(|(known, _)| *known == name) else {
-        let (store, services) = (OF_THE_STORE.map(|(name, _)| name), PROMISES.map(|(name, _)| name));
-        ensure!(
-            services.contains(&name),
-            "no sabotage {name}; there are {}",
-            [&store[..], &services].concat().join(", ")
-        );
+        ensure!(names().contains(&name), "no sabotage {name}; there are {}", names().join(", "));
         return Ok(());
     };
     let oid =

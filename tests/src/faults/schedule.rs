@@ -189,6 +189,7 @@ fn kind(fault: Fault) -> usize {
 /// What a broken promise shows by: most do by anything, some only by what seldom happens.
 fn brought_out_by(sabotage: &str) -> Vec<Fault> {
     let [projector, query] = [COMMAND_SERVICES, COMMAND_SERVICES + PROJECTORS];
+    let projectors = projector..query;
     match sabotage {
         "any-history" => vec![Fault::SentAgain; 2],
         // What is read takes long, and changes meanwhile.
@@ -198,6 +199,10 @@ fn brought_out_by(sabotage: &str) -> Vec<Fault> {
         "no-compare-and-set" | "checkpoint-apart" => {
             [Fault::Freeze(projector), Fault::PostgresReset(projector)].repeat(2)
         }
+        // Whichever projector hangs, what it has not read is gone.
+        "no-gap-filling" | "no-tail-check" => projectors.map(Fault::Forgotten).collect(),
+        // What waits longer for its flush has more beside it there.
+        "blind-flush" => vec![Fault::PostgresSlow(0), Fault::PostgresSlow(1)],
         _ => vec![],
     }
 }

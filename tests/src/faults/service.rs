@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::link::Link;
+use crate::kafka::free_port;
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl Service {
         let name = format!("{}-{number}", role.name());
         let log = dir.join(format!("{name}.log"));
         let (postgres, kafka) = (Link::listen().await?, Link::listen().await?);
-        let address = free_address()?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let arguments = vec![role.name().to_owned()];
         Ok(Self { role, name, address, postgres, kafka, agora, arguments, environment: vec![], log, process: None })
     }
@@ -157,17 +158,4 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.kill9();
     }
-}
-
-/// Nobody else takes it meanwhile: ports are given out in turn.
-/// One that stays free while its process is away: below those that the system gives to connections (ip(7),
-/// `ip_local_port_range`).
-fn free_address() -> anyhow::Result<SocketAddr> {
-    for _ in 0..100 {
-        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(20_000..30_000)));
-        if std::net::TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    anyhow::bail!("no port from 20000 to 30000 is free")
 }

@@ -1,6 +1,9 @@
 //! The topic of the events: what it keeps, and what can happen to that.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use rdkafka::{
@@ -113,7 +116,13 @@ impl Cluster {
             record.headers = message.headers().cloned();
             let _ = producer.send(record, KAFKA_TIMEOUT).await;
         }
-        if let Some(last) = messages.iter().max_by_key(|message| position(message)) {
+        let mut ends: BTreeMap<&str, &OwnedMessage> = BTreeMap::new();
+        for message in &messages {
+            let end = ends.entry(header(message, "ce_shard")).or_insert(message);
+            *end = [*end, message].into_iter().max_by_key(|message| position(message)).unwrap_or(message);
+        }
+        // In a busy shard others come first.
+        if let Some(last) = ends.into_values().min_by_key(|message| position(message)) {
             self.send_lost_future(&producer, last).await;
         }
         Ok(())
