@@ -11,6 +11,7 @@ pub mod kafka;
 pub mod lease;
 pub mod limits;
 pub mod openapi;
+pub mod origin;
 pub mod patience;
 pub mod problem;
 pub mod sabotage;

@@ -1,7 +1,7 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
 //! [`start`] runs all of it; [`StoreReader`] reads the event store in order, [`Outbox`] sends events to Kafka;
-//! [`status()`], [`retry`] and [`skip`], [`rebuild`] and [`check`] are what operators ask and decide.
+//! [`status()`], [`retry`] and [`skip()`], [`rebuild`] and [`check`] are what operators ask and decide.
 
 mod account;
 mod apply;
@@ -27,6 +27,7 @@ pub mod rebuild;
 mod relay;
 mod render;
 mod score;
+mod skip;
 mod status;
 pub mod store_reader;
 mod table;
@@ -44,7 +45,8 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use outbox::Outbox;
-pub use status::{Parked, ShardStatus, State, Status, retry, skip, status};
+pub use skip::{Skip, skip, skips};
+pub use status::{Parked, ShardStatus, State, Status, retry, status};
 pub use store_reader::StoreReader;
 
 use apply::{AnyProjection, Of};

@@ -191,24 +191,3 @@ pub async fn retry(read: &PgPool, projection: &str, shard: Shard) -> sqlx::Resul
     let parked = sqlx::query!("delete from parked where projection = $1 and shard = $2", projection, i16::from(shard));
     Ok(parked.execute(read).await?.rows_affected() > 0)
 }
-
-/// Lets a projection that stopped in a shard pass by the event it stopped at, now and in every rebuild; answers which
-/// event that is, or none where it had not stopped. The projector takes it up within two seconds.
-///
-/// # Errors
-/// Those of the database.
-pub async fn skip(read: &PgPool, projection: &str, shard: Shard, reason: &str) -> sqlx::Result<Option<EventId>> {
-    let skipped = sqlx::query_scalar!(
-        "with stopped as (
-            delete from parked where projection = $1 and shard = $2 returning projection, event_id, position
-        )
-        insert into skipped (projection, event_id, position, reason)
-        select projection, event_id, position, $3 from stopped
-        on conflict (projection, event_id) do update set reason = excluded.reason, skipped_at = clock_timestamp()
-        returning event_id",
-        projection,
-        i16::from(shard),
-        reason,
-    );
-    Ok(skipped.fetch_optional(read).await?.map(EventId))
-}

@@ -137,12 +137,17 @@ async fn an_event_that_cannot_be_folded_stops_one_projection_in_one_shard() {
     assert!(retry(&lab.pool, "thread_page", shard).await.expect("retries"));
     lab.until("it stops again", "select count(*) = 2 from parked").await;
     for projection in ["thread_list", "thread_page"] {
-        let skipped: Option<EventId> = skip(&lab.pool, projection, shard, "a test").await.expect("skips");
+        let skipped: Option<EventId> = skip(&lab.pool, projection, shard, "a test", "ada@here").await.expect("skips");
         assert!(skipped.is_some());
-        assert_eq!(skip(&lab.pool, projection, shard, "again").await.expect("nothing to skip"), None);
+        assert_eq!(skip(&lab.pool, projection, shard, "again", "bob").await.expect("nothing to skip"), None);
     }
     lab.all_shown().await;
     running.stop().await;
+    let on_record = projector::skips(&lab.pool).await.expect("the record");
+    let on_record: Vec<_> =
+        on_record.iter().map(|it| (&*it.projection, it.position, &*it.reason, it.by.as_deref())).collect();
+    let said = |projection| (projection, 3, "a test", Some("ada@here"));
+    assert_eq!(on_record, [said("thread_page"), said("thread_list")], "the newest first");
 
     // On record, and true for what is made anew.
     lab.forget_rows().await;

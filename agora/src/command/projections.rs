@@ -1,11 +1,17 @@
 //! `agora projections`
 
+use std::fmt::Write as _;
+
 use anyhow::Context as _;
-use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use chrono::SecondsFormat;
+use clap::{
+    Args, Subcommand,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser},
+};
 use events::Shard;
 use sqlx::PgPool;
 
-use super::{rebuild::Tables, status::ProjectionsStatus};
+use super::{rebuild::Tables, status::ProjectionsStatus, who::Who};
 use crate::{config::Config, local};
 
 /// See how far the read tables are, and deal with what stopped
@@ -15,6 +21,7 @@ Examples:
   agora projections status --watch
   agora projections retry thread_page 17
   agora projections skip thread_page 17 --reason 'defect 123'
+  agora projections skips
   agora projections verify --all
   agora projections rebuild thread_list")]
 pub enum Projections {
@@ -24,6 +31,8 @@ pub enum Projections {
     Retry(At),
     /// Let a projection pass by the event it stopped at: on record, and for rebuilds too
     Skip(Skip),
+    /// List the events that projections pass by: which, why, and who said so
+    Skips(Skips),
     /// Fold all events anew, aside, and report the first rows of the live tables that differ
     Verify(Tables),
     /// Make read tables anew beside the live ones and put them in their place; reads and writes go on meanwhile
@@ -49,8 +58,18 @@ pub struct Skip {
     #[command(flatten)]
     at: At,
     /// Why it is right to
-    #[arg(long, value_name = "WHY")]
+    #[arg(long, value_name = "WHY", value_parser = NonEmptyStringValueParser::new())]
     reason: String,
+    #[command(flatten)]
+    who: Who,
+}
+
+/// How to list them.
+#[derive(Debug, Args)]
+pub struct Skips {
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn shard(text: &str) -> Result<Shard, String> {
@@ -68,6 +87,7 @@ impl Projections {
             Self::Status(status) => status.run(config),
             Self::Retry(at) => at.retry(config),
             Self::Skip(skip) => skip.run(config),
+            Self::Skips(skips) => skips.run(config),
             Self::Verify(tables) => tables.verify(config),
             Self::Rebuild(tables) => tables.rebuild(config),
         }
@@ -87,13 +107,36 @@ impl At {
 
 impl Skip {
     fn run(self, config: Config) -> anyhow::Result<()> {
-        let Self { at: At { projection, shard }, reason } = self;
+        let Self { at: At { projection, shard }, reason, who } = self;
         said(config, async |_, read| {
-            let event = projector::skip(&read, &projection, shard, &reason).await?;
+            let event = projector::skip(&read, &projection, shard, &reason, &who.name()).await?;
             let event = event.with_context(|| has_not_stopped(&projection, shard))?;
             Ok(format!("{projection} passes event {event} by, and goes on within two seconds\n"))
         })
     }
+}
+
+impl Skips {
+    fn run(self, config: Config) -> anyhow::Result<()> {
+        said(config, async |_, read| {
+            let skips = projector::skips(&read).await?;
+            Ok(if self.json { serde_json::to_string_pretty(&skips)? + "\n" } else { list(&skips) })
+        })
+    }
+}
+
+/// Two lines each: a reason may be long.
+fn list(skips: &[projector::Skip]) -> String {
+    if skips.is_empty() {
+        return "no event is passed by\n".to_owned();
+    }
+    let mut text = String::new();
+    for projector::Skip { projection, event_id, position, reason, by, at } in skips {
+        let (by, at) = (by.as_deref().unwrap_or("somebody"), at.to_rfc3339_opts(SecondsFormat::Secs, true));
+        let _ = writeln!(text, "{projection} passes by event {event_id} (position {position}), said {by} at {at}:");
+        let _ = writeln!(text, "  {reason}");
+    }
+    text + "\nwhat an event says: agora events show ID\n"
 }
 
 /// Prints what is to be said of the read tables.
@@ -113,7 +156,27 @@ fn has_not_stopped(projection: &str, shard: Shard) -> String {
 
 #[cfg(test)]
 mod tests {
+    use events::EventId;
+
     use super::*;
+
+    #[test]
+    fn what_is_passed_by_is_listed_with_who_said_so_and_why() {
+        let skip = |by: Option<&str>| projector::Skip {
+            projection: "thread_page".to_owned(),
+            event_id: EventId(uuid::Uuid::nil()),
+            position: 7,
+            reason: "defect 123".to_owned(),
+            by: by.map(str::to_owned),
+            at: "2026-01-01T00:00:00.123Z".parse().expect("a time"),
+        };
+        let text = list(&[skip(Some("ada@web-1")), skip(None)]);
+        let lines: Vec<_> = text.lines().collect();
+        let event = "thread_page passes by event 00000000-0000-0000-0000-000000000000 (position 7), said";
+        assert_eq!(lines[0], format!("{event} ada@web-1 at 2026-01-01T00:00:00Z:"));
+        assert_eq!((lines[1], lines[2]), ("  defect 123", &*format!("{event} somebody at 2026-01-01T00:00:00Z:")));
+        assert_eq!(list(&[]), "no event is passed by\n");
+    }
 
     #[test]
     fn shards_are_numbers_from_0_to_63() {

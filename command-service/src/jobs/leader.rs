@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use platform::{lease::Lease, patience::Patience};
+use platform::{lease::Lease, origin, patience::Patience};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::{
     sync::Notify,
@@ -33,10 +33,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// What the leader's connection is called: from it, others learn who leads.
 pub fn application_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "localhost" } else { host.trim() };
     // Postgres cuts a name after 63 bytes: the host's end, at worst.
-    format!("{NAME}{}@{host}", std::process::id())
+    format!("{NAME}{}@{}", std::process::id(), origin::host())
 }
 
 /// Who leads now.

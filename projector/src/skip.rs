@@ -1,0 +1,76 @@
+//! Events that operators let projections pass by: on record, and true for every rebuild.
+
+use chrono::{DateTime, Utc};
+use events::{EventId, Position, Shard};
+use serde::Serialize;
+use sqlx::PgPool;
+
+/// Skips that [`skips`] answers, at most: the newest. Each was decided by a person.
+const MOST_SHOWN: i64 = 1_000;
+
+/// An event that a projection passes by.
+#[derive(Clone, Debug, Serialize)]
+pub struct Skip {
+    /// The projection.
+    pub projection: String,
+    /// The event.
+    pub event_id: EventId,
+    /// Where it stood in the store when it was skipped.
+    pub position: Position,
+    /// Why it is right to.
+    pub reason: String,
+    /// Who said so; none where an older release did not ask.
+    pub by: Option<String>,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// Lets a projection that stopped in a shard pass by the event it stopped at, now and in every rebuild; answers which
+/// event that is, or none where it had not stopped. The projector takes it up within two seconds.
+///
+/// # Errors
+/// Those of the database.
+pub async fn skip(
+    read: &PgPool,
+    projection: &str,
+    shard: Shard,
+    reason: &str,
+    by: &str,
+) -> sqlx::Result<Option<EventId>> {
+    let skipped = sqlx::query_scalar!(
+        "with stopped as (
+            delete from parked where projection = $1 and shard = $2 returning projection, event_id, position
+        )
+        insert into skipped (projection, event_id, position, reason, skipped_by)
+        select projection, event_id, position, $3, $4 from stopped
+        on conflict (projection, event_id) do update
+        set reason = excluded.reason, skipped_by = excluded.skipped_by, skipped_at = clock_timestamp()
+        returning event_id",
+        projection,
+        i16::from(shard),
+        reason,
+        by,
+    );
+    Ok(skipped.fetch_optional(read).await?.map(EventId))
+}
+
+/// What projections pass by, the newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn skips(read: &PgPool) -> sqlx::Result<Vec<Skip>> {
+    let rows = sqlx::query!(
+        "select projection, event_id, position, reason, skipped_by, skipped_at from skipped
+        order by skipped_at desc, projection limit $1",
+        MOST_SHOWN,
+    );
+    let skips = rows.fetch_all(read).await?.into_iter().map(|row| Skip {
+        projection: row.projection,
+        event_id: EventId(row.event_id),
+        position: row.position,
+        reason: row.reason,
+        by: row.skipped_by,
+        at: row.skipped_at,
+    });
+    Ok(skips.collect())
+}
