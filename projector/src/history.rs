@@ -1,11 +1,15 @@
 //! Recognises a store that was restored or replaced, and starts over on it.
 //!
 //! Beside each checkpoint stands the event that was there, and so does one in each message. A store that does not have
-//! it is not the one it was: it gets a new history, and what was made of the old one is made again.
+//! it is not the one it was: it gets a new history, and what was made of the old one is made again. Where nobody remembers
+//! what it does not have, an operator [begins](begin) one. Each is on record ([`all`]).
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use events::{EventId, HistoryId, Position};
+use platform::origin;
+use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::{
@@ -19,6 +23,26 @@ use crate::{
 const APPEND_LOCK: i64 = 418_463_542_881;
 /// The lock of who starts the read tables over: "readinit" in ASCII.
 const START_OVER_LOCK: i64 = 0x7265_6164_696e_6974;
+
+/// Histories that [`all`] answers, at most: the newest. Each is a restored backup.
+const MOST_SHOWN: i64 = 1_000;
+
+/// A line of positions that took the place of another.
+#[derive(Clone, Debug, Serialize)]
+pub struct Begun {
+    /// Its name.
+    pub history: HistoryId,
+    /// The one before it.
+    pub replaced: HistoryId,
+    /// Up to here, both have the same events.
+    pub position: Position,
+    /// Why it began.
+    pub reason: String,
+    /// Who said so, or which process found it out.
+    pub by: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
 
 /// An event that somebody has seen at a position.
 pub(crate) type Seen = (Position, EventId);
@@ -44,7 +68,10 @@ pub(crate) async fn verify(
     let Some((position, event)) = seen.into_iter().find(|(position, event)| found.get(position) != Some(event)) else {
         return Ok(history);
     };
-    let new = renew(store, history).await?;
+    let reason =
+        format!("it does not have event {event} at position {position}, which was projected or relayed before");
+    let by = format!("the projector at {}", origin::host());
+    let new = renew(store.pool(), Some(history), &reason, &by).await?;
     metrics.alarm("restored");
     tracing::error!(
         %new,
@@ -56,14 +83,73 @@ pub(crate) async fn verify(
     Ok(new)
 }
 
-/// Gives the store a new history, unless somebody else did. No append is on its way meanwhile: what it answers names
-/// the history that holds.
-async fn renew(store: &StoreReader, old: HistoryId) -> sqlx::Result<HistoryId> {
-    let mut transaction = store.pool().begin().await?;
+/// Gives the store a new history, whatever anybody remembers: of a restored backup.
+///
+/// # Errors
+/// Those of the database.
+pub async fn begin(store: &PgPool, reason: &str, by: &str) -> sqlx::Result<Begun> {
+    let history = renew(store, None, reason, by).await?;
+    let begun = all(store).await?.into_iter().find(|begun| begun.history == history);
+    begun.ok_or(sqlx::Error::RowNotFound)
+}
+
+/// The histories that took the place of another, the newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn all(store: &PgPool) -> sqlx::Result<Vec<Begun>> {
+    let rows = sqlx::query!(
+        "select history, replaced, position, reason, begun_by, begun_at from histories order by begun_at desc limit $1",
+        MOST_SHOWN,
+    );
+    let all = rows.fetch_all(store).await?.into_iter().map(|row| Begun {
+        history: HistoryId(row.history),
+        replaced: HistoryId(row.replaced),
+        position: row.position,
+        reason: row.reason,
+        by: row.begun_by,
+        at: row.begun_at,
+    });
+    Ok(all.collect())
+}
+
+/// The services that have sessions in the store's database, by the names of these; nobody who froze is forgotten.
+///
+/// # Errors
+/// Those of the database.
+pub async fn serving(store: &PgPool) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"select distinct regexp_replace(application_name, '^agora-jobs .*', 'agora-jobs') as "name!"
+        from pg_stat_activity
+        where datname = current_database() and (application_name in
+            ('agora command-service', 'agora query-service', 'agora-projector', 'agora-relay', 'agora-rebuild')
+            or application_name like 'agora-jobs %')
+        order by 1"#
+    )
+    .fetch_all(store)
+    .await
+}
+
+/// Gives the store a new history, unless it is another than `old` by now: somebody else did. No append is on its way
+/// meanwhile: what it answers names the history that holds.
+async fn renew(store: &PgPool, old: Option<HistoryId>, reason: &str, by: &str) -> sqlx::Result<HistoryId> {
+    let mut transaction = store.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", APPEND_LOCK).execute(&mut *transaction).await?;
-    sqlx::query!("update store_head set history = gen_random_uuid() where history = $1", old.0)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "with renewed as (
+            update store_head h set history = gen_random_uuid()
+            from (select history from store_head) o
+            where o.history = coalesce($1, o.history)
+            returning h.history, o.history as replaced, h.position
+        )
+        insert into histories (history, replaced, position, reason, begun_by)
+        select history, replaced, position, $2, $3 from renewed",
+        old.map(|old| old.0),
+        reason,
+        by,
+    )
+    .execute(&mut *transaction)
+    .await?;
     let new = sqlx::query_scalar!("select history from store_head").fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(HistoryId(new))

@@ -1,7 +1,7 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
 //! [`start`] runs all of it; [`StoreReader`] reads the event store in order, [`Outbox`] sends events to Kafka;
-//! [`status()`], [`retry`] and [`skip()`], [`rebuild`] and [`check`] are what operators ask and decide.
+//! [`status()`], [`retry`] and [`skip()`], [`rebuild`], [`check`] and [`history`] are what operators ask and decide.
 
 mod account;
 mod apply;
@@ -13,7 +13,7 @@ mod community;
 mod consumer;
 #[cfg(test)]
 mod fixture;
-mod history;
+pub mod history;
 mod lanes;
 mod membership;
 mod metrics;

@@ -36,6 +36,11 @@ impl Client {
         self.token = Some(tokens["access_token"].as_str().expect("a token").to_owned());
     }
 
+    /// The same person, who goes on at another server.
+    pub(crate) fn at(self, up: &Up) -> Self {
+        Self { url: up.url.clone(), ..self }
+    }
+
     /// Reads what is there, after all that it wrote itself.
     pub(crate) async fn get(&self, path: &str) -> Value {
         let (status, body) = self.ask(path).await;

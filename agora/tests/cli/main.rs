@@ -10,6 +10,7 @@ mod jobs;
 mod machine;
 mod postgres;
 mod reaper;
+mod restore;
 mod tables;
 mod tour;
 mod up;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ::agora::embedded::EmbeddedPostgres;
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 
 use crate::reaper::Reaper;
 
@@ -25,13 +25,32 @@ struct Server {
 
 /// The URL of a new database. The first call starts the server.
 pub(crate) async fn fresh_database() -> String {
+    let name = free_name();
+    execute(&format!("create database {name}")).await;
+    server().postgres.url_of(&name)
+}
+
+/// The URL of a copy of a database, in which nobody is: as a dump of it is restored.
+pub(crate) async fn copy_of(url: &str) -> String {
+    let from: PgConnectOptions = url.parse().expect("a URL");
+    let name = free_name();
+    execute(&format!("create database {name} template {}", from.get_database().expect("a name"))).await;
+    server().postgres.url_of(&name)
+}
+
+fn free_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
+    format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn execute(sql: &str) {
+    let mut connection = PgConnection::connect(server().postgres.url()).await.expect("the test server answers");
+    connection.execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
-    let server = SERVER.get_or_init(start);
-    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut connection = PgConnection::connect(server.postgres.url()).await.expect("the test server answers");
-    connection.execute(&*format!("create database {name}")).await.expect("a database");
-    server.postgres.url_of(&name)
+    SERVER.get_or_init(start)
 }
 
 fn start() -> Server {

@@ -1,6 +1,8 @@
 //! `agora events`
 
 mod export;
+mod histories;
+mod new_history;
 mod replay;
 mod show;
 pub(crate) mod shown;
@@ -11,7 +13,7 @@ use events::catalogue::catalogue;
 
 use crate::{config::Config, local};
 
-/// Look at the event history, or take it elsewhere
+/// Look at the event history, take it elsewhere, or begin a new one after a restore
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "clap takes the words of what is inside")]
 pub enum Events {
@@ -19,6 +21,8 @@ pub enum Events {
     Show(show::Show),
     Replay(replay::Replay),
     Export(export::Export),
+    NewHistory(new_history::NewHistory),
+    Histories(histories::Histories),
     Catalogue(Catalogue),
 }
 
@@ -43,7 +47,7 @@ impl Events {
     /// Does it, in the database that is configured, or that of the `agora up` that runs here.
     ///
     /// # Errors
-    /// Where there is no database, or an event in it that cannot be read.
+    /// Where there is no database, an event in it cannot be read, or services would be taken by surprise.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
         if let Self::Catalogue(catalogue) = self {
             return catalogue.run();
@@ -56,6 +60,8 @@ impl Events {
                 Self::Tail(tail) => tail.run(config).await,
                 Self::Show(show) => show.run(config).await,
                 Self::Replay(replay) => replay.run(config).await,
+                Self::NewHistory(new) => new.run(config).await,
+                Self::Histories(histories) => histories.run(config).await,
                 Self::Export(export) => {
                     super::until_told(Box::pin(export.run(config)), "the same command goes on").await
                 }
