@@ -1,10 +1,16 @@
 //! What is counted of all this.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use opentelemetry::{
     KeyValue, global,
     metrics::{Counter, Gauge},
 };
+
+mod lanes;
+
+pub(crate) use lanes::Lanes;
 
 /// The instruments; clones share them.
 #[derive(Clone, Debug)]
@@ -22,11 +28,13 @@ pub(crate) struct Metrics {
     pub(crate) filled: Counter<u64>,
     alarms: Counter<u64>,
     parked: Gauge<u64>,
+    /// Shard by shard.
+    pub(crate) lanes: Arc<Lanes>,
 }
 
 impl Metrics {
-    /// On the process's meter.
-    pub(crate) fn new() -> Self {
+    /// Of these projections, on the process's meter.
+    pub(crate) fn new(projections: Vec<&'static str>) -> Self {
         let meter = global::meter("agora");
         Self {
             projected: meter
@@ -62,6 +70,7 @@ impl Metrics {
                 .u64_gauge("agora.projection.parked")
                 .with_description("Shards in which a projection has stopped.")
                 .build(),
+            lanes: Lanes::shown_on(&meter, projections),
         }
     }
 

@@ -226,12 +226,14 @@ impl Running<'_> {
         match outcome {
             Outcome::Moved { from, to, events, changed } => {
                 self.lanes.set(projection, shard, Standing::At(to));
+                self.its.metrics.lanes.moved(projection, shard, to);
                 self.its.metrics.projected(name, events);
                 self.its.notices.publish(self.lanes.history, shard, name, (from, to), &changed);
             }
             Outcome::Stale => self.lanes.forget(projection, shard),
             Outcome::Parked(park) => {
                 self.lanes.set(projection, shard, Standing::Parked);
+                self.its.metrics.lanes.parked(projection, shard);
                 self.its.metrics.alarm("parked");
                 alarm(name, shard, &park);
             }

@@ -41,7 +41,7 @@ pub enum State {
 }
 
 /// How long an event may wait before a projection counts as behind.
-const LIVE_WITHIN: TimeDelta = TimeDelta::seconds(3);
+pub(crate) const LIVE_WITHIN: TimeDelta = TimeDelta::seconds(3);
 
 /// How far a projection is in one shard.
 #[derive(Clone, Debug, Serialize)]

@@ -8,6 +8,7 @@ mod history;
 mod import;
 mod jobs;
 mod machine;
+mod metrics;
 mod postgres;
 mod reaper;
 mod restore;

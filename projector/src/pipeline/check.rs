@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use events::{Position, Shard};
 use platform::sabotage::{Promise, breaks};
 use tokio::time::Instant;
@@ -69,6 +69,7 @@ impl Running<'_> {
             let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);
             metrics.parked(projection.name(), parked.count());
         }
+        self.show(&checkpoints, &heads, &waiting);
         // From here on, not from when it began: between two checks there is room for a batch, however slow the database is.
         self.check_at = Instant::now()
             + match self.alone_since {
@@ -97,6 +98,19 @@ impl Running<'_> {
                 "projection {name} is at version {theirs} here and of version {ours} in this release: projectors of the \
                  newer release go on with it, this one does not"
             );
+        }
+    }
+
+    /// Notes where every lane stands, for who scrapes.
+    fn show(&self, checkpoints: &[Checkpoint], heads: &Heads, waiting: &HashMap<(Shard, Position), DateTime<Utc>>) {
+        let indices = self.its.indices();
+        for Checkpoint { projection, shard, position, parked, .. } in checkpoints {
+            let Some(&projection) = indices.get(projection.as_str()) else { continue };
+            let since = waiting.get(&(*shard, *position)).copied();
+            self.its.metrics.lanes.checked(projection, *shard, (*position, heads.of(*shard)), since);
+            if *parked {
+                self.its.metrics.lanes.parked(projection, *shard);
+            }
         }
     }
 
