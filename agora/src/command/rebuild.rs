@@ -52,10 +52,10 @@ impl Tables {
         let found = self.run(config, Purpose::Look, "the live tables are as they were", async |rebuild| {
             let found = rebuild.compare(MOST_SHOWN, &Shown::default()).await;
             rebuild.discard().await?;
-            found
+            Ok(Some(found?))
         })?;
-        super::print(&said(&found, json)?)?;
-        if found.differences.is_empty() {
+        super::print(&said(found.as_ref(), json)?)?;
+        if found.is_none_or(|found| found.differences.is_empty()) {
             return Ok(());
         }
         bail!("the read tables are not what the events say: `agora projections rebuild` makes them anew")
@@ -72,17 +72,15 @@ impl Tables {
             self.run(config, Purpose::Replace, "the same command goes on where it was", async move |rebuild| {
                 let shown = Shown::default();
                 if part {
-                    return rebuild.repair(&shown).await;
+                    return rebuild.repair(&shown).await.map(Some);
                 }
                 let found = rebuild.compare(MOST_SHOWN, &shown).await;
                 // What cannot be compared, because it stopped, is what a rebuild is for.
-                if let Err(error) = &found {
-                    eprintln!("not compared: {error:#}");
-                }
+                let found = found.inspect_err(|error| eprintln!("not compared: {error:#}")).ok();
                 rebuild.swap(&shown).await?;
-                Ok(found.unwrap_or_default())
+                Ok(found)
             })?;
-        super::print(&said(&found, json)?)?;
+        super::print(&said(found.as_ref(), json)?)?;
         if !json {
             let done = if part { "they are put right" } else { "the new tables are live" };
             super::print(&format!("{done}, after {}\n", HumanDuration(began.elapsed())))?;
@@ -95,8 +93,8 @@ impl Tables {
         config: Config,
         purpose: Purpose,
         then: &str,
-        work: impl AsyncFnOnce(rebuild::Rebuild) -> anyhow::Result<Comparison>,
-    ) -> anyhow::Result<Comparison> {
+        work: impl AsyncFnOnce(rebuild::Rebuild) -> anyhow::Result<Option<Comparison>>,
+    ) -> anyhow::Result<Option<Comparison>> {
         let config = local::with_database(config)?;
         let _telemetry = super::quiet_logs(&config)?;
         let mut what = What { shard: self.shard, ..What::everything(purpose) };
@@ -138,10 +136,14 @@ impl Watch for Shown {
     }
 }
 
-fn said(found: &Comparison, json: bool) -> anyhow::Result<String> {
+/// What came of a comparison; none where the rows could not be compared.
+fn said(found: Option<&Comparison>, json: bool) -> anyhow::Result<String> {
     if json {
-        return Ok(serde_json::to_string_pretty(found)? + "\n");
+        return Ok(serde_json::to_string_pretty(&found)? + "\n");
     }
+    let Some(found) = found else {
+        return Ok("the rows were not compared with those before\n".to_owned());
+    };
     let rows: String = found.differences.iter().map(shown).collect();
     let differ = match (found.differences.len(), found.more) {
         (0, _) => "all are as the events make them".to_owned(),
@@ -178,4 +180,17 @@ fn short(value: &Value) -> String {
         return text;
     }
     text.chars().take(VALUE_CHARS).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_were_not_compared_are_not_said_to_be_right() {
+        let none = Comparison::default();
+        assert_eq!(said(Some(&none), false).expect("words"), "0 rows compared: all are as the events make them\n");
+        assert_eq!(said(None, false).expect("words"), "the rows were not compared with those before\n");
+        assert_eq!(said(None, true).expect("JSON"), "null\n");
+    }
 }
