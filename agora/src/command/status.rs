@@ -1,6 +1,7 @@
 //! `agora projections status`
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::IsTerminal as _,
     time::{Duration, Instant},
@@ -10,21 +11,24 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::HumanDuration;
 use projector::{ShardStatus, State, Status};
+use serde::Serialize;
 
 use crate::{config::Config, terminal::count};
 
 /// How often `--watch` looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What passes between the two looks that a rate is told by.
+const LOOK_TWICE: Duration = Duration::from_millis(500);
 /// What takes a terminal back to its first line, and clears it.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// How to show it.
 #[derive(Debug, Args)]
 pub struct ProjectionsStatus {
-    /// Look again every second, with rates, until Ctrl-C
+    /// Look again every second, until Ctrl-C
     #[arg(long, short)]
     watch: bool,
-    /// Show the shards that are behind or have stopped, one by one
+    /// Show each shard that has events
     #[arg(long)]
     shards: bool,
     /// Print every shard, as JSON
@@ -32,11 +36,23 @@ pub struct ProjectionsStatus {
     json: bool,
 }
 
-/// What was seen before, to tell how fast it goes.
+/// What was seen, and when, to tell how fast it goes.
 struct Look {
     at: Instant,
     status: Status,
 }
+
+/// As JSON.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// By projection.
+    events_per_second: &'a Rates,
+}
+
+/// Events that each projection has passed in a second.
+type Rates = BTreeMap<String, f64>;
 
 impl ProjectionsStatus {
     /// Shows it.
@@ -46,23 +62,27 @@ impl ProjectionsStatus {
     pub fn run(self, config: Config) -> anyhow::Result<()> {
         super::with_store(config, async |config, store| {
             let read = super::read_tables(&config).await?;
-            let mut before: Option<Look> = None;
+            let look =
+                async || anyhow::Ok(Look { at: Instant::now(), status: projector::status(&store, &read).await? });
+            let mut before = look().await?;
+            tokio::time::sleep(LOOK_TWICE).await;
             loop {
-                let look = Look { at: Instant::now(), status: projector::status(&store, &read).await? };
+                let look = look().await?;
+                let rates = before.rates(&look);
+                let printed = Printed { status: &look.status, events_per_second: &rates };
                 let text = if !self.json {
-                    let rates = before.as_ref().map(|before| before.rates(&look));
-                    show(&look.status, rates.as_ref().map(|rates| rates as _), self.shards, Utc::now())
+                    show(&look.status, &rates, self.shards, Utc::now())
                 } else if self.watch {
-                    serde_json::to_string(&look.status)? + "\n"
+                    serde_json::to_string(&printed)? + "\n"
                 } else {
-                    serde_json::to_string_pretty(&look.status)? + "\n"
+                    serde_json::to_string_pretty(&printed)? + "\n"
                 };
                 let clear = if self.watch && !self.json && std::io::stdout().is_terminal() { CLEAR } else { "" };
                 super::print(&format!("{clear}{text}"))?;
                 if !self.watch {
                     return Ok(());
                 }
-                before = Some(look);
+                before = look;
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         })
@@ -70,35 +90,43 @@ impl ProjectionsStatus {
 }
 
 impl Look {
-    /// Events a second that each projection has passed between two looks: every projection passes every event.
-    fn rates(&self, later: &Self) -> impl Fn(&str) -> f64 {
+    /// Between two looks: every projection passes every event.
+    fn rates(&self, later: &Self) -> Rates {
         let passed = |look: &Self, name: &str| {
             let lag: i64 = look.status.projections.get(name).into_iter().flatten().map(|shard| shard.lag).sum();
             look.status.head - lag
         };
-        move |name| {
+        let rate = |name: &String| {
             let many = u32::try_from(passed(later, name) - passed(self, name)).unwrap_or(0);
-            f64::from(many) / later.at.duration_since(self.at).as_secs_f64()
-        }
+            (name.clone(), f64::from(many) / later.at.duration_since(self.at).as_secs_f64())
+        };
+        later.status.projections.keys().map(rate).collect()
     }
 }
 
 /// One line a projection, then what stopped.
-fn show(status: &Status, rate: Option<&dyn Fn(&str) -> f64>, each: bool, now: DateTime<Utc>) -> String {
+fn show(status: &Status, rates: &Rates, each: bool, now: DateTime<Utc>) -> String {
     let mut text = String::new();
     let relayed = status.relayed.map_or_else(|| "nothing yet".to_owned(), at);
     let _ = writeln!(text, "event store at {}, Kafka has up to {relayed}\n", at(status.head));
-    let _ = writeln!(text, "{:16}{:14}{:>12}{:>18}{:>12}", "projection", "state", "behind", "waiting for", "events/s");
+    let _ = writeln!(
+        text,
+        "{:16}{:14}{:>12}{:>12}{:>18}{:>12}",
+        "projection", "state", "position", "behind", "waiting for", "events/s"
+    );
     for (name, shards) in &status.projections {
         let state = shards.iter().map(|shard| shard.state).max().unwrap_or(State::Live);
         let rebuilding = if status.rebuilding.contains(name) { " (being rebuilt)" } else { "" };
         let behind: i64 = shards.iter().map(|shard| shard.lag).sum();
         let waiting = waiting(shards.iter().filter_map(|shard| shard.waiting_since).min(), now);
-        let rate = rate.as_ref().map_or_else(|| "-".to_owned(), |rate| format!("{:.0}", rate(name)));
-        let _ = writeln!(text, "{name:16}{:14}{:>12}{waiting:>18}{rate:>12}{rebuilding}", word(state), at(behind));
-        for shard in shards.iter().filter(|shard| each && (shard.lag > 0 || shard.state != State::Live)) {
+        let rate = rates.get(name).copied().unwrap_or_default();
+        let position = at(shards.iter().map(|shard| shard.position).max().unwrap_or(0));
+        let (state, behind) = (word(state), at(behind));
+        let _ = writeln!(text, "{name:16}{state:14}{position:>12}{behind:>12}{waiting:>18}{rate:>12.0}{rebuilding}");
+        for shard in shards.iter().filter(|shard| each && shard.head > 0) {
             let (name, waiting) = (format!("  shard {}", shard.shard), self::waiting(shard.waiting_since, now));
-            let _ = writeln!(text, "{name:16}{:14}{:>12}{waiting:>18}", word(shard.state), at(shard.lag));
+            let (state, position, behind) = (word(shard.state), at(shard.position), at(shard.lag));
+            let _ = writeln!(text, "{name:16}{state:14}{position:>12}{behind:>12}{waiting:>18}");
         }
     }
     if status.projections.is_empty() {
@@ -169,17 +197,17 @@ mod tests {
         let projections = [("thread_page".to_owned(), vec![shard(3, None), shard(17, Some(parked))])].into();
         let rebuilding = ["thread_page".to_owned()].into();
         let status = Status { history, head: 12_345, relayed: Some(12_345), projections, rebuilding };
-        let text = show(&status, None, true, now);
+        let text = show(&status, &[("thread_page".to_owned(), 12.4)].into(), true, now);
         assert!(text.starts_with("event store at 12,345, Kafka has up to 12,345\n"), "{text}");
         let line = text.lines().find(|line| line.starts_with("thread_page")).expect("a line");
         assert_eq!(
             line.split_whitespace().collect::<Vec<_>>(),
-            ["thread_page", "stopped", "4", "60", "seconds", "-", "(being", "rebuilt)"]
+            ["thread_page", "stopped", "8", "4", "60", "seconds", "12", "(being", "rebuilt)"]
         );
         assert!(text.contains("agora projections retry thread_page 17"), "{text}");
-        assert!(text.contains("\n  shard 3       catching up              2"), "{text}");
+        assert!(text.contains("\n  shard 3       catching up              8           2"), "{text}");
         let later = Look { at: Instant::now(), status: Status { head: 12_445, ..status.clone() } };
         let before = Look { at: later.at.checked_sub(Duration::from_secs(2)).expect("up for two seconds"), status };
-        assert!((before.rates(&later)("thread_page") - 50.0).abs() < 1e-9);
+        assert!((before.rates(&later)["thread_page"] - 50.0).abs() < 1e-9);
     }
 }

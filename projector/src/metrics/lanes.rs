@@ -61,7 +61,7 @@ impl Lanes {
         );
         shown(
             "agora.projection.shard.state",
-            "What a projection does in a shard: 0 live, 1 catching up, 2 stopped at an event.",
+            "What a projection does in a shard: 0 live, 1 catching up, 3 stopped at an event.",
             |lane| lane.state(Utc::now()) as i64,
         );
         lanes
