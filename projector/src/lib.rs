@@ -45,7 +45,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use outbox::Outbox;
-pub use skip::{Skip, skip, skips};
+pub use skip::{Skip, skip, skip_event, skips};
 pub use status::{Parked, ShardStatus, State, Status, retry, status};
 pub use store_reader::StoreReader;
 

@@ -54,6 +54,35 @@ pub async fn skip(
     Ok(skipped.fetch_optional(read).await?.map(EventId))
 }
 
+/// Lets a projection pass by an event, wherever it stands: for what stops a rebuild where the live projection, of another
+/// release, did not. Answers where the event is, or none where there is no such event.
+///
+/// # Errors
+/// Those of the databases.
+pub async fn skip_event(
+    (store, read): (&PgPool, &PgPool),
+    projection: &str,
+    event: EventId,
+    reason: &str,
+    by: &str,
+) -> sqlx::Result<Option<Position>> {
+    let found = sqlx::query_scalar!("select position from events where event_id = $1", event.0);
+    let Some(position) = found.fetch_optional(store).await? else { return Ok(None) };
+    sqlx::query!(
+        "insert into skipped (projection, event_id, position, reason, skipped_by) values ($1, $2, $3, $4, $5)
+        on conflict (projection, event_id) do update
+        set reason = excluded.reason, skipped_by = excluded.skipped_by, skipped_at = clock_timestamp()",
+        projection,
+        event.0,
+        position,
+        reason,
+        by,
+    )
+    .execute(read)
+    .await?;
+    Ok(Some(position))
+}
+
 /// What projections pass by, the newest first.
 ///
 /// # Errors

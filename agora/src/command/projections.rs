@@ -8,7 +8,7 @@ use clap::{
     Args, Subcommand,
     builder::{NonEmptyStringValueParser, PossibleValuesParser},
 };
-use events::Shard;
+use events::{EventId, Shard};
 use sqlx::PgPool;
 
 use super::{rebuild::Tables, status::ProjectionsStatus, who::Who};
@@ -29,7 +29,7 @@ pub enum Projections {
     Status(ProjectionsStatus),
     /// Let a projection that stopped in a shard try again
     Retry(At),
-    /// Let a projection pass by the event it stopped at: on record, and for rebuilds too
+    /// Let a projection pass by the event it stopped at, or another: on record, and for rebuilds too
     Skip(Skip),
     /// List the events that projections pass by: which, why, and who said so
     Skips(Skips),
@@ -55,8 +55,15 @@ pub struct At {
 /// What to pass by, and why.
 #[derive(Debug, Args)]
 pub struct Skip {
-    #[command(flatten)]
-    at: At,
+    /// The projection, as `status` shows it
+    #[arg(value_parser = PossibleValuesParser::new(projector::names()))]
+    projection: String,
+    /// The shard in which it stopped, 0 to 63
+    #[arg(value_parser = shard, required_unless_present = "event")]
+    shard: Option<Shard>,
+    /// An event at which it did not stop, but a rebuild of it does
+    #[arg(long, value_name = "ID", conflicts_with = "shard")]
+    event: Option<EventId>,
     /// Why it is right to
     #[arg(long, value_name = "WHY", value_parser = NonEmptyStringValueParser::new())]
     reason: String,
@@ -107,8 +114,16 @@ impl At {
 
 impl Skip {
     fn run(self, config: Config) -> anyhow::Result<()> {
-        let Self { at: At { projection, shard }, reason, who } = self;
-        said(config, async |_, read| {
+        let Self { projection, shard, event, reason, who } = self;
+        said(config, async |config, read| {
+            if let Some(event) = event {
+                let store = super::store(&config).await?;
+                let by = who.name();
+                let position = projector::skip_event((&store, &read), &projection, event, &reason, &by).await?;
+                let position = position.with_context(|| format!("there is no event {event}"))?;
+                return Ok(format!("{projection} passes event {event}, at position {position}, by in every rebuild\n"));
+            }
+            let shard = shard.context("a shard or an event")?;
             let event = projector::skip(&read, &projection, shard, &reason, &who.name()).await?;
             let event = event.with_context(|| has_not_stopped(&projection, shard))?;
             Ok(format!("{projection} passes event {event} by, and goes on within two seconds\n"))

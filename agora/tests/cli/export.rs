@@ -178,6 +178,19 @@ async fn an_interrupted_export_goes_on_to_the_same_bytes() {
 }
 
 #[tokio::test]
+async fn two_exports_to_one_place_are_one_at_a_time() {
+    let forum = Forum::made().await;
+    let store = store(&forum.database).await;
+    let dir = forum.agora.path().join("one");
+    let target = Target::parse(dir.to_str().expect("plain")).expect("a directory");
+    let same = Target::parse(dir.join("../one").to_str().expect("plain")).expect("the same directory");
+    let (one, other) = tokio::join!(export(&store, &target, None, SEGMENT), export(&store, &same, None, SEGMENT));
+    let refused = one.err().xor(other.err()).expect("one of them").to_string();
+    assert!(refused.contains("another export to") && refused.contains("one at a time"), "{refused}");
+    export(&store, &same, None, SEGMENT).await.expect("nobody is at it any more");
+}
+
+#[tokio::test]
 async fn what_is_no_export_of_this_history_is_left_alone() {
     let forum = Forum::made().await;
     let dir = forum.agora.path().join("letters");

@@ -145,8 +145,8 @@ impl Rebuild {
         let name = self.projections[projection].name();
         format!(
             "{name} cannot fold event {event_id} at position {position} of shard {shard}: {reason}. The live tables are \
-             as they were. Where the live projection stopped there too, `agora projections skip {name} {shard} --reason \
-             TEXT` leaves the event out for good, here as well"
+             as they were. `agora projections skip {name} --event {event_id} --reason TEXT` leaves the event out for good, of \
+             the live tables too"
         )
     }
 }

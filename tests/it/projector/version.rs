@@ -1,6 +1,13 @@
 //! Projections of another version than this release's: older rows are made anew beside, newer ones left alone.
 
-use super::lab::{Lab, Recorded};
+use events::{CommunityId, EventId, Shard};
+use uuid::Uuid;
+
+use super::{
+    impossible,
+    lab::{Lab, Recorded},
+    rebuild::Counted,
+};
 
 const VERSIONS: &str = "select json_object_agg(projection, versions) from (
     select projection, json_agg(distinct version) as versions from checkpoint group by projection) v";
@@ -56,10 +63,46 @@ async fn rows_of_a_newer_version_are_left_alone_until_it_is_this_releases() {
 }
 
 #[tokio::test]
+async fn an_event_that_only_the_new_version_cannot_fold_is_passed_by_once_it_is_said() {
+    let community = CommunityId::new();
+    let lab = Lab::new().await;
+    let impossible = impossible(community);
+    lab.append(&[Recorded::created(community, "tea"), impossible.clone(), Recorded::renamed(community, "cha")]).await;
+    // As a release would leave it that took no offence.
+    let running = lab.start().await;
+    lab.until("both stop", "select count(*) = 2 from parked").await;
+    for projection in ["thread_list", "thread_page"] {
+        projector::skip(&lab.pool, projection, Shard::of_community(community), "for now", "ada")
+            .await
+            .expect("skipped");
+    }
+    lab.all_shown().await;
+    running.stop().await;
+    lab.execute("delete from skipped").await;
+    lab.execute("update checkpoint set version = version - 1 where projection in ('thread_list', 'thread_page')").await;
+    let stopped = lab.rebuild(&["thread_list"], None).await.expect("it begins");
+    let stopped = stopped.swap(&Counted::default()).await.expect_err("it cannot be folded").to_string();
+    let id: Uuid =
+        serde_json::from_value(lab.value("select event_id from events where position = 2").await).expect("an id");
+    let command = format!("agora projections skip thread_list --event {id} --reason TEXT");
+    assert!(stopped.contains(&command), "{stopped}");
+    let running = lab.start().await;
+    for projection in ["thread_list", "thread_page"] {
+        let skipped = projector::skip_event((&lab.pool, &lab.pool), projection, EventId(id), "a test", "ada").await;
+        assert_eq!(skipped.expect("skipped"), Some(2));
+    }
+    let none = projector::skip_event((&lab.pool, &lab.pool), "thread_list", EventId::new(), "a test", "ada").await;
+    assert_eq!(none.expect("asked"), None);
+    lab.until("the new rows are live", "select min(built) = 1 from checkpoint where projection = 'thread_page'").await;
+    lab.all_shown().await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn rows_of_another_version_are_not_compared() {
     let lab = Lab::with(&Recorded::history(47, 50)).await;
     lab.execute("update checkpoint set version = version - 1 where projection = 'account'").await;
     let rebuild = lab.rebuild(&["account"], None).await.expect("it begins");
-    let refused = rebuild.compare(10, &super::rebuild::Counted::default()).await.expect_err("refused").to_string();
+    let refused = rebuild.compare(10, &Counted::default()).await.expect_err("refused").to_string();
     assert!(refused.contains("account is at version 0 here and of version 1 in this release"), "{refused}");
 }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use events::{DecodeError, Delivered, Envelope, Position};
 use projector::{StoreReader, store_reader::Filter};
+use sqlx::Connection as _;
 
 use super::{Blocks, Part, topic::Messages};
 use crate::terminal::{Progress, Unit, count};
@@ -39,16 +40,21 @@ pub struct Exported {
 type Key = (String, String);
 
 /// Brings the target up to a position; up to the last event of now where none is said. A segment ends once it has
-/// `segment_bytes`, which is [`SEGMENT_BYTES`] but in tests. One run at a time for a target.
+/// `segment_bytes`, which is [`SEGMENT_BYTES`] but in tests.
 ///
 /// # Errors
-/// Where the target is no export of this history, cannot be written, or an event cannot be read.
+/// Where another run is at this target, it is no export of this history, cannot be written, or an event cannot be read.
 pub async fn export(
     store: &StoreReader,
     target: &Target,
     to: Option<Position>,
     segment_bytes: usize,
 ) -> anyhow::Result<Exported> {
+    // For as long as its connection lasts.
+    let mut lock = store.pool().acquire().await?.detach();
+    let free = "select pg_try_advisory_lock(hashtextextended('export to ' || $1, 0))";
+    let free: bool = sqlx::query_scalar(free).bind(target.place()).fetch_one(&mut lock).await?;
+    anyhow::ensure!(free, "another export to {target} is running: one at a time");
     let (history, head) = (store.history().await?, store.head().await?);
     let mut manifest = Manifest::of(target, history).await?;
     let to = to.unwrap_or(head);
@@ -65,6 +71,7 @@ pub async fn export(
         run.through(store, part).await?;
         (manifest, exported) = (run.manifest, run.exported);
     }
+    lock.close().await?;
     Ok(exported)
 }
 

@@ -45,6 +45,11 @@ impl Target {
         Ok(Self { store: Arc::new(store), local: Some(path), name: name.to_owned() })
     }
 
+    /// The same for all who mean this place, however they wrote it.
+    pub fn place(&self) -> String {
+        self.local.as_ref().map_or_else(|| self.name.clone(), |dir| dir.display().to_string())
+    }
+
     /// Puts a file there, in the place of the one that is there.
     ///
     /// # Errors
