@@ -102,7 +102,13 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
         metrics: metrics.clone(),
         outdated: Arc::default(),
     };
-    let upgrade = rebuild::Upgrade { event_store, read_tables, read, outdated: Arc::clone(&pipeline.outdated) };
+    let upgrade = rebuild::Upgrade {
+        event_store,
+        read_tables,
+        read,
+        metrics: metrics.clone(),
+        outdated: Arc::clone(&pipeline.outdated),
+    };
     let (fetched, to_apply) = mpsc::channel(WAITING_BATCHES);
     tasks.spawn(relay.run(shutdown.clone()));
     tasks.spawn(source.run(fetched, metrics, shutdown.clone()));

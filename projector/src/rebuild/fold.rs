@@ -22,6 +22,11 @@ use crate::{
 /// such batches are what is held in memory.
 const BATCH: u32 = 4_000;
 
+/// An event that a rebuild stops at, and what resolves it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct CannotFold(String);
+
 /// What all shards share.
 struct Folding<'a> {
     history: HistoryId,
@@ -132,7 +137,7 @@ impl Rebuild {
             for (shard, outcome) in outcomes? {
                 match outcome {
                     Outcome::Moved { to, .. } => lanes.set(index, shard, Standing::At(to)),
-                    Outcome::Parked(park) => bail!(self.stopped(index, shard, &park)),
+                    Outcome::Parked(park) => return Err(self.stopped(index, shard, &park).into()),
                     Outcome::Stale => bail!("somebody else moved the checkpoints that are built: start again"),
                 }
             }
@@ -140,14 +145,14 @@ impl Rebuild {
         Ok(())
     }
 
-    fn stopped(&self, projection: usize, shard: Shard, park: &Park) -> String {
+    fn stopped(&self, projection: usize, shard: Shard, park: &Park) -> CannotFold {
         let Park { event_id, position, reason } = park;
         let name = self.projections[projection].name();
-        format!(
+        CannotFold(format!(
             "{name} cannot fold event {event_id} at position {position} of shard {shard}: {reason}. The live tables are \
              as they were. `agora projections skip {name} --event {event_id} --reason TEXT` leaves the event out for good, of \
              the live tables too"
-        )
+        ))
     }
 }
 

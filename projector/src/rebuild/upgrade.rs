@@ -1,14 +1,14 @@
 //! Makes anew, by itself, what an older release has made.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use platform::{db::DatabaseConfig, patience::Patience};
 use sqlx::PgPool;
 use tokio::{runtime::Handle, sync::Notify, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::{Phase, Purpose, Rebuild, Watch, What};
-use crate::{checkpoint, projections};
+use super::{Phase, Purpose, Rebuild, Watch, What, fold::CannotFold};
+use crate::{checkpoint, metrics::Metrics, projections};
 
 /// Waits until read tables are of an older version of their projection than this release has, and puts new ones in
 /// their place. Projectors of the older release keep the old ones until then.
@@ -17,6 +17,7 @@ pub(crate) struct Upgrade {
     pub(crate) event_store: DatabaseConfig,
     pub(crate) read_tables: DatabaseConfig,
     pub(crate) read: PgPool,
+    pub(crate) metrics: Metrics,
     /// Wakes it.
     pub(crate) outdated: Arc<Notify>,
 }
@@ -25,6 +26,7 @@ impl Upgrade {
     /// Runs until the process ends. What it was at then goes on with the next process of this release.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut patience = Patience::new("making read tables of an older release anew");
+        let mut alarmed = HashSet::new();
         while shutdown.run_until_cancelled(self.outdated.notified()).await.is_some() {
             // On a thread of its own: it takes minutes of computing.
             let (its, told, runtime) = (self.clone(), shutdown.clone(), Handle::current());
@@ -32,7 +34,13 @@ impl Upgrade {
             match made.map_err(Into::into).and_then(|made| made.unwrap_or(Ok(()))) {
                 Ok(()) => patience.worked(),
                 // Whoever looks at the checkpoints wakes it again.
-                Err(error) => patience.failed(error, &shutdown).await,
+                Err(error) => {
+                    if error.is::<CannotFold>() && alarmed.insert(error.to_string()) {
+                        self.metrics.alarm("outdated");
+                        tracing::error!("read tables of an older release are not made anew: {error}");
+                    }
+                    patience.failed(error, &shutdown).await;
+                }
             }
         }
     }
