@@ -1,7 +1,6 @@
 //! All of Agora in processes of its own, on servers of its own, and what can happen to them.
 
 use std::{
-    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,6 +12,7 @@ use std::{
 use agora::embedded::EmbeddedPostgres;
 use anyhow::{Context as _, ensure};
 use platform::kafka::KafkaConfig;
+use projector::State;
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -209,7 +209,8 @@ impl Cluster {
             Fault::KafkaCut(n) => self.services[n].kafka.flow(Flow::Cut),
             Fault::KafkaSilent(n) => self.services[n].kafka.flow(Flow::Silent),
             Fault::KafkaReset(n) => self.services[n].kafka.reset(),
-            Fault::RebuildKilled if self.sabotaged => {}
+            Fault::RebuildKilled | Fault::Outdated(_) if self.sabotaged => {}
+            Fault::Outdated(n) => self.outdate(n).await?,
             Fault::RebuildKilled => self.rebuild = Some(self.command(&["projections", "rebuild", "--all"])?.spawn()?),
         }
         Ok(())
@@ -242,7 +243,8 @@ impl Cluster {
             | Fault::PartitionAdded
             | Fault::SentAgain
             | Fault::PostgresReset(_)
-            | Fault::KafkaReset(_) => {}
+            | Fault::KafkaReset(_)
+            | Fault::Outdated(_) => {}
         }
         Ok(())
     }
@@ -281,6 +283,15 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
         admin.close().await;
+        Ok(())
+    }
+
+    /// As if a release before had made the tables of a projection.
+    async fn outdate(&self, n: usize) -> anyhow::Result<()> {
+        let names = projector::names();
+        let outdate = sqlx::query("update read.checkpoint set version = version - 1 where projection = $1");
+        // Postgres may be on its way up.
+        let _ = outdate.bind(names[n % names.len()]).execute(&self.pool).await;
         Ok(())
     }
 
@@ -396,24 +407,20 @@ impl Cluster {
         Ok(pool)
     }
 
-    /// Until every projection stands at the head of every shard.
+    /// Until every projection stands at the head of every shard, with rows of this release.
     ///
     /// # Errors
     /// Says which do not.
     pub(crate) async fn until_caught_up(&self, read: &PgPool, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
-        let heads: Vec<(i16, i64)> =
-            sqlx::query_as("select shard, max(position) from events group by shard").fetch_all(&self.pool).await?;
-        let heads: BTreeMap<i16, i64> = heads.into_iter().collect();
         loop {
-            let checkpoints: Vec<(String, i16, i64)> =
-                sqlx::query_as("select projection, shard, position from checkpoint").fetch_all(read).await?;
-            let head = |shard: i16| heads.get(&shard).copied().unwrap_or(0);
-            let behind: Vec<_> = checkpoints.iter().filter(|(_, shard, position)| *position < head(*shard)).collect();
-            if behind.is_empty() && !checkpoints.is_empty() {
+            let status = projector::status(&self.pool, read).await?;
+            let shards = status.projections.iter().flat_map(|(name, shards)| shards.iter().map(move |it| (name, it)));
+            let behind: Vec<_> = shards.filter(|(_, it)| it.lag > 0 || it.state != State::Live).collect();
+            if behind.is_empty() && !status.projections.is_empty() {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "behind the head: {behind:?}, of {heads:?}");
+            ensure!(Instant::now() < deadline, "behind the head: {behind:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

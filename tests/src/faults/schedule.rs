@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     KafkaReset(usize),
     /// `kill -9` of a rebuild, where it is not done before.
     RebuildKilled,
+    /// Read tables are of an older version of their projection: projectors make them anew by themselves.
+    Outdated(usize),
 }
 
 impl Fault {
@@ -73,6 +75,7 @@ impl Fault {
             Self::KafkaSilent(_) => "Kafka silent",
             Self::KafkaReset(_) => "connections to Kafka reset",
             Self::RebuildKilled => "a rebuild, killed or done",
+            Self::Outdated(_) => "read tables of an older version",
         }
     }
 
@@ -87,6 +90,7 @@ impl Fault {
                 | Self::SentAgain
                 | Self::PostgresReset(_)
                 | Self::KafkaReset(_)
+                | Self::Outdated(_)
         )
     }
 }
@@ -182,7 +186,7 @@ fn kind(fault: Fault) -> usize {
             SERVICES + 2 + n
         }
         Fault::KafkaCut(n) | Fault::KafkaSilent(n) | Fault::KafkaReset(n) => 2 * SERVICES + 2 + n,
-        Fault::RebuildKilled => 3 * SERVICES + 2,
+        Fault::RebuildKilled | Fault::Outdated(_) => 3 * SERVICES + 2,
     }
 }
 
@@ -231,7 +235,8 @@ fn any(dice: &mut ChaCha8Rng) -> Fault {
         21 => Fault::KafkaCut(reader),
         22 => Fault::KafkaSilent(reader),
         23 | 24 => Fault::Forgotten(projector),
-        25 | 26 => Fault::RebuildKilled,
+        25 => Fault::RebuildKilled,
+        26 => Fault::Outdated(n),
         _ => Fault::KafkaReset(reader),
     }
 }
