@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use events::{Delivered, Envelope, Event, EventId, HistoryId, Position, Shard};
+use store_reader::{Heads, Read, Unreadable};
 
-use crate::{
-    projection::Recorded,
-    store_reader::{Heads, Read, Unreadable},
-};
+use crate::projection::Recorded;
 
 /// One event as the projections meet it: with its place in the chain of its shard.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ mod rules;
 use events::{Envelope, Position};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
+use store_reader::{StoreReader, Unreadable};
 
-use crate::store_reader::{StoreReader, Unreadable};
 use rules::Rules;
 
 /// Things that are broken and told of one promise: the first ones.

@@ -11,12 +11,12 @@ use events::{EventId, HistoryId, Position};
 use platform::origin;
 use serde::Serialize;
 use sqlx::PgPool;
+use store_reader::StoreReader;
 
 use crate::{
     apply::AnyProjection,
     checkpoint::{self, Checkpoint},
     metrics::Metrics,
-    store_reader::StoreReader,
 };
 
 /// The lock of every append (`migrations/event-store/0003_append.sql`).

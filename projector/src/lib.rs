@@ -1,7 +1,7 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
-//! [`start`] runs all of it; [`StoreReader`] reads the event store in order, [`Outbox`] sends events to Kafka;
-//! [`status()`], [`retry`] and [`skip()`], [`rebuild`], [`check`] and [`history`] are what operators ask and decide.
+//! [`start`] runs all of it; [`Outbox`] sends events to Kafka; [`status()`], [`retry`] and [`skip()`], [`rebuild`],
+//! [`check`] and [`history`] are what operators ask and decide.
 
 mod account;
 mod apply;
@@ -29,7 +29,6 @@ mod render;
 mod score;
 mod skip;
 mod status;
-pub mod store_reader;
 mod table;
 mod thread_list;
 mod thread_page;
@@ -41,13 +40,13 @@ use platform::{
     db::{self, DatabaseConfig},
     kafka::Broker,
 };
+use store_reader::StoreReader;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use outbox::Outbox;
 pub use skip::{Skip, skip, skip_event, skips};
 pub use status::{Parked, ShardStatus, State, Status, retry, status};
-pub use store_reader::StoreReader;
 
 use apply::{AnyProjection, Of};
 use consumer::Source;

@@ -10,6 +10,7 @@ use events::{EventId, HistoryId, Shard};
 use futures::future::{join, join_all};
 use platform::patience::Patience;
 use sqlx::PgPool;
+use store_reader::StoreReader;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
@@ -24,7 +25,6 @@ use crate::{
     lanes::{Lanes, Move, Standing},
     metrics::Metrics,
     notice::Notices,
-    store_reader::StoreReader,
     trace,
 };
 

@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 pub use compare::{Comparison, Difference, Touched};
+use store_reader::StoreReader;
 pub(crate) use upgrade::Upgrade;
 
 use crate::{
@@ -33,7 +34,6 @@ use crate::{
     apply::AnyProjection,
     checkpoint::{self, Checkpoint},
     projections,
-    store_reader::{self, StoreReader},
 };
 
 /// The schema that is built in.

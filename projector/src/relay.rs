@@ -6,15 +6,11 @@ use std::time::Duration;
 use events::{Delivered, HistoryId, Position};
 use platform::{kafka::Broker, lease::Lease, patience::Patience};
 use sqlx::{PgPool, postgres::PgConnectOptions};
+use store_reader::{Heads, StoreReader, Unreadable};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    checkpoint, history,
-    metrics::Metrics,
-    outbox::Outbox,
-    store_reader::{Heads, StoreReader, Unreadable},
-};
+use crate::{checkpoint, history, metrics::Metrics, outbox::Outbox};
 
 use wake::Wake;
 

@@ -15,8 +15,8 @@ use events::{
 };
 use futures::future::join_all;
 use platform::problem::Problem;
-use projector::StoreReader;
 use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use store_reader::StoreReader;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 

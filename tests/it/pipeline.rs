@@ -14,7 +14,6 @@ use agora_tests::{
 use events::{Delivered, HistoryId};
 use futures::{StreamExt, stream};
 use platform::kafka::{Broker, KafkaConfig};
-use projector::StoreReader;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -22,6 +21,7 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use store_reader::StoreReader;
 
 #[tokio::test]
 async fn the_tour_on_the_in_process_broker() {

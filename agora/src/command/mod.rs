@@ -24,13 +24,13 @@ mod who;
 
 use std::{future::Future, io::Write as _, time::Duration};
 
-use ::projector::{StoreReader, store_reader};
 use anyhow::Context as _;
 use platform::{
     db,
     telemetry::{self, Telemetry},
 };
 use sqlx::PgPool;
+use store_reader::StoreReader;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

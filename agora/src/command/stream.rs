@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use events::Delivered;
-use projector::store_reader::Copy;
+use store_reader::Copy;
 use uuid::Uuid;
 
 use super::{

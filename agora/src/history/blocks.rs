@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 
 use events::{Delivered, Position, cloud_event};
-use projector::{
-    StoreReader,
-    store_reader::{CopyError, Unreadable},
-};
+use store_reader::{Copy, CopyError, StoreReader, Unreadable};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::Part;
@@ -131,11 +128,7 @@ async fn read<G: Gather>(
 }
 
 /// Gathers one event; false where there is none any more.
-async fn next<G: Gather>(
-    copy: &mut projector::store_reader::Copy,
-    part: &Part,
-    block: &mut Block<G>,
-) -> anyhow::Result<bool> {
+async fn next<G: Gather>(copy: &mut Copy, part: &Part, block: &mut Block<G>) -> anyhow::Result<bool> {
     let event = match copy.next().await {
         Ok(Some(event)) => event,
         Ok(None) => return Ok(false),

@@ -10,8 +10,8 @@ pub mod topic;
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use events::{CommunityId, Event, HistoryId, Position, catalogue::catalogue};
-use projector::{StoreReader, store_reader::Filter};
 use serde::{Deserialize, Serialize};
+use store_reader::{Filter, StoreReader};
 
 pub use blocks::{Block, Blocks, Gather, Lines};
 

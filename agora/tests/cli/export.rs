@@ -12,9 +12,9 @@ use parquet::{
     file::reader::{FileReader as _, SerializedFileReader},
     record::RowAccessor as _,
 };
-use projector::StoreReader;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use store_reader::StoreReader;
 
 use crate::{client::Client, history::Forum, tables};
 

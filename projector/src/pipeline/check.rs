@@ -8,11 +8,12 @@ use platform::sabotage::{Promise, breaks};
 use tokio::time::Instant;
 
 use super::{Pipeline, Running};
+use store_reader::Heads;
+
 use crate::{
     checkpoint::{self, Checkpoint},
     history,
     lanes::Standing,
-    store_reader::Heads,
 };
 
 /// How often the checkpoints are compared with the store's heads: a lost tail shows no gap.

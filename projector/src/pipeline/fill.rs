@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use events::{EventId, Position, Shard};
+use store_reader::Heads;
 use tokio::time::Instant;
 
 use super::Running;
-use crate::{batch::Item, checkpoint, store_reader::Heads};
+use crate::{batch::Item, checkpoint};
 
-/// Events read at once, at most: with [`crate::store_reader::READ_BYTES`], what is held in memory.
+/// Events read at once, at most: with [`store_reader::READ_BYTES`], what is held in memory.
 const MOST_EVENTS: usize = 2_000;
 /// Events read at once for one shard, at least.
 const LEAST_OF_SHARD: u32 = 32;

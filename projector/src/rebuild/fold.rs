@@ -10,12 +10,13 @@ use events::{EventId, HistoryId, Position, Shard};
 use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 
 use super::{Phase, Rebuild, SHARDS_AT_ONCE, Targets, Watch};
+use store_reader::Heads;
+
 use crate::{
     apply::{Outcome, Target},
     batch::{Batch, Item},
     checkpoint::{self, Park},
     lanes::{Lanes, Standing},
-    store_reader::Heads,
 };
 
 /// Events folded at once: a shard's rows are loaded and written so much less often than live, and [`SHARDS_AT_ONCE`]

@@ -1,9 +1,7 @@
 //! `agora check`: a history as it should be passes, and each way of being broken is told.
 
-use projector::{
-    StoreReader,
-    check::{self, Checked},
-};
+use projector::check::{self, Checked};
+use store_reader::StoreReader;
 
 use super::lab::{Lab, Recorded};
 

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use events::Position;
-use projector::StoreReader;
+use store_reader::StoreReader;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use events::Position;
-use projector::StoreReader;
 use sqlx::Row as _;
+use store_reader::StoreReader;
 
 use super::shown::{as_json, as_line};
 use crate::{command, config::Config};

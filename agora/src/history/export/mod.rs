@@ -12,8 +12,8 @@ mod target;
 use std::collections::BTreeMap;
 
 use events::{DecodeError, Delivered, Envelope, Position};
-use projector::{StoreReader, store_reader::Filter};
 use sqlx::Connection as _;
+use store_reader::{Filter, StoreReader};
 
 use super::{Blocks, Part, topic::Messages};
 use crate::terminal::{Progress, Unit, count};

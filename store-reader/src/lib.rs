@@ -1,5 +1,5 @@
 //! Reads the event store in order, as the envelopes that everybody agrees on. The relay, the projections' gap filling
-//! and tail check, and whoever replays history read it through here.
+//! and tail check, the endpoints that show events, and whoever replays history read it through here.
 
 mod copy;
 
