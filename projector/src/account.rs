@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    render,
     table::{Table, read_table},
 };
 
@@ -92,6 +91,6 @@ fn begun(recorded: &Recorded<'_>, id: Uuid, username: &str, profile: &Profile, i
 
 fn show(account: &mut Account, profile: &Profile) {
     let Profile { display_name, about, location, website } = profile.clone();
-    account.about_html = about.as_deref().map(|about| render::html(about, Format::Markdown));
+    account.about_html = about.as_deref().map(|about| rendering::html(about, Format::Markdown));
     (account.display_name, account.about, account.location, account.website) = (display_name, about, location, website);
 }

@@ -25,8 +25,6 @@ mod producer;
 mod projection;
 pub mod rebuild;
 mod relay;
-mod render;
-mod score;
 mod skip;
 mod status;
 mod table;

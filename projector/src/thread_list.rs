@@ -13,12 +13,12 @@ use events::{
     reaction::{Cleared, ScoreImported, Set},
     thread::{AnswerAccepted, Deleted, Moved, Pinned, Retitled, Started, TagsSet},
 };
+use rendering::score;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    score,
     table::{Table, Word, read_table},
 };
 

@@ -8,12 +8,12 @@ use events::{
     post::{Deleted, Edited, Format, Hidden, Restored, Unhidden, Written},
     reaction::{Cleared, ScoreImported, Set},
 };
+use rendering::score;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    render, score,
     table::{Path, Table, Word, read_table},
 };
 
@@ -284,7 +284,7 @@ fn text(post_id: Uuid, revision: i32, body: &str, format: Format, recorded: &Rec
         post_id,
         revision,
         body: body.to_owned(),
-        body_html: render::html(body, format),
+        body_html: rendering::html(body, format),
         format: match format {
             Format::Markdown => "markdown".into(),
             Format::Html => "html".into(),

@@ -9,7 +9,7 @@ use std::{
 use events::post::Format;
 
 /// The HTML of a body, whatever it holds: no script, style, form, event handler or foreign scheme survives.
-pub(crate) fn html(body: &str, format: Format) -> String {
+pub fn html(body: &str, format: Format) -> String {
     let raw = match format {
         Format::Markdown => Cow::Owned(comrak::markdown_to_html(body, &MARKDOWN)),
         Format::Html => Cow::Borrowed(body),

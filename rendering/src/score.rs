@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 /// What one reaction adds to a score: up and like count for, down against, other kinds not at all.
-pub(crate) fn weight(kind: &str) -> i32 {
+pub fn weight(kind: &str) -> i32 {
     match kind {
         "up" | "like" => 1,
         "down" => -1,
@@ -12,7 +12,7 @@ pub(crate) fn weight(kind: &str) -> i32 {
 }
 
 /// Imported votes, as many as a count can hold.
-pub(crate) fn votes(number: u32) -> i32 {
+pub fn votes(number: u32) -> i32 {
     // Half of the range: the difference of two such numbers is a number too.
     i32::try_from(number).map_or(MOST_VOTES, |number| number.min(MOST_VOTES))
 }
@@ -20,7 +20,7 @@ pub(crate) fn votes(number: u32) -> i32 {
 const MOST_VOTES: i32 = i32::MAX / 2;
 
 /// Reddit's "hot": a tenfold score is worth 45,000 seconds. It changes on a vote only, never with time.
-pub(crate) fn hot(score: i32, created_at: DateTime<Utc>) -> f64 {
+pub fn hot(score: i32, created_at: DateTime<Utc>) -> f64 {
     let order = f64::from(score.unsigned_abs().max(1)).log10();
     #[allow(clippy::cast_precision_loss, reason = "exact to a microsecond until the year 2255")]
     let seconds = created_at.timestamp_micros() as f64 / 1_000_000.0;
