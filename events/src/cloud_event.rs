@@ -7,6 +7,7 @@ use std::fmt::Display;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{AccountId, CommunityId, DecodeError, Delivered, Metadata, kafka::SOURCE, upcast::Newest};
@@ -14,32 +15,65 @@ use crate::{AccountId, CommunityId, DecodeError, Delivered, Metadata, kafka::SOU
 /// What the payload is.
 pub const CONTENT_TYPE: &str = "application/json";
 
-#[derive(Serialize)]
-struct CloudEvent<'a> {
+/// An event: a `CloudEvents` 1.0 object. Its attributes are text, as they are in the headers of Kafka's message.
+#[derive(Serialize, ToSchema)]
+pub struct CloudEvent<'a> {
+    /// The version of `CloudEvents`.
+    #[schema(example = "1.0")]
     specversion: &'static str,
+    /// The event's own id.
     id: String,
+    /// Always the same.
     source: &'static str,
+    /// The event's name.
+    #[schema(example = "post.written")]
     r#type: &'a str,
+    /// Whose event it is: its stream, `<aggregate>/<id>`.
+    #[schema(value_type = String, example = "thread/0191e2b8-7c00-7000-8000-000000000001")]
     subject: Text<&'a crate::Stream>,
+    /// When it was recorded.
+    #[schema(format = DateTime)]
     time: String,
+    /// What the payload is.
+    #[schema(example = "application/json")]
     datacontenttype: &'static str,
+    /// The version that the payload has here: the newest.
+    #[schema(value_type = String, example = "1")]
     version: Text<u32>,
+    /// Its place in its stream, from 1.
+    #[schema(value_type = String, example = "1")]
     sequence: Text<i64>,
+    /// Its place in the whole history, rising.
+    #[schema(value_type = String, example = "4711")]
     position: Text<i64>,
+    /// Its lane: order is promised within it.
+    #[schema(value_type = String, example = "17")]
     shard: Text<crate::Shard>,
+    /// The position of the event before it in its shard; 0 for the first.
+    #[schema(value_type = String, example = "4702")]
     previous: Text<i64>,
+    /// The line of positions.
     history: Uuid,
+    /// The request that everything goes back to.
     correlationid: Uuid,
+    /// The community it belongs to; missing for an account's own events.
     #[serde(skip_serializing_if = "Option::is_none")]
     community: Option<CommunityId>,
+    /// The account that acted; missing where none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<AccountId>,
+    /// The event or job that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     causationid: Option<Uuid>,
+    /// The trace it belongs to (W3C Trace Context).
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
+    /// When it happened, where that is not when it was recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     occurredat: Option<String>,
+    /// The payload. `agora events catalogue` has the JSON Schema of each.
+    #[schema(value_type = Object)]
     data: &'a RawValue,
 }
 

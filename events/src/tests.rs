@@ -78,6 +78,33 @@ fn what_is_not_known_or_not_whole_is_an_error_with_its_name() {
     assert!(decode("thread.retitled", 1, "{}").contains("missing field `title`"));
 }
 
+/// Events are kept for good and shown to who may read history: what may have to be deleted has no place in any.
+#[test]
+fn no_version_of_any_event_has_a_field_for_what_is_private() {
+    fn fields(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(object) => object.iter().for_each(|(name, value)| {
+                found.push(name.to_lowercase());
+                fields(value, found);
+            }),
+            Value::Array(items) => items.iter().for_each(|item| fields(item, found)),
+            _ => {}
+        }
+    }
+    let read = |payload: &RawValue| serde_json::from_str(payload.get()).expect("JSON");
+    let samples = samples().into_iter().map(|((name, _), payload)| (name, read(&payload)));
+    // What a sample leaves out, the schema has.
+    let schemas = catalogue::catalogue().into_iter();
+    let schemas = schemas.map(|entry| (entry.name.to_owned(), serde_json::to_value(entry.schema).expect("JSON")));
+    for (event, said) in samples.chain(schemas) {
+        let mut found = Vec::new();
+        fields(&said, &mut found);
+        for private in ["mail", "password", "hash", "token", "secret", "subject", "address"] {
+            assert!(!found.iter().any(|name| name.contains(private)), "{event} has a field for a {private}");
+        }
+    }
+}
+
 fn uuid() -> impl Strategy<Value = Uuid> {
     any::<u128>().prop_map(Uuid::from_u128)
 }

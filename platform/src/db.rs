@@ -91,8 +91,22 @@ pub async fn connect_with(
     app_name: &str,
     parameters: &[(&str, &str)],
 ) -> anyhow::Result<PgPool> {
+    let pool = connect_lazily(config, schema, app_name, parameters)?;
+    wait_for(&pool.connect_options(), config.startup_timeout).await?;
+    Ok(pool)
+}
+
+/// As [`connect_with`], but asks the database only once somebody needs it: for what a service can do without for a while.
+///
+/// # Errors
+/// Where the URL is none.
+pub fn connect_lazily(
+    config: &DatabaseConfig,
+    schema: &str,
+    app_name: &str,
+    parameters: &[(&str, &str)],
+) -> anyhow::Result<PgPool> {
     let options = options(config, schema, app_name)?.options(parameters.iter().copied());
-    wait_for(&options, config.startup_timeout).await?;
     let pool = PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.acquire_timeout)

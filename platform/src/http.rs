@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Request headers that scripts of other origins may set. A `*` would not cover Authorization (Fetch standard).
-const ALLOWED_HEADERS: [&str; 12] = [
+const ALLOWED_HEADERS: [&str; 13] = [
     "agora-occurred-at",
     "agora-on-behalf-of",
     "agora-position",
@@ -50,6 +50,7 @@ const ALLOWED_HEADERS: [&str; 12] = [
     "idempotency-key",
     "if-match",
     "if-none-match",
+    "last-event-id",
     "prefer",
     "traceparent",
     "tracestate",

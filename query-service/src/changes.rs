@@ -19,7 +19,10 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use events::{HistoryId, Position, Shard};
 use platform::sabotage::{Promise, breaks};
-use tokio::sync::{Notify, futures::OwnedNotified};
+use tokio::sync::{
+    Notify,
+    futures::{Notified, OwnedNotified},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -42,6 +45,7 @@ pub(crate) struct Changes {
     /// [`Checkpoint::built`], as seen last.
     built: Grid<AtomicI32>,
     wake: Vec<Arc<Notify>>,
+    wake_any: Notify,
 }
 
 impl Changes {
@@ -53,6 +57,7 @@ impl Changes {
             seen: Grid::new(AtomicI64::default),
             built: Grid::new(AtomicI32::default),
             wake: Shard::all().map(|_| Arc::default()).collect(),
+            wake_any: Notify::new(),
         }
     }
 
@@ -76,6 +81,16 @@ impl Changes {
         Arc::clone(&self.wake[shard.index()]).notified_owned()
     }
 
+    /// Ends when the next notice of any shard comes in, counted from this call on.
+    pub(crate) fn next_notice_anywhere(&self) -> Notified<'_> {
+        self.wake_any.notified()
+    }
+
+    fn wake(&self, shard: Shard) {
+        self.wake[shard.index()].notify_waiters();
+        self.wake_any.notify_waiters();
+    }
+
     /// Takes a notice in.
     pub(crate) fn note(&self, notice: &Notice) {
         let Some(projection) = Projection::named(&notice.projection) else { return };
@@ -93,7 +108,7 @@ impl Changes {
         if history == self.history() {
             noted.fetch_max(after, Ordering::SeqCst);
         }
-        self.wake[shard.index()].notify_waiters();
+        self.wake(shard);
     }
 
     /// Takes in the checkpoint table as it was read just now. Returns the checkpoints that notices lag behind.
@@ -131,7 +146,7 @@ impl Changes {
         if history == self.history() && noted.load(Ordering::SeqCst) < position {
             self.lose(projection, shard);
             noted.fetch_max(position, Ordering::SeqCst);
-            self.wake[shard.index()].notify_waiters();
+            self.wake(shard);
         }
     }
 
@@ -156,7 +171,7 @@ impl Changes {
         }
         // Last: the old history's marks are gone before the new one is looked up by them.
         self.history.store(Arc::new(history));
-        self.wake.iter().for_each(|wake| wake.notify_waiters());
+        Shard::all().for_each(|shard| self.wake(shard));
     }
 
     fn lose(&self, projection: Projection, shard: Shard) {

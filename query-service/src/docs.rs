@@ -30,6 +30,7 @@ use crate::{card, reaction::Mine};
         (name = "threads", description = "Discussions."),
         (name = "posts", description = "What is said in them."),
         (name = "moderation", description = "How order is kept."),
+        (name = "events", description = "What happened, as facts that last."),
     )
 )]
 pub(crate) struct Api;

@@ -65,6 +65,11 @@ impl Wanted {
         self.tokens.iter().all(reached)
     }
 
+    /// The same patience, for another position.
+    pub(crate) fn instead(&self, token: PositionToken) -> Self {
+        Self { tokens: vec![token], until: self.until, applied: None }
+    }
+
     fn parse(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut tokens: Vec<PositionToken> = Vec::new();
         for value in headers.get_all(AGORA_POSITION) {
@@ -153,7 +158,7 @@ impl Freshness {
                 }
                 Progress::Lost => {
                     record("lost");
-                    return Err(history_lost());
+                    return Err(history_lost("Agora-Position"));
                 }
                 Progress::Behind if Instant::now() >= until => {
                     record("timed_out");
@@ -204,13 +209,11 @@ pub(crate) fn not_yet() -> Problem {
     .with_retry_after(RETRY_AFTER)
 }
 
-fn history_lost() -> Problem {
-    Problem::new(
-        StatusCode::GONE,
-        "history-lost",
-        "What Agora-Position names is of a history that was lost: the event store was restored or replaced. Read \
-         without it, and do again what is missing.",
-    )
+/// For what a request names a position by.
+pub(crate) fn history_lost(by: &str) -> Problem {
+    let words = "is of a history that was lost: the event store was restored or replaced. Read without it, and do again \
+                 what is missing.";
+    Problem::new(StatusCode::GONE, "history-lost", format_args!("What {by} names {words}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     account, category_tree, community,
     docs::{self, Api},
-    membership, moderation_log,
+    history, membership, moderation_log,
     reading::ReadSide,
     thread_list, thread_page,
 };
@@ -22,6 +22,7 @@ pub(crate) fn routes() -> OpenApiRouter<ReadSide> {
         .routes(routes!(community::show))
         .routes(routes!(category_tree::tree))
         .routes(routes!(category_tree::show))
+        .routes(routes!(history::list))
         .routes(routes!(membership::list))
         .routes(routes!(membership::show))
         .routes(routes!(moderation_log::list))

@@ -21,6 +21,7 @@ mod cursor;
 mod docs;
 mod failure;
 mod freshness;
+mod history;
 mod http;
 mod listing;
 mod membership;
@@ -57,6 +58,7 @@ use crate::{
     changes::Changes,
     checkpoint::{Checkpoint, OfShard},
     freshness::Freshness,
+    history::History,
     reading::{Parts, ReadSide},
     visibility::{AskFacts, AskPrivate},
 };
@@ -75,7 +77,8 @@ const DECIDING_LANES: usize = 2;
 pub struct Config {
     /// The read tables' database.
     pub database: DatabaseConfig,
-    /// The event store's database, for the keys of access tokens only; where it runs alone.
+    /// The event store's database, for `/v2/events` and threads as they were; and for the keys of access tokens, where it
+    /// runs alone.
     pub store: DatabaseConfig,
     /// Where it listens, where it runs alone.
     pub http: HttpConfig,
@@ -91,7 +94,7 @@ pub struct Config {
 /// can be served beside those of others. `authenticator` tells who asks.
 ///
 /// # Errors
-/// Where the database is away, or has no read tables.
+/// Where the database is away, or has no read tables. The event store may be away: what reads it answers 503 meanwhile.
 pub async fn start(
     config: &Config,
     broker: Broker,
@@ -110,13 +113,15 @@ pub async fn start(
     }
     tasks.spawn(changes::follow(Arc::clone(&changes), broker, db.clone(), shutdown.clone()));
     probe.set_ready();
-    tasks.spawn(db::watch(db.clone(), probe, shutdown));
+    tasks.spawn(db::watch(db.clone(), probe, shutdown.clone()));
+    let history = History::start(&config.store, &changes, shutdown, tasks)?;
     let side = ReadSide::new(Parts {
         cache: Cache::new(&config.cache),
         freshness: Freshness::new(Arc::clone(&changes), Batch::start(OfShard, &db, 1)),
         facts: Batch::start(AskFacts, &db, DECIDING_LANES),
         private: Batch::start(AskPrivate, &db, 1),
         changes,
+        history,
         db,
     });
     let (router, api) = http::routes().with_state(side).split_for_parts();

@@ -17,7 +17,7 @@ pub(crate) const LONGEST_PAGE: u32 = 100;
 pub(crate) const PAGE: u32 = 20;
 /// Bytes of text on a page at most, where that is not one item's alone: a page of the longest posts would be a hundred
 /// times as many.
-const LONGEST_TEXT: usize = 1024 * 1024;
+pub(crate) const LONGEST_TEXT: usize = 1024 * 1024;
 
 /// A page of a list. The same links stand in the `Link` header (RFC 8288).
 #[derive(Debug, Serialize, ToSchema)]
@@ -38,7 +38,14 @@ pub(crate) struct List<T> {
 /// 422 where there is one.
 pub(crate) fn does_not_apply<'a>(refused: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(), Problem> {
     let error = |(pointer, words)| FieldError::new(pointer, "does_not_apply", words);
-    let errors: Vec<_> = refused.into_iter().map(error).collect();
+    self::refused(refused.into_iter().map(error).collect())
+}
+
+/// Refuses parameters, where there are errors in them.
+///
+/// # Errors
+/// 422 where there is one.
+pub(crate) fn refused(errors: Vec<FieldError>) -> Result<(), Problem> {
     let Some(first) = errors.first() else { return Ok(()) };
     let detail = format!("{} {}.", first.pointer, first.detail);
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-value", detail).with_errors(errors))

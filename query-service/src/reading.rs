@@ -21,6 +21,7 @@ use crate::{
     changes::Changes,
     failure::Failure,
     freshness::{Freshness, Wanted, not_yet},
+    history::History,
     projection::Projection,
     reaction::OwnReactions,
     view::{Reflects, Sight, Snapshot, View},
@@ -42,6 +43,7 @@ pub(crate) struct Parts {
     pub(crate) freshness: Freshness,
     pub(crate) facts: Batch<AskFacts>,
     pub(crate) private: Batch<AskPrivate>,
+    pub(crate) history: History,
 }
 
 impl ReadSide {
@@ -84,6 +86,11 @@ struct Shown {
 impl<S: Send + Sync> Reading<S> {
     pub(crate) fn new(side: &ReadSide, sight: S, shard: Option<Shard>, request: Request) -> Self {
         Self { side: side.clone(), sight, shard, request }
+    }
+
+    /// For what is answered from elsewhere than the read tables.
+    pub(crate) fn apart(self) -> (ReadSide, Request) {
+        (self.side, self.request)
     }
 
     /// Answers with a view.
@@ -312,6 +319,6 @@ fn beside(body: &[u8], mine: &[u8]) -> Bytes {
 }
 
 /// The first 64 bits of the SHA-256: the same in every instance.
-fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(*Sha256::digest(bytes).first_chunk().expect("a digest is longer"))
 }

@@ -11,8 +11,8 @@ mod extract;
 mod facts;
 
 pub(crate) use extract::{
-    AtCommunity, AtMember, AtPost, BelongingOf, BelowPost, Everywhere, InCategory, InCommunity, InModeration, InThread,
-    OfAccount,
+    Admission, AtCommunity, AtMember, AtPost, BelongingOf, BelowPost, Everywhere, InCategory, InCommunity, InHistory,
+    InModeration, InThread, OfAccount,
 };
 pub(crate) use facts::{AskFacts, AskPrivate, Facts, Question, Subject};
 
@@ -195,6 +195,12 @@ pub(crate) enum Refusal {
     AccountNotFound,
     #[error("It takes a moderator or more to read this.")]
     ModeratorsOnly,
+    #[error("It takes an admin or an owner of this community to read its events.")]
+    AdminsOnly,
+    #[error(
+        "It takes an operator to read the events of all communities. Name one whose admin you are: community=<id or slug>."
+    )]
+    OperatorsOnly,
     #[error("This needs an access token: send Authorization: Bearer <token>.")]
     LogIn,
     #[error("Invitations are shown to the account itself.")]
@@ -210,7 +216,9 @@ impl From<Refusal> for Problem {
             Refusal::ThreadNotFound => (StatusCode::NOT_FOUND, "thread-not-found"),
             Refusal::PostNotFound => (StatusCode::NOT_FOUND, "post-not-found"),
             Refusal::AccountNotFound => (StatusCode::NOT_FOUND, "account-not-found"),
-            Refusal::ModeratorsOnly => (StatusCode::FORBIDDEN, "role-required"),
+            Refusal::ModeratorsOnly | Refusal::AdminsOnly | Refusal::OperatorsOnly => {
+                (StatusCode::FORBIDDEN, "role-required")
+            }
             Refusal::LogIn => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Refusal::NotYourself => (StatusCode::FORBIDDEN, "not-yourself"),
         };
@@ -263,6 +271,19 @@ impl Reader {
             None => Err(Refusal::LogIn),
             Some(_) => Err(Refusal::ModeratorsOnly),
         }
+    }
+
+    /// Whose events the reader may read: those of all communities where none is named, as an operator only.
+    fn in_history(self, facts: &Facts, named: bool) -> Result<Option<CommunityId>, Refusal> {
+        if self.account.is_none() {
+            return Err(Refusal::LogIn);
+        }
+        if !named {
+            return if self.operator { Ok(None) } else { Err(Refusal::OperatorsOnly) };
+        }
+        let Admitted { community, .. } = self.in_community(facts)?;
+        let may = self.operator || facts.role_that_counts() >= Some(Role::Admin);
+        if may { Ok(Some(community)) } else { Err(Refusal::AdminsOnly) }
     }
 
     fn in_category(self, facts: &Facts) -> Result<(CategoryId, Admitted), Refusal> {

@@ -5,19 +5,19 @@ use std::fmt::Write as _;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use events::{CommunityId, Delivered, EventId, HistoryId, Position, Shard, Stream};
+use events::{CommunityId, Delivered, Envelope, EventId, HistoryId, Position, Shard, Stream};
 use futures::{TryStreamExt as _, stream::BoxStream};
 use serde_json::value::RawValue;
 use sqlx::{postgres::PgPoolCopyExt as _, types::Json};
 use uuid::Uuid;
 
-use super::{Heads, Row, StoreReader, Unreadable};
+use super::{Heads, Row, Side, StoreReader, Unreadable};
 
 /// What is selected, in the order of [`decode`].
 const COLUMNS: &str = "event_id, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata, \
                        position, shard, community_id, recorded_at";
 /// The position of the event before it in its shard: one more look into an index for each event.
-const PREVIOUS: &str = "(select position from events before where (before.shard, before.position) >= (e.shard, 0) and \
+pub(super) const PREVIOUS: &str = "(select position from events before where (before.shard, before.position) >= (e.shard, 0) and \
                         (before.shard, before.position) < (e.shard, e.position) \
                         order by before.shard desc, before.position desc limit 1)";
 /// The columns, and `previous`.
@@ -67,9 +67,15 @@ impl Filter {
         self.types.is_empty() && self.community.is_none()
     }
 
+    /// Whether it lets an event through.
+    pub fn lets_through(&self, event: &Envelope) -> bool {
+        (self.types.is_empty() || self.types.contains(&event.name))
+            && (self.community.is_none() || self.community == event.community)
+    }
+
     /// One community is one shard, and has an index. Names have none, as each index is paid by every append: all events
     /// of the span are looked at, in the server, which passes over millions in a second.
-    fn conditions(&self, after: Position, through: Position) -> String {
+    pub(super) fn conditions(&self, after: Position, through: Position) -> String {
         let mut sql = match self.community {
             None => format!("position > {after} and position <= {through}"),
             Some(community) => {
@@ -87,8 +93,14 @@ impl Filter {
         sql
     }
 
-    fn order(&self) -> &'static str {
-        if self.community.is_some() { "e.shard, e.position" } else { "e.position" }
+    /// By position, from a side of the span.
+    pub(super) fn order(&self, side: Side) -> &'static str {
+        match (self.community, side) {
+            (Some(_), Side::Beginning) => "e.shard, e.position",
+            (Some(_), Side::End) => "e.shard desc, e.position desc",
+            (None, Side::Beginning) => "e.position",
+            (None, Side::End) => "e.position desc",
+        }
     }
 }
 
@@ -103,7 +115,7 @@ impl StoreReader {
     /// # Errors
     /// Those of the database.
     pub async fn copy(&self, after: Position, through: Position, filter: &Filter) -> sqlx::Result<Copy> {
-        let (conditions, order) = (filter.conditions(after, through), filter.order());
+        let (conditions, order) = (filter.conditions(after, through), filter.order(Side::Beginning));
         if !filter.is_all() {
             return self.copy_where(PREVIOUS, &conditions, order, None).await;
         }

@@ -2,6 +2,8 @@
 //! and tail check, the endpoints that show events, and whoever replays history read it through here.
 
 mod copy;
+mod piece;
+mod streams;
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,6 +15,7 @@ use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
 pub use copy::{Copy, CopyError, Filter};
+pub use piece::{LOOKED_AT, Most, Piece, Side};
 
 /// Bytes of payload after which a read ends early: what one read may hold in memory.
 pub const READ_BYTES: usize = 16 * 1024 * 1024;
@@ -75,6 +78,7 @@ impl Heads {
 }
 
 /// A row, as it is selected by all reads.
+#[derive(sqlx::FromRow)]
 struct Row {
     event_id: Uuid,
     aggregate_type: String,
@@ -166,6 +170,15 @@ impl StoreReader {
         sqlx::query_scalar!("select position from store_head").fetch_one(&self.pool).await
     }
 
+    /// Which line of positions the store's are, and the newest of them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn standing(&self) -> sqlx::Result<(HistoryId, Position)> {
+        let head = sqlx::query!("select history, position from store_head").fetch_one(&self.pool).await?;
+        Ok((HistoryId(head.history), head.position))
+    }
+
     /// The newest position of each shard that is not above `position`.
     ///
     /// # Errors
@@ -247,9 +260,7 @@ async fn collect(rows: impl futures::Stream<Item = sqlx::Result<Row>>, limit: us
     while let Some(row) = rows.try_next().await? {
         bytes += row.payload.get().len() + row.metadata.len();
         read.history = Some(HistoryId(row.history));
-        let shard = Shard::try_from(row.shard);
-        let shard =
-            shard.map_err(|error| sqlx::Error::ColumnDecode { index: "shard".to_owned(), source: error.into() })?;
+        let shard = row.shard()?;
         read.events.push(row.into_envelope(shard));
         if bytes > READ_BYTES {
             read.more = true;
@@ -261,6 +272,11 @@ async fn collect(rows: impl futures::Stream<Item = sqlx::Result<Row>>, limit: us
 }
 
 impl Row {
+    fn shard(&self) -> sqlx::Result<Shard> {
+        let shard = Shard::try_from(self.shard);
+        shard.map_err(|error| sqlx::Error::ColumnDecode { index: "shard".to_owned(), source: error.into() })
+    }
+
     fn into_envelope(self, shard: Shard) -> Result<Envelope, Unreadable> {
         let (event_id, position) = (EventId(self.event_id), self.position);
         let unreadable = |reason: String| Unreadable { event_id, position, shard, reason };

@@ -9,6 +9,7 @@ mod cqrs_es;
 mod database;
 mod embedded;
 mod event_store;
+mod history;
 mod http;
 mod identity;
 mod jobs;

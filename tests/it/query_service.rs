@@ -202,8 +202,10 @@ async fn a_community_that_turned_private_is_out_of_every_list_at_once_without_a_
 
 /// A query-service that hears no notices, and would keep an answer for an hour.
 async fn deaf(database_url: &str, shutdown: &CancellationToken, tasks: &TaskTracker) -> Router {
+    let database = DatabaseConfig { url: Secret::from(database_url.to_owned()), ..DatabaseConfig::default() };
     let config = query_service::Config {
-        database: DatabaseConfig { url: Secret::from(database_url.to_owned()), ..DatabaseConfig::default() },
+        store: database.clone(),
+        database,
         cache: CacheConfig { time_to_live: Duration::from_secs(3600), ..CacheConfig::default() },
         ..query_service::Config::default()
     };

@@ -8,4 +8,5 @@ pub mod kafka;
 pub mod pages;
 pub mod postgres;
 mod reaper;
+pub mod sse;
 pub mod telemetry;

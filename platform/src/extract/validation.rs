@@ -43,7 +43,8 @@ fn problem(report: &Report, root: &str) -> Problem {
 fn pointer(root: &str, path: &str) -> String {
     let mut pointer = root.to_owned();
     if root != "#" {
-        pointer.push_str(path);
+        // A field that is named by a word of Rust's.
+        pointer.push_str(path.strip_prefix("r#").unwrap_or(path));
         return pointer;
     }
     for part in path.split(['.', '[', ']']).filter(|part| !part.is_empty()) {

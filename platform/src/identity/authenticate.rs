@@ -35,9 +35,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Authenticated {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match MaybeAuthenticated::from_request_parts(parts, state).await? {
             MaybeAuthenticated(Some(identity)) => Ok(Self(identity)),
-            MaybeAuthenticated(None) => {
-                Err(challenge("This needs an access token: send Authorization: Bearer <token>."))
-            }
+            MaybeAuthenticated(None) => Err(no_token()),
         }
     }
 }
@@ -51,13 +49,46 @@ impl<S: Send + Sync> FromRequestParts<S> for MaybeAuthenticated {
             return Ok(Self(Some(*known)));
         }
         let Some(token) = bearer(&parts.headers)? else { return Ok(Self(None)) };
-        let Some(authenticator) = parts.extensions.get::<Arc<dyn Authenticator>>() else {
-            return Err(Problem::internal(&std::io::Error::other("the router has no authenticator")));
-        };
-        let identity = authenticator.authenticate(token).await?;
+        let identity = authenticator(parts)?.authenticate(token).await?;
         parts.extensions.insert(identity);
         Ok(Self(Some(identity)))
     }
+}
+
+/// The access token of somebody who is logged in, for an answer that goes on for long: it can be looked at again.
+/// Anybody else is answered 401.
+#[derive(Clone)]
+pub struct Credentials {
+    authenticator: Arc<dyn Authenticator>,
+    token: Arc<str>,
+}
+
+impl Credentials {
+    /// Whom it speaks for now.
+    ///
+    /// # Errors
+    /// 401 once it has expired, or its session has ended.
+    pub async fn check(&self) -> Result<Identity, Problem> {
+        Ok(self.authenticator.authenticate(&self.token).await?)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Credentials {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers)?.ok_or_else(no_token)?.into();
+        Ok(Self { authenticator: Arc::clone(authenticator(parts)?), token })
+    }
+}
+
+fn authenticator(parts: &Parts) -> Result<&Arc<dyn Authenticator>, Problem> {
+    let known = parts.extensions.get();
+    known.ok_or_else(|| Problem::internal(&std::io::Error::other("the router has no authenticator")))
+}
+
+fn no_token() -> Problem {
+    challenge("This needs an access token: send Authorization: Bearer <token>.")
 }
 
 /// The token of `Authorization: Bearer <token>` (RFC 6750, section 2.1).

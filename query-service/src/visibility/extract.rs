@@ -2,7 +2,11 @@
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use events::{AccountId, CategoryId, CommunityId, PostId, Shard, ThreadId, membership::Role};
-use platform::{extract::Path, identity::MaybeAuthenticated, problem::Problem};
+use platform::{
+    extract::{Path, Query},
+    identity::{Credentials, MaybeAuthenticated},
+    problem::Problem,
+};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -10,6 +14,7 @@ use super::{Admitted, Audience, Belonging, Facts, Horizon, Question, Reader, Ref
 use crate::{
     answer::Known,
     freshness::Wanted,
+    history,
     reading::{ReadSide, Reading, Request},
 };
 
@@ -50,6 +55,37 @@ pub(crate) struct InModeration {
     pub(crate) reading: Reading<Audience>,
 }
 
+/// At the event history, or a community's part of it. The query names the community, by id or slug.
+pub(crate) struct InHistory {
+    pub(crate) asked: history::Asked,
+    /// None where the reader may read all.
+    pub(crate) community: Option<CommunityId>,
+    pub(crate) reader: AccountId,
+    pub(crate) admission: Admission,
+    pub(crate) request: Request,
+}
+
+/// That somebody may read a part of the history, for an answer that goes on for long: it can be looked at again.
+pub(crate) struct Admission {
+    side: ReadSide,
+    credentials: Credentials,
+    community: Option<CommunityId>,
+}
+
+impl Admission {
+    /// Whether it still holds, by the rows as they are now.
+    ///
+    /// # Errors
+    /// What a new request would be answered: a refusal, or 503.
+    pub(crate) async fn check(&self) -> Result<(), Problem> {
+        let reader = Reader::from(Some(self.credentials.check().await?));
+        let subject = self.community.map_or(Subject::Everywhere, Subject::Community);
+        let facts = self.side.facts.ask(Question { subject, reader: reader.account }).await?;
+        reader.in_history(&facts, self.community.is_some())?;
+        Ok(())
+    }
+}
+
 /// At a category that the reader sees. The path names it as `id`.
 pub(crate) struct InCategory {
     pub(crate) category: CategoryId,
@@ -60,7 +96,19 @@ pub(crate) struct InCategory {
 /// In a thread that the reader sees. The path names it as `id`.
 pub(crate) struct InThread {
     pub(crate) thread: ThreadId,
+    pub(crate) community: CommunityId,
     pub(crate) reading: Reading<Audience>,
+    moderation: Result<(), Refusal>,
+}
+
+impl InThread {
+    /// The same, where the reader moderates: for what a parameter asks for and not the path.
+    pub(crate) fn moderated(self) -> Result<Self, Refusal> {
+        match self.moderation {
+            Ok(()) => Ok(self),
+            Err(refusal) => Err(refusal),
+        }
+    }
 }
 
 /// At a post that the reader sees, by itself: its own author may see more of it. The path names it as `id`.
@@ -152,6 +200,27 @@ impl FromRequestParts<ReadSide> for InModeration {
     }
 }
 
+impl FromRequestParts<ReadSide> for InHistory {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, side: &ReadSide) -> Result<Self, Problem> {
+        let credentials = Credentials::from_request_parts(parts, side).await?;
+        let Query(asked) = Query::<history::Asked>::from_request_parts(parts, side).await?;
+        let named = asked.community.clone().map(|c| ToCommunity { c }.subject());
+        let is_named = named.is_some();
+        let Asked { reader, facts, request } = Asked::about(named.unwrap_or(Subject::Everywhere), parts, side).await?;
+        let community = reader.in_history(&facts, is_named)?;
+        let reader = reader.account.ok_or(Refusal::LogIn)?;
+        Ok(Self {
+            asked,
+            community,
+            reader,
+            admission: Admission { side: side.clone(), credentials, community },
+            request,
+        })
+    }
+}
+
 impl FromRequestParts<ReadSide> for InCategory {
     type Rejection = Problem;
 
@@ -170,7 +239,8 @@ impl FromRequestParts<ReadSide> for InThread {
         let Path(To { id }) = Path::from_request_parts(parts, side).await?;
         let asked = Asked::about(Subject::Thread(ThreadId(id)), parts, side).await?;
         let (thread, Admitted { community, audience }) = asked.reader.in_thread(&asked.facts)?;
-        Ok(Self { thread, reading: asked.within(side, community, audience) })
+        let moderation = asked.reader.in_moderation(&asked.facts).map(|_| ());
+        Ok(Self { thread, community, reading: asked.within(side, community, audience), moderation })
     }
 }
 
