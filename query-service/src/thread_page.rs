@@ -1,5 +1,6 @@
 //! Posts: those of a thread, flat or as a tree, and one by itself.
 
+mod as_of;
 mod best;
 mod flat;
 mod oldest;
@@ -14,6 +15,7 @@ pub(crate) use post::{Post, PostPage, Reactions, Row as PostRow, select_posts};
 pub(crate) use replies::Replies;
 pub(crate) use revisions::RevisionList;
 
+use as_of::AsOf;
 use axum::response::Response;
 use garde::Validate;
 use platform::{extract::Query, problem::Problem};
@@ -36,7 +38,10 @@ pub(crate) struct Posts {
     next: Option<String>,
     /// Send it as `cursor` for the page before this one; null on the first page.
     previous: Option<String>,
-    /// Missing for a guest.
+    /// With `as_of` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of: Option<as_of::Moment>,
+    /// Missing for a guest, and with `as_of`.
     #[serde(skip_serializing_if = "Option::is_none")]
     mine: Option<Mine>,
 }
@@ -89,6 +94,11 @@ pub(crate) struct Page {
     /// With `sort=best`: levels shown, 1 to 12; 3 unless told.
     #[garde(inner(range(min = 1, max = best::MOST_LEVELS)))]
     levels: Option<u32>,
+    /// With `view=flat`, for moderators: the thread as it was at this time (RFC 3339: all that was recorded up to then), or
+    /// at this position of the history.
+    #[garde(skip)]
+    #[param(value_type = Option<String>, example = "2026-01-31T12:00:00Z")]
+    as_of: Option<AsOf>,
     /// Posts on a page, 1 to 100; with `sort=best`, on its first level. Fewer where their texts are long.
     #[garde(range(min = 1, max = LONGEST_PAGE))]
     #[param(minimum = 1, maximum = 100, default = 20)]
@@ -107,6 +117,7 @@ impl Default for Page {
             parent: None,
             children: None,
             levels: None,
+            as_of: None,
             limit: PAGE,
             cursor: None,
         }
@@ -117,16 +128,29 @@ impl Default for Page {
 ///
 /// Deleted posts keep their place without their text, hidden ones show it to moderators only; neither count as replies.
 /// `mine` tells a reader who is logged in its own reactions.
+///
+/// With `as_of`, for moderators and operators, they are as they were at a moment of the history, and so are the thread's title
+/// and state: folded from the events, with nothing that came later. Only the names of accounts are those of now. The pages
+/// that follow are as of the same moment.
 #[utoipa::path(
     get, path = "/v2/threads/{id}/posts", tag = "posts", operation_id = "posts_list",
     params(("id" = Uuid, Path, description = "The thread's id."), Page),
-    responses((status = 200, description = "A page of them.", body = Posts)),
+    responses(
+        (status = 200, description = "A page of them.", body = Posts),
+        (status = 403, description = "`role-required`: `as_of` is for moderators."),
+        (status = 404, description = "There is no such thread, or the reader may not know of it; `thread-not-begun`: not yet as \
+            of then."),
+        (status = 500, description = "`unreadable-event`: with `as_of`, one of its events was written by a newer release.",
+            body = Problem, content_type = "application/problem+json"),
+    ),
 )]
-pub(crate) async fn list(
-    InThread { thread, reading, .. }: InThread,
-    Query(page): Query<Page>,
-) -> Result<Response, Problem> {
+pub(crate) async fn list(at: InThread, Query(page): Query<Page>) -> Result<Response, Problem> {
     page.check()?;
+    if let Some(as_of) = page.as_of {
+        let Page { from, limit, .. } = page;
+        return as_of::show(at, as_of::Wanted { as_of, from, limit, cursor: page.cursor.as_deref() }).await;
+    }
+    let InThread { thread, reading, .. } = at;
     let Page { from, parent, children, levels, limit, .. } = page;
     let cursor = page.cursor.as_deref();
     match (page.view, page.sort.unwrap_or_default()) {
@@ -149,6 +173,7 @@ impl Page {
         let refused = [
             ("?from", "goes with view=flat only", self.from.is_some() && !flat),
             ("?from", "does not go with a cursor", self.from.is_some() && flat && self.cursor.is_some()),
+            ("?as_of", "goes with view=flat only", self.as_of.is_some() && !flat),
             ("?parent", "goes with view=tree only", self.parent.is_some() && flat),
             ("?sort", "goes with view=tree only", self.sort.is_some() && flat),
             ("?children", "goes with view=tree and sort=best only", self.children.is_some() && (flat || !best)),
@@ -161,6 +186,6 @@ impl Page {
 
 impl Posts {
     fn new(items: Vec<Post>, next: Option<String>, previous: Option<String>) -> Self {
-        Self { items, next, previous, mine: None }
+        Self { items, next, previous, as_of: None, mine: None }
     }
 }
