@@ -69,6 +69,8 @@ enum Command {
     Projections(command::projections::Projections),
     Check(command::check::Check),
     #[command(subcommand)]
+    Upgrade(command::upgrade::Upgrade),
+    #[command(subcommand)]
     Jobs(command::jobs::Jobs),
     #[command(subcommand)]
     Operators(command::operators::Operators),
@@ -115,6 +117,7 @@ impl Cli {
             Command::Stream(stream) => stream.run(settings.load()?),
             Command::Projections(projections) => projections.run(settings.load()?),
             Command::Check(check) => check.run(settings.load()?),
+            Command::Upgrade(upgrade) => upgrade.run(settings.load()?),
             Command::Jobs(jobs) => jobs.run(settings.load()?),
             Command::Operators(operators) => operators.run(settings.load()?),
             Command::Config(config) => config.run(&settings.load()?),

@@ -32,11 +32,13 @@ mod fixture;
 pub use refusal::Refusal;
 
 use anyhow::Context;
+use events::catalogue;
 use platform::{
     db::{self, DatabaseConfig},
     health::{self, Health},
     http::{HttpConfig, admin_router, bind, layers, serve},
     identity::{self, Identities, IdentityConfig, Verifier},
+    instances::{self, Knows},
     openapi,
 };
 use serde::{Deserialize, Serialize};
@@ -85,7 +87,8 @@ pub struct App {
 /// can be served beside those of others, who check tokens by the verifier: it knows of a log-out at once.
 ///
 /// # Errors
-/// Where the database is away, or the configuration has values that the parts do not take.
+/// Where the database is away, the configuration has values that the parts do not take, or somebody writes event versions
+/// that this release cannot read.
 pub async fn start(
     config: &Config,
     health: &Health,
@@ -97,7 +100,9 @@ pub async fn start(
     let identities = Identities::start(pool.clone(), &config.identity, shutdown.clone(), tasks).await?;
     probe.set_ready();
     tasks.spawn(db::watch(pool.clone(), probe, shutdown.clone()));
-    let store = Store::start(pool, &config.appender, tasks);
+    let versions = health.register("event versions");
+    let gate = instances::join(pool.clone(), knows(), Some(versions), shutdown.clone(), tasks).await?;
+    let store = Store::start(pool, &config.appender, tasks).behind(gate);
     let lease = db::options(&config.database, SCHEMA, &jobs::application_name())?;
     Jobs::new(store.clone(), config.jobs.clone()).start(lease, shutdown, tasks);
     let authenticator = identities.authenticator();
@@ -106,6 +111,16 @@ pub async fn start(
     let (router, api) = http::routes().with_state(app).merge(verifier.routes()).split_for_parts();
     let router = OpenApiRouter::from(identity::layer(router, authenticator));
     Ok((OpenApiRouter::with_openapi(api).merge(router), verifier))
+}
+
+/// What it is to others: it decodes events as well, to decide on them.
+fn knows() -> Knows {
+    Knows {
+        service: "command-service",
+        release: env!("CARGO_PKG_VERSION"),
+        reads: catalogue::readable(),
+        writes: catalogue::written(),
+    }
 }
 
 /// The documentation of all endpoints, without starting anything.

@@ -117,6 +117,7 @@ impl Documented for Always {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             (StatusCode::SERVICE_UNAVAILABLE, "contended"),
             (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
+            (StatusCode::SERVICE_UNAVAILABLE, "readers-behind"),
             (StatusCode::SERVICE_UNAVAILABLE, "handler-timeout"),
         ]
     }

@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 
-use crate::Event;
+use crate::{Event, upcast::CURRENT};
 
 /// One event of the catalogue.
 #[derive(Debug, Serialize)]
@@ -25,4 +25,19 @@ impl Entry {
 /// Every event in its newest version, as `agora events catalogue` prints it.
 pub fn catalogue() -> Vec<Entry> {
     Event::catalogue()
+}
+
+/// What this release writes, each as `post.written version 1`.
+pub fn written() -> Vec<String> {
+    Event::newest().map(|(name, version)| words(name, version)).collect()
+}
+
+/// What this release can read, in the same words: what it writes, and all that it brings to that.
+pub fn readable() -> Vec<String> {
+    let old = CURRENT.steps.iter().map(|step| (step.name, step.from));
+    Event::newest().chain(old).map(|(name, version)| words(name, version)).collect()
+}
+
+fn words(name: &str, version: u32) -> String {
+    format!("{name} version {version}")
 }

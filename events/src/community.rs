@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::AccountId;
+use crate::{AccountId, next};
 
 /// Who may read and who may write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -99,6 +99,6 @@ aggregate_events! {
         /// See [`Resumed`].
         Resumed(Resumed) = ("community.resumed", 1),
         /// See [`Archived`].
-        Archived(Archived) = ("community.archived", 1),
+        Archived(Archived) = ("community.archived", next::VERSION),
     }
 }

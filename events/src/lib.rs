@@ -17,6 +17,7 @@ pub mod id;
 pub mod kafka;
 pub mod limits;
 pub mod membership;
+mod next;
 pub mod position;
 pub mod post;
 pub mod reaction;

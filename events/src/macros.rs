@@ -4,7 +4,7 @@
 ///
 /// A stored variant is never edited: a new shape is a new version here, and a step in [`crate::upcast`].
 macro_rules! aggregate_events {
-    ($(#[$doc:meta])* $enum:ident { $($(#[$vdoc:meta])* $variant:ident($payload:ty) = ($name:literal, $version:literal),)+ }) => {
+    ($(#[$doc:meta])* $enum:ident { $($(#[$vdoc:meta])* $variant:ident($payload:ty) = ($name:literal, $version:expr),)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         pub enum $enum {
@@ -16,6 +16,9 @@ macro_rules! aggregate_events {
             pub fn catalogue() -> Vec<$crate::catalogue::Entry> {
                 vec![$($crate::catalogue::Entry::of::<$payload>($name, $version),)+]
             }
+
+            /// Every event of this aggregate, with its newest version.
+            pub const NEWEST: &'static [(&'static str, u32)] = &[$(($name, $version),)+];
 
             /// The event's name, as stored: `aggregate.past_participle`.
             pub const fn name(&self) -> &'static str {
@@ -68,6 +71,11 @@ macro_rules! union_of_events {
             /// Every event: name, newest version, JSON Schema of its payload.
             pub fn catalogue() -> Vec<$crate::catalogue::Entry> {
                 [$(<$events>::catalogue(),)+].into_iter().flatten().collect()
+            }
+
+            /// Every event, with its newest version.
+            pub fn newest() -> impl Iterator<Item = (&'static str, u32)> {
+                [$(<$events>::NEWEST,)+].into_iter().flatten().copied()
             }
 
             /// The event's name, as stored: `aggregate.past_participle`.

@@ -10,7 +10,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::{DecodeError, Event};
+use crate::{DecodeError, Event, next};
 
 /// An event between two versions.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +53,7 @@ pub struct Upcasters {
 }
 
 /// The steps of this release. None is needed yet: every event is in its first version.
-pub static CURRENT: Upcasters = Upcasters { steps: &[], newest: Event::newest_version };
+pub static CURRENT: Upcasters = Upcasters { steps: next::STEPS, newest: Event::newest_version };
 
 /// More steps than any event will ever need: a set of steps that goes in circles is an error, not a hang.
 const MOST_STEPS: u32 = 1_000;

@@ -7,6 +7,7 @@ pub mod extract;
 pub mod health;
 pub mod http;
 pub mod identity;
+pub mod instances;
 pub mod kafka;
 pub mod lease;
 pub mod limits;

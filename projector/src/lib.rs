@@ -34,8 +34,10 @@ mod trace;
 
 use std::{marker::PhantomData, sync::Arc};
 
+use events::catalogue;
 use platform::{
     db::{self, DatabaseConfig},
+    instances::{self, Knows},
     kafka::Broker,
 };
 use store_reader::StoreReader;
@@ -74,13 +76,15 @@ pub struct Parts {
 /// is away.
 ///
 /// # Errors
-/// A database that cannot be reached at start, or a wrong configuration of Kafka.
+/// A database that cannot be reached at start, a wrong configuration of Kafka, or somebody who writes event versions that
+/// this release cannot read.
 pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracker) -> anyhow::Result<()> {
     let Parts { event_store, read_tables, broker } = parts;
     let store = db::connect_with(&event_store, STORE, "agora-projector", &store_reader::CONNECTION).await?;
     // Its commits wait for the disk too: rows that a crash takes back were shown by then, and a community that turned
     // private would be public again until they are made anew.
     let read = db::connect_with(&read_tables, READ, "agora-projector", &store_reader::CONNECTION).await?;
+    instances::join(store.clone(), knows(), None, shutdown.clone(), tasks).await?;
     let metrics = Metrics::new(names());
     let source = Source::new(&broker)?;
     let relay = Relay {
@@ -112,6 +116,12 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     tasks.spawn(upgrade.run(shutdown.clone()));
     tasks.spawn(pipeline.run(to_apply, shutdown));
     Ok(())
+}
+
+/// What it is to others.
+fn knows() -> Knows {
+    let release = env!("CARGO_PKG_VERSION");
+    Knows { service: "projector", release, reads: catalogue::readable(), writes: Vec::new() }
 }
 
 /// Starts the projector and waits until it has ended after `shutdown`.

@@ -25,3 +25,4 @@ mod session;
 mod support;
 mod thread;
 mod topics;
+mod upgrade;

@@ -236,7 +236,7 @@ group.consumer.heartbeat.interval.ms=1000
 
 /// A port of 127.0.0.1 that stays free while who listens there is away: below those that the system gives to connections
 /// (ip(7), `ip_local_port_range`).
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let mut tried = (0..100).map(|_| rand::random_range(20_000..30_000));
     tried.find(free).expect("a free port from 20000 to 30000")

@@ -16,6 +16,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
+use super::upgrade;
 use crate::config::Config;
 
 /// See what is done at its time, and have it done now
@@ -101,6 +102,8 @@ fn print(json: bool, what: &impl Serialize, words: impl FnOnce() -> String) -> a
 
 /// In this process, on a store of its own: the services that run meanwhile notice it as they would one another.
 async fn run_now(config: &Config, pool: PgPool, job: Job) -> anyhow::Result<Run> {
+    let behind = upgrade::behind(&pool).await?;
+    anyhow::ensure!(behind.is_empty(), "readers run that do not know what this release writes: `agora upgrade check`");
     let tasks = TaskTracker::new();
     let store = Store::start(pool, &config.appender, &tasks);
     let run = jobs::Jobs::new(store, config.jobs.clone()).run_by_hand(job).await?;

@@ -20,6 +20,7 @@ pub mod status;
 pub mod stream;
 pub mod target;
 pub mod up;
+pub mod upgrade;
 mod who;
 
 use std::{future::Future, io::Write as _, time::Duration};

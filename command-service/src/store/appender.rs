@@ -11,7 +11,10 @@ use opentelemetry::{
     global,
     metrics::{Counter, Histogram},
 };
-use platform::sabotage::{Promise, breaks};
+use platform::{
+    instances::Gate,
+    sabotage::{Promise, breaks},
+};
 use serde::{Deserialize, Serialize};
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use tokio::{
@@ -58,6 +61,7 @@ struct Job {
 #[derive(Clone)]
 pub struct Appender {
     queue: mpsc::Sender<Job>,
+    gate: Gate,
 }
 
 impl Appender {
@@ -67,15 +71,24 @@ impl Appender {
         let ping = Ping::start(options.clone(), tasks);
         let worker = Worker { jobs, options, connection: None, ping, metrics: Metrics::new() };
         tasks.spawn(worker.run());
-        Self { queue }
+        Self { queue, gate: Gate::open() }
+    }
+
+    /// The same, which appends events only while that is open.
+    #[must_use]
+    pub fn behind(self, gate: Gate) -> Self {
+        Self { gate, ..self }
     }
 
     /// Appends one command with whatever others are waiting.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] where the queue is full, [`StoreError::Unavailable`] where no verdict comes within
+    /// [`StoreError::ReadersBehind`] while its gate is closed, [`StoreError::Busy`] where the queue is full, [`StoreError::Unavailable`] where no verdict comes within
     /// ten seconds; then the command may still be in.
     pub async fn append(&self, append: Append) -> Result<Verdict, StoreError> {
+        if !append.events.is_empty() && !self.gate.is_open() {
+            return Err(StoreError::ReadersBehind);
+        }
         let (verdict, answer) = oneshot::channel();
         self.queue.try_send(Job { append, verdict }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,

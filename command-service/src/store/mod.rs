@@ -24,7 +24,7 @@ pub use work::Work;
 use axum::http::StatusCode;
 use events::{AccountId, DecodeError, Stream};
 use moka::sync::Cache;
-use platform::problem::Problem;
+use platform::{instances::Gate, problem::Problem};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio_util::task::TaskTracker;
@@ -40,6 +40,9 @@ pub enum StoreError {
     /// More commands are waiting than the queue holds.
     #[error("the store's queue is full")]
     Busy,
+    /// A reader runs that does not know what this release writes: the log says which.
+    #[error("a reader does not know what this release writes")]
+    ReadersBehind,
     /// The database did not answer in time. The command may or may not be in; under its key it takes effect once.
     #[error("the event store does not answer")]
     Unavailable,
@@ -83,6 +86,9 @@ impl From<StoreError> for Problem {
         };
         match error {
             StoreError::Busy => unavailable("overloaded", "Too many commands are waiting. Try again."),
+            StoreError::ReadersBehind => {
+                unavailable("readers-behind", "This release waits until all readers know what it writes. Try again.")
+            }
             StoreError::Contended => unavailable("contended", "Others keep changing the same thing. Try again."),
             StoreError::TooLarge { .. } => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "event-too-large", error),
             StoreError::Unavailable | StoreError::Database(_) | StoreError::Repository(_) => {
@@ -115,6 +121,12 @@ impl Store {
         let appender = Appender::start(config, pool.connect_options().as_ref().clone(), tasks);
         let lasting = Cache::new(LASTING_CLAIMS);
         Self { loader: load::Loader::new(pool.clone()), pool, appender, turns: turns::Turns::default(), lasting }
+    }
+
+    /// The same, which appends events only while that is open.
+    #[must_use]
+    pub fn behind(self, gate: Gate) -> Self {
+        Self { appender: self.appender.behind(gate), ..self }
     }
 
     /// The connections that serve its reads.
