@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod daily_check;
 pub mod demo;
 pub mod derive;
 pub mod embedded;

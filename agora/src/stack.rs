@@ -17,7 +17,7 @@ use sqlx::migrate::Migrator;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 
-use crate::config::Config;
+use crate::{config::Config, daily_check::DailyCheck};
 
 /// The schema of the read tables, and its migrations.
 const READ: &str = "read";
@@ -70,7 +70,7 @@ pub async fn start(
     tasks: &TaskTracker,
 ) -> anyhow::Result<Router> {
     let settings = config.command_service();
-    let commands = command_service::start(&settings, health, shutdown.clone(), tasks);
+    let commands = command_service::start(&settings, health, shutdown.clone(), tasks, DailyCheck::of(config));
     let (commands, verifier) = commands.await.context("cannot start the command-service")?;
     let parts = Parts {
         event_store: config.database.clone(),

@@ -31,6 +31,8 @@ mod fixture;
 
 pub use refusal::Refusal;
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use events::catalogue;
 use platform::{
@@ -84,7 +86,8 @@ pub struct App {
 }
 
 /// Starts the parts on a database that is migrated, and answers the endpoints; with their documentation, so that they
-/// can be served beside those of others, who check tokens by the verifier: it knows of a log-out at once.
+/// can be served beside those of others, who check tokens by the verifier: it knows of a log-out at once. `check` is what the
+/// daily check looks by.
 ///
 /// # Errors
 /// Where the database is away, the configuration has values that the parts do not take, or somebody writes event versions
@@ -94,6 +97,7 @@ pub async fn start(
     health: &Health,
     shutdown: CancellationToken,
     tasks: &TaskTracker,
+    check: Arc<dyn jobs::Check>,
 ) -> anyhow::Result<(OpenApiRouter, Verifier)> {
     let probe = health.register("event store");
     let pool = db::connect(&config.database, SCHEMA, "agora command-service").await?;
@@ -104,7 +108,7 @@ pub async fn start(
     let gate = instances::join(pool.clone(), knows(), Some(versions), shutdown.clone(), tasks).await?;
     let store = Store::start(pool, &config.appender, tasks).behind(gate);
     let lease = db::options(&config.database, SCHEMA, &jobs::application_name())?;
-    Jobs::new(store.clone(), config.jobs.clone()).start(lease, shutdown, tasks);
+    Jobs::new(store.clone(), config.jobs.clone()).checking_by(check).start(lease, shutdown, tasks);
     let authenticator = identities.authenticator();
     let app = App { store, identities, attempts: Attempts::new() };
     let verifier = app.identities.verifier();
@@ -132,13 +136,13 @@ pub fn api() -> OpenApi {
 ///
 /// # Errors
 /// What [`start`] refuses, and a port in use.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, check: Arc<dyn jobs::Check>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let health = Health::new();
     let listener = bind(config.http.listen, "http.listen").await?;
     let admin = bind(config.http.admin_listen, "http.admin_listen").await?;
     let (started, _) =
-        start(&config, &health, shutdown.clone(), &tasks).await.context("cannot start the command-service")?;
+        start(&config, &health, shutdown.clone(), &tasks, check).await.context("cannot start the command-service")?;
     let (router, api) = started.merge(health::routes(health.clone())).split_for_parts();
     let router = layers(router.merge(openapi::routes(api)), &config.http);
     let served = serve(listener, router, &config.http, shutdown.clone());

@@ -7,17 +7,20 @@
 mod counts;
 mod rules;
 
-use events::{Envelope, Position};
+use anyhow::bail;
+use events::{Envelope, Position, Shard};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use store_reader::{StoreReader, Unreadable};
 
-use rules::Rules;
+use rules::{Claim, Rules};
 
 /// Things that are broken and told of one promise: the first ones.
 const MOST_TOLD: usize = 10;
-/// Events read at once.
+/// Events read at once, and claims looked up.
 const BATCH: u32 = 2_000;
+/// How often the end of a shard is looked for, where events keep coming.
+const MOST_ROUNDS: u32 = 20;
 
 /// What became of one promise.
 #[derive(Clone, Debug, Serialize)]
@@ -91,6 +94,37 @@ pub async fn store(store: &StoreReader, read: &(dyn Fn(u64) + Sync)) -> sqlx::Re
     Ok(all)
 }
 
+/// What the store says of itself that can be told of one shard alone: all but the first.
+fn of_one_shard() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STORE.into_iter().skip(1)
+}
+
+/// Checks the events of one shard, and the claims of the names in it: what [`store`] does, but for what takes the events of
+/// all.
+///
+/// # Errors
+/// Those of the database; and where so much is written that its end is never reached.
+pub async fn shard(store: &StoreReader, shard: Shard) -> anyhow::Result<Vec<Checked>> {
+    let mut connection = store.pool().acquire().await?;
+    let mut all = Vec::new();
+    for (promise, query) in of_one_shard() {
+        all.push(ask(promise, &within(shard, query), &mut connection).await?);
+    }
+    drop(connection);
+    all.extend(history_of(store, shard).await?);
+    Ok(all)
+}
+
+/// The same query of the events of one shard: by a row comparison, which only the index by shard answers.
+fn within(shard: Shard, query: &str) -> String {
+    format!(
+        "with events as (
+            select * from events where (shard, position) >= ({shard}, 0) and (shard, position) <= ({shard}, {})
+        ) {query}",
+        Position::MAX
+    )
+}
+
 /// Checks each count in the read tables against the rows that it counts.
 ///
 /// # Errors
@@ -135,6 +169,54 @@ async fn history(store: &StoreReader, read: &(dyn Fn(u64) + Sync)) -> sqlx::Resu
             return Ok(rules.end(claims));
         }
     }
+}
+
+/// Reads every event of a shard, and then what came meanwhile, until nothing more did.
+async fn history_of(store: &StoreReader, shard: Shard) -> anyhow::Result<Vec<Checked>> {
+    let (mut rules, mut position) = (Rules::default(), 0);
+    for _ in 0..MOST_ROUNDS {
+        while let Some(last) = look_on(store, (shard, position), &mut rules).await? {
+            position = last;
+        }
+        // The claims are those of these events where nothing was appended before they were read.
+        let claims = claims_of(store, rules.names()).await?;
+        if store.heads().await?.of(shard) == position {
+            return Ok(rules.end(claims));
+        }
+    }
+    bail!("events come faster than they are read")
+}
+
+/// Looks at the next events of a shard behind a position; answers the last of them, none where there are none.
+async fn look_on(
+    store: &StoreReader,
+    (shard, position): (Shard, Position),
+    rules: &mut Rules,
+) -> sqlx::Result<Option<Position>> {
+    let mut last = None;
+    for event in store.by_shard(&[(shard, position)], BATCH).await?.events {
+        let at = event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position);
+        // The first one is what was looked at last.
+        if at > position {
+            last = Some(at);
+            rules.look(event);
+        }
+    }
+    Ok(last)
+}
+
+/// By whom these names are claimed.
+async fn claims_of(store: &StoreReader, names: Vec<(String, String)>) -> sqlx::Result<Vec<Claim>> {
+    let mut claims = Vec::new();
+    for some in names.chunks(BATCH as usize) {
+        let (kinds, values): (Vec<String>, Vec<String>) = some.iter().cloned().unzip();
+        let found = sqlx::query_as(
+            "select kind, value, owner from claims
+            join unnest($1::text[], $2::text[]) n (kind, value) using (kind, value)",
+        );
+        claims.extend(found.bind(kinds).bind(values).fetch_all(store.pool()).await?);
+    }
+    Ok(claims)
 }
 
 /// An event as it was read, or why it cannot be.

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use agora::daily_check::DailyCheck;
 use agora_tests::{
     counts::assert_counts_hold,
     forum::{Person, Reply, TestForum},
@@ -115,7 +116,9 @@ impl Other {
     async fn of(forum: &TestForum) -> Self {
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         let config = forum.config.command_service();
-        let started = command_service::start(&config, &Health::new(), shutdown.clone(), &tasks).await;
+        let started =
+            command_service::start(&config, &Health::new(), shutdown.clone(), &tasks, DailyCheck::of(&forum.config))
+                .await;
         Self { service: Router::from(started.expect("it starts").0), shutdown }
     }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use platform::telemetry;
 
 use super::service;
-use crate::config::Config;
+use crate::{config::Config, daily_check::DailyCheck};
 
 /// Run the write side alone: command endpoints and the event store
 #[derive(Debug, Args)]
@@ -20,6 +20,6 @@ impl CommandService {
     /// What keeps it from starting.
     pub fn run(self, config: &Config) -> anyhow::Result<()> {
         let _telemetry = telemetry::init(&config.telemetry, "command-service")?;
-        service(config, |stop| command_service::run(config.command_service(), stop))
+        service(config, |stop| command_service::run(config.command_service(), DailyCheck::of(config), stop))
     }
 }

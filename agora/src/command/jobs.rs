@@ -17,7 +17,7 @@ use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
 use super::upgrade;
-use crate::config::Config;
+use crate::{config::Config, daily_check::DailyCheck};
 
 /// See what is done at its time, and have it done now
 #[derive(Debug, Subcommand)]
@@ -106,7 +106,7 @@ async fn run_now(config: &Config, pool: PgPool, job: Job) -> anyhow::Result<Run>
     anyhow::ensure!(behind.is_empty(), "readers run that do not know what this release writes: `agora upgrade check`");
     let tasks = TaskTracker::new();
     let store = Store::start(pool, &config.appender, &tasks);
-    let run = jobs::Jobs::new(store, config.jobs.clone()).run_by_hand(job).await?;
+    let run = jobs::Jobs::new(store, config.jobs.clone()).checking_by(DailyCheck::of(config)).run_by_hand(job).await?;
     tasks.close();
     tasks.wait().await;
     Ok(run)
@@ -163,7 +163,7 @@ fn outcome(run: &Run) -> String {
     match &run.failure {
         Some(failure) if run.done > 0 => format!("{deed}, then failed: {failure}"),
         Some(failure) => format!("failed: {failure}"),
-        None if run.done == 0 => "nothing to do".to_owned(),
+        None if run.done == 0 => Job::named(&run.job).map_or("nothing to do", Job::no_deed).to_owned(),
         None => deed,
     }
 }

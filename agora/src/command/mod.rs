@@ -138,7 +138,7 @@ async fn store(config: &Config) -> anyhow::Result<PgPool> {
 }
 
 /// The event store, for a command that reads much of it at its reader's pace: a reader that stops (`| less`) is no error.
-async fn history(config: &Config) -> anyhow::Result<StoreReader> {
+pub(crate) async fn history(config: &Config) -> anyhow::Result<StoreReader> {
     let database = db::DatabaseConfig {
         max_connections: HISTORY_CONNECTIONS,
         statement_timeout: Duration::ZERO,

@@ -154,7 +154,7 @@ fn said(found: Option<&Comparison>, json: bool) -> anyhow::Result<String> {
 }
 
 /// A row that differs, in words, and an empty line.
-pub(super) fn shown(difference: &Difference) -> String {
+pub(crate) fn shown(difference: &Difference) -> String {
     let Difference { projection, table, key, columns, events } = difference;
     let key: Vec<String> = key.iter().map(|(column, value)| format!("{column} {}", short(value))).collect();
     let mut text = format!("{projection}: {table} {}\n", key.join(", "));

@@ -5,6 +5,7 @@
 //! the second time: a command names the event that it ends, and a row is deleted once. Another job takes a variant of
 //! [`Job`], a key of [`Config`] and a line in [`Jobs::work`].
 
+mod check;
 mod ending;
 mod leader;
 mod orphans;
@@ -12,15 +13,17 @@ mod receipts;
 mod record;
 mod schedule;
 
-use std::{fmt, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt as _;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use platform::config::duration;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use check::{Check, DAYS as CHECKED_WITHIN_DAYS};
 pub use leader::application_name;
 pub use record::{Leader, Listed, Run, Status, history, status};
 pub use schedule::{Expression, NoExpression, NoZone, Schedule, Zone};
@@ -44,6 +47,8 @@ pub enum Job {
     PurgeSessions,
     /// Reports unique values that are kept for nobody.
     ReportOrphanedClaims,
+    /// Checks a part of everything, another one each day.
+    Check,
 }
 
 /// When each job is due. An expression has six fields, seconds first; [`Schedule`] says what a change of clocks does.
@@ -67,6 +72,8 @@ pub struct Config {
     pub purge_sessions: Expression,
     /// When unique values that are kept for nobody are reported.
     pub report_orphaned_claims: Expression,
+    /// When a part of the history and of the read tables is checked: another one each day.
+    pub check: Expression,
 }
 
 impl Default for Config {
@@ -83,6 +90,7 @@ impl Default for Config {
             receipts_kept: Duration::from_secs(7 * 24 * 60 * 60),
             purge_sessions: cron("0 37 * * * *"),
             report_orphaned_claims: cron("0 17 3 * * *"),
+            check: cron("0 47 3 * * *"),
         }
     }
 }
@@ -100,19 +108,21 @@ pub struct Outcome {
 #[derive(Clone)]
 pub struct Jobs {
     store: Store,
+    check: Option<Arc<dyn Check>>,
     config: Config,
     metrics: Metrics,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::EndBans,
         Self::EndSilences,
         Self::EndPins,
         Self::ExpireReceipts,
         Self::PurgeSessions,
         Self::ReportOrphanedClaims,
+        Self::Check,
     ];
 
     /// Its key in the configuration.
@@ -124,6 +134,7 @@ impl Job {
             Self::ExpireReceipts => "expire_receipts",
             Self::PurgeSessions => "purge_sessions",
             Self::ReportOrphanedClaims => "report_orphaned_claims",
+            Self::Check => "check",
         }
     }
 
@@ -141,7 +152,21 @@ impl Job {
             Self::ExpireReceipts => "delete idempotency keys older than jobs.receipts_kept",
             Self::PurgeSessions => "delete sessions, refresh tokens and signing keys that are over",
             Self::ReportOrphanedClaims => "report names, addresses and slugs kept for who does not have them",
+            Self::Check => "check a seventh of all shards, another one each day, as `agora check` does all",
         }
+    }
+
+    /// What is said of a run that did nothing.
+    pub const fn no_deed(self) -> &'static str {
+        match self {
+            Self::Check => "nothing is broken",
+            _ => "nothing to do",
+        }
+    }
+
+    /// Whether there may be work for it from before it was first set up. Where there is none, it waits for its time.
+    const fn begins_at_once(self) -> bool {
+        !matches!(self, Self::Check)
     }
 
     /// What a run did, in words: `3 bans ended`.
@@ -152,6 +177,7 @@ impl Job {
             Self::EndPins => ("pin ended", "pins ended"),
             Self::ExpireReceipts | Self::PurgeSessions => ("row deleted", "rows deleted"),
             Self::ReportOrphanedClaims => ("claim reported", "claims reported"),
+            Self::Check => ("broken place found", "broken places found"),
         };
         format!("{done} {}", if done == 1 { one } else { many })
     }
@@ -177,6 +203,7 @@ impl Config {
             Job::ExpireReceipts => &self.expire_receipts,
             Job::PurgeSessions => &self.purge_sessions,
             Job::ReportOrphanedClaims => &self.report_orphaned_claims,
+            Job::Check => &self.check,
         }
     }
 }
@@ -193,7 +220,13 @@ impl<E: fmt::Display> From<Result<u64, E>> for Outcome {
 impl Jobs {
     /// On this store.
     pub fn new(store: Store, config: Config) -> Self {
-        Self { store, config, metrics: Metrics::new() }
+        Self { store, check: None, config, metrics: Metrics::new() }
+    }
+
+    /// The same, which checks by this.
+    #[must_use]
+    pub fn checking_by(self, check: Arc<dyn Check>) -> Self {
+        Self { check: Some(check), ..self }
     }
 
     /// Works off what is due whenever nobody else does, as a task that ends with `shutdown`. `lease` is how the leader's own
@@ -214,7 +247,12 @@ impl Jobs {
     /// Does a job's work, and notes what came of it: for that due time, which is done then.
     async fn run(&self, job: Job, due: DateTime<Utc>, by_hand: bool) -> sqlx::Result<Run> {
         let started_at = record::now(self.store.pool()).await?;
-        let outcome = self.work(job, started_at).await;
+        // A panic is a defect of ours, and one job's: the others go on.
+        let outcome = AssertUnwindSafe(self.work(job, started_at)).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Outcome {
+            done: 0,
+            failure: Some("it panicked, which is a defect: the log says where; please report it".to_owned()),
+        });
         let finished_at = record::now(self.store.pool()).await?;
         let Outcome { done, failure } = outcome;
         let run = Run { job: job.name().to_owned(), due, by_hand, started_at, finished_at, done, failure };
@@ -232,6 +270,7 @@ impl Jobs {
             Job::ExpireReceipts => receipts::expire(self.store.pool(), self.config.receipts_kept).await.into(),
             Job::PurgeSessions => platform::identity::purge_expired(self.store.pool()).await.into(),
             Job::ReportOrphanedClaims => orphans::report(&self.store, &self.metrics.alarms).await,
+            Job::Check => check::check(self.check.as_ref(), now, &self.metrics.alarms).await,
         }
     }
 }

@@ -105,11 +105,13 @@ pub(super) async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
 pub(super) async fn announce(pool: &PgPool, config: &Config) -> sqlx::Result<()> {
     for job in Job::ALL {
         sqlx::query!(
-            "insert into jobs (job, schedule, time_zone) values ($1, $2, $3)
+            "insert into jobs (job, schedule, time_zone, done_through)
+            values ($1, $2, $3, case when not $4 then clock_timestamp() end)
             on conflict (job) do update set schedule = excluded.schedule, time_zone = excluded.time_zone",
             job.name(),
             config.expression(job).to_string(),
             config.time_zone.to_string(),
+            job.begins_at_once(),
         )
         .execute(pool)
         .await?;

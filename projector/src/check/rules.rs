@@ -70,6 +70,11 @@ impl Rules {
         }
     }
 
+    /// The names that somebody has, each with its kind.
+    pub(super) fn names(&self) -> Vec<(String, String)> {
+        self.names.keys().map(|(kind, name)| ((*kind).to_owned(), name.clone())).collect()
+    }
+
     /// What was found, with the claims as they are now.
     pub(super) fn end(mut self, claims: Vec<Claim>) -> Vec<Checked> {
         self.claims(claims);

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::bail;
 use events::{EventId, HistoryId, Position, Shard};
-use futures::{StreamExt, TryStreamExt, future::join_all, stream};
+use futures::{FutureExt as _, StreamExt, TryStreamExt, future::join_all, stream};
 
 use super::{Phase, Rebuild, SHARDS_AT_ONCE, Targets, Watch};
 use store_reader::Heads;
@@ -58,7 +58,7 @@ impl Rebuild {
             targets,
             watch,
         };
-        let shards = stream::iter(self.shards()).map(|shard| self.fold_shard(shard, &stand, &folding));
+        let shards = stream::iter(self.shards()).map(|shard| self.fold_shard(shard, &stand, &folding).boxed());
         shards.buffer_unordered(SHARDS_AT_ONCE).try_collect::<()>().await
     }
 

@@ -1,7 +1,7 @@
 //! The schema that is built in: tables like the live ones.
 
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::{Phase, Rebuild, SHADOW, Watch};
 use crate::{READ, checkpoint};
@@ -138,6 +138,6 @@ fn here(definition: &str) -> String {
 
 /// Runs statements that take no parameters.
 pub(super) async fn execute(on: &mut PgConnection, statements: &str) -> sqlx::Result<()> {
-    sqlx::raw_sql(statements).execute(on).await?;
+    on.execute(sqlx::raw_sql(statements)).await?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `agora check`: a history as it should be passes, and each way of being broken is told.
 
+use events::Shard;
 use projector::check::{self, Checked};
 use store_reader::StoreReader;
 
@@ -13,6 +14,19 @@ async fn broken(lab: &Lab) -> Vec<Checked> {
     all.retain(|checked| !checked.broken.is_empty());
     all
 }
+
+/// The same of each shard by itself.
+async fn broken_in_a_shard(lab: &Lab) -> Vec<Checked> {
+    let (store, mut all) = (StoreReader::new(lab.pool.clone()), Vec::new());
+    for shard in Shard::all() {
+        all.extend(check::shard(&store, shard).await.expect("it is checked"));
+    }
+    all.retain(|checked| !checked.broken.is_empty());
+    all
+}
+
+/// Promises that take the events of all shards, or the read tables.
+const NOT_OF_A_SHARD: [&str; 4] = ["positions go from 1", "no two accounts", "a thread counts", "a tag counts"];
 
 /// A history that is as it should be, with the claims of its names.
 async fn whole() -> Lab {
@@ -31,6 +45,8 @@ async fn whole() -> Lab {
 async fn what_is_as_it_should_be_passes() {
     let lab = whole().await;
     let broken = broken(&lab).await;
+    assert!(broken.is_empty(), "{broken:#?}");
+    let broken = broken_in_a_shard(&lab).await;
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
@@ -78,6 +94,12 @@ async fn each_broken_promise_is_told_with_its_place() {
         let broken = broken(&lab).await;
         let told = broken.iter().find(|checked| checked.promise.starts_with(promise));
         assert!(told.is_some_and(|checked| !checked.broken[0].is_empty()), "{breaking}: {broken:#?}");
+        // Nobody who has a name is to be found for one that a stranger claims: a job reports these.
+        if NOT_OF_A_SHARD.iter().any(|all| promise.starts_with(all)) || breaking.starts_with("insert into claims") {
+            continue;
+        }
+        let broken = broken_in_a_shard(&lab).await;
+        assert!(broken.iter().any(|checked| checked.promise.starts_with(promise)), "{breaking}: {broken:#?}");
     }
 }
 
