@@ -183,8 +183,9 @@ impl Drop for Next {
 /// Asks until the status is that.
 async fn until(url: &str, status: StatusCode) -> Value {
     let deadline = Instant::now() + PATIENCE;
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
     loop {
-        let answer = reqwest::get(url).await;
+        let answer = client.get(url).send().await;
         if let Ok(answer) = answer
             && answer.status() == status
         {

@@ -64,7 +64,9 @@ impl TestForum {
         let tasks = TaskTracker::new();
         let broker = Broker::start(&config.kafka).expect("a broker");
         broker.ensure_topics().await.expect("topics");
-        let router = stack::start(&config, &broker, &Health::new(), &shutdown, &tasks).await.expect("all services");
+        let health = Health::new();
+        let starting = Box::pin(stack::start(&config, &broker, &health, &shutdown, &tasks));
+        let router = starting.await.expect("all services");
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "a free port").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         tasks.spawn({
