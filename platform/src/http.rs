@@ -9,7 +9,7 @@ mod serve;
 mod socket;
 
 pub use seen::RequestId;
-pub use serve::{bind, serve};
+pub use serve::{Stopping, bind, serve};
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -19,6 +19,7 @@ use garde::Validate;
 use platform::{
     db::{self, DatabaseConfig},
     extract::{invalid, optional_moment_field},
+    http::Stopping,
     problem::{FieldError, Problem},
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -179,9 +180,17 @@ impl ToSchema for Told {
             body = Problem, content_type = "application/problem+json"),
     ),
 )]
-pub(crate) async fn list(State(side): State<ReadSide>, headers: HeaderMap, at: InHistory) -> Result<Response, Problem> {
-    let mut response =
-        if wants_stream(&headers) { stream::open(&side, at, &headers).await? } else { page::show(&side, at).await? };
+pub(crate) async fn list(
+    State(side): State<ReadSide>,
+    headers: HeaderMap,
+    stopping: Stopping,
+    at: InHistory,
+) -> Result<Response, Problem> {
+    let mut response = if wants_stream(&headers) {
+        stream::open(&side, at, &headers, stopping).await?
+    } else {
+        page::show(&side, at).await?
+    };
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }

@@ -1,6 +1,7 @@
 //! Accepting connections, and letting them end.
 
 use std::{
+    convert::Infallible,
     io::ErrorKind,
     net::SocketAddr,
     sync::{
@@ -14,7 +15,8 @@ use anyhow::Context;
 use axum::{
     Router,
     body::Body,
-    http::{StatusCode, Version, header},
+    extract::FromRequestParts,
+    http::{StatusCode, Version, header, request::Parts},
     response::IntoResponse as _,
 };
 use futures::{FutureExt as _, future::ready};
@@ -67,6 +69,26 @@ pub async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListe
     Ok(listener)
 }
 
+/// Tells a handler that its server stops: an answer that has no end of its own ends then, or it would hold the stop up.
+#[derive(Clone, Debug, Default)]
+pub struct Stopping(CancellationToken);
+
+impl Stopping {
+    /// Ends when the server begins to stop.
+    pub async fn begun(&self) {
+        self.0.cancelled().await;
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Stopping {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        // Missing only where a test calls a router without its server: it never stops.
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
+    }
+}
+
 /// Serves `router` (see [`super::layers`]) until `shutdown`, then lets requests end for `shutdown_grace` and cuts what
 /// is left. HTTP/1.1 and HTTP/2 without TLS.
 ///
@@ -103,7 +125,14 @@ pub async fn serve(
         };
         // Answers are written whole: waiting for more to send with them would only be slow.
         let _ = stream.set_nodelay(true);
-        let served = connection(stream, builder.clone(), router.clone(), graceful.watcher(), config.header_timeout);
+        let served = connection(
+            stream,
+            builder.clone(),
+            router.clone(),
+            graceful.watcher(),
+            config.header_timeout,
+            Stopping(shutdown.clone()),
+        );
         let cut = cut.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -160,6 +189,7 @@ async fn connection(
     router: Router,
     watcher: Watcher,
     header_timeout: Duration,
+    stopping: Stopping,
 ) {
     let (socket, remains) = Socket::new(stream);
     let asked = Arc::new(AtomicBool::new(false));
@@ -172,7 +202,9 @@ async fn connection(
             return ready(Ok(problem.into_response())).left_future();
         }
         let mut router = router.clone();
-        Service::call(&mut router, request.map(Body::new)).right_future()
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(stopping.clone());
+        Service::call(&mut router, request).right_future()
     });
     let connection = watcher.watch(builder.serve_connection(TokioIo::new(socket), service).into_owned());
     // hyper's own limit holds only once it knows HTTP/1 from HTTP/2, and it reads 24 bytes for that.

@@ -9,7 +9,10 @@ use axum::{
 };
 use events::{Delivered, HistoryId, Position, Shard};
 use futures::stream::unfold;
-use platform::problem::{FieldError, Problem};
+use platform::{
+    http::Stopping,
+    problem::{FieldError, Problem},
+};
 use store_reader::{Filter, Most, Side, Unreadable};
 use tokio::{
     sync::{
@@ -48,7 +51,12 @@ const WAITING: usize = 1;
 const MOST: Most = Most { events: 100, bytes: 256 * 1024 };
 
 /// Answers with a stream.
-pub(super) async fn open(side: &ReadSide, at: InHistory, headers: &HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn open(
+    side: &ReadSide,
+    at: InHistory,
+    headers: &HeaderMap,
+    stopping: Stopping,
+) -> Result<Response, Problem> {
     let InHistory { asked, community, reader, admission, .. } = at;
     listing::does_not_apply(
         [("?to", asked.to.is_some()), ("?limit", asked.limit.is_some()), ("?cursor", asked.cursor.is_some())]
@@ -81,7 +89,7 @@ pub(super) async fn open(side: &ReadSide, at: InHistory, headers: &HeaderMap) ->
         said: now,
         _seat: seat,
     };
-    side.history.tasks.spawn(stream.run());
+    side.history.tasks.spawn(stream.run(stopping));
     let events =
         unfold(events, async |mut events| events.recv().await.map(|event| (Ok::<_, Infallible>(event), events)));
     Ok(([UNBUFFERED], Sse::new(events)).into_response())
@@ -139,11 +147,12 @@ enum Ended {
 }
 
 impl Stream {
-    async fn run(mut self) {
+    async fn run(mut self, stopping: Stopping) {
         let (client, stop) = (self.out.clone(), self.side.history.shutdown.clone());
         let ended = tokio::select! {
             () = client.closed() => return,
             () = stop.cancelled() => Ended::Stopped,
+            () = stopping.begun() => Ended::Stopped,
             Err(ended) = self.follow() => ended,
         };
         if let Ended::Failed(_) | Ended::Unreadable(_) = ended {

@@ -61,6 +61,26 @@ async fn a_request_names_one_host() {
 }
 
 #[tokio::test]
+async fn what_has_no_end_of_its_own_ends_when_the_server_stops() {
+    let asked = Arc::new(Notify::new());
+    let begun = Arc::clone(&asked);
+    let endless = get(move |stopping: Stopping| async move {
+        begun.notify_one();
+        stopping.begun().await;
+        "\"the end\""
+    });
+    let router = layers(Router::new().route("/endless", endless), &HttpConfig::default());
+    let server = Served::start(router, HttpConfig { shutdown_grace: FOR_EVER, ..HttpConfig::default() }).await;
+    let stop = async {
+        asked.notified().await;
+        server.shutdown.cancel();
+    };
+    let (answer, ()) = tokio::join!(server.say("GET /endless HTTP/1.1\r\nhost: x\r\n\r\n"), stop);
+    assert!(answer.contains("the end"), "{answer}");
+    server.ended.await.expect("no panic").expect("it ends");
+}
+
+#[tokio::test]
 async fn who_sends_too_much_before_reading_hears_the_refusal() {
     let server = Served::start(hello(), HttpConfig::default()).await;
     let much = 8 * 1024 * 1024;
