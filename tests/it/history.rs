@@ -160,7 +160,7 @@ async fn all_events_are_for_operators_and_a_communitys_for_its_admins() {
 #[tokio::test]
 async fn what_does_not_fit_is_refused_with_its_place() {
     let forum = TestForum::start().await;
-    let operator = forum.operator().await;
+    let (_, operator) = (forum.person("ada").await, forum.operator().await);
     for (query, status, pointer, code) in [
         ("type=post.sung", 422, "?type", "unknown_value"),
         ("type=", 422, "?type", "unknown_value"),
