@@ -142,6 +142,11 @@ impl ToSchema for Told {
     fn name() -> std::borrow::Cow<'static, str> {
         "CloudEvent".into()
     }
+
+    /// What it refers to.
+    fn schemas(schemas: &mut Vec<(String, openapi::RefOr<openapi::Schema>)>) {
+        cloud_event::CloudEvent::schemas(schemas);
+    }
 }
 
 /// The history of events, or what happens from now on
