@@ -14,16 +14,23 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{CommunityId, DecodeError, Delivered, Event, HistoryId, Position, catalogue::catalogue, cloud_event};
+use events::{
+    CommunityId, DecodeError, Delivered, Event, HistoryId, Position,
+    catalogue::{self, catalogue},
+    cloud_event,
+};
 use garde::Validate;
 use platform::{
     db::{self, DatabaseConfig},
     extract::{invalid, optional_moment_field},
     http::Stopping,
+    instances::{self, Knows},
+    patience::Patience,
     problem::{FieldError, Problem},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use sqlx::PgPool;
 use store_reader::{Filter, StoreReader, Unreadable};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::{IntoParams, PartialSchema, ToSchema, openapi};
@@ -64,10 +71,24 @@ impl History {
     ) -> anyhow::Result<Self> {
         let few = DatabaseConfig { max_connections: store.max_connections.min(CONNECTIONS), ..store.clone() };
         let pool = db::connect_lazily(&few, STORE_SCHEMA, "agora query-service history", &store_reader::CONNECTION)?;
+        tasks.spawn(join(pool.clone(), shutdown.clone(), tasks.clone()));
         let store = StoreReader::new(pool);
         let tail = Arc::new(Tail::new());
         tasks.spawn(tail::follow(Arc::clone(&tail), store.clone(), Arc::clone(changes), shutdown.clone()));
         Ok(Self { store, tail, seats: Seats::default(), shutdown, tasks: tasks.clone() })
+    }
+}
+
+/// Says that events are read here too, once the store can be told.
+async fn join(store: PgPool, shutdown: CancellationToken, tasks: TaskTracker) {
+    let release = env!("CARGO_PKG_VERSION");
+    let knows = Knows { service: "query-service", release, reads: catalogue::readable(), writes: Vec::new() };
+    let mut patience = Patience::new("reading events over HTTP");
+    while !shutdown.is_cancelled() {
+        match instances::join(store.clone(), knows.clone(), None, shutdown.clone(), &tasks).await {
+            Ok(_) => return patience.worked(),
+            Err(error) => patience.failed(error, &shutdown).await,
+        }
     }
 }
 

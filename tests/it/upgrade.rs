@@ -207,7 +207,7 @@ async fn two_builds_side_by_side_write_a_version_only_once_all_know_it() {
     assert_eq!(unknown["version"], "community.archived version 2");
     let to = unknown["to"].as_array().expect("who").iter();
     let to: Vec<_> = to.filter_map(|it| it.as_str()?.split(' ').next()).collect();
-    assert_eq!(to, ["command-service", "projector"]);
+    assert_eq!(to, ["command-service", "projector", "query-service"]);
 
     // The new command-service waits beside the old one, and takes nothing.
     let address = format!("127.0.0.1:{}", kafka::free_port());

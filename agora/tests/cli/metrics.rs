@@ -58,7 +58,7 @@ async fn position_lag_and_state_of_each_shard_are_scraped() {
     .execute(&mut database)
     .await
     .expect("written");
-    until("state", 2).await;
+    until("state", 3).await;
     until("lag", 1).await;
     until("position", position).await;
 }
