@@ -12,7 +12,7 @@ use anyhow::Context;
 pub use quiet::Quiet;
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     error::RDKafkaErrorCode,
     metadata::MetadataTopic,
     mocking::MockCluster,
@@ -184,18 +184,43 @@ impl Broker {
                 }
             }
         }
-        tokio::task::spawn_blocking(move || names.iter().try_for_each(|topic| wait_until_usable(&admin, topic))).await?
+        let wanted = usize::try_from(self.config.partitions)?;
+        let (admin, short) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            let mut short = Vec::new();
+            for topic in names {
+                let partitions = wait_until_usable(&admin, &topic)?;
+                if partitions < wanted {
+                    short.push((topic, partitions));
+                }
+            }
+            Ok((admin, short))
+        })
+        .await??;
+        for (topic, partitions) in short {
+            // A broker makes it, as small as it likes, for the first who writes to it after it was lost.
+            tracing::warn!(
+                topic,
+                partitions,
+                wanted,
+                "the topic has fewer partitions than configured: adding the others"
+            );
+            let more = NewPartitions::new(&topic, wanted);
+            for outcome in admin.create_partitions([&more], &options).await? {
+                outcome.map_err(|(topic, code)| anyhow::anyhow!("Kafka adds no partitions to {topic}: {code}"))?;
+            }
+        }
+        Ok(())
     }
 }
 
-/// Kafka answers that a topic is made before its brokers know it.
-fn wait_until_usable(admin: &AdminClient<Quiet>, topic: &str) -> anyhow::Result<()> {
+/// Kafka answers that a topic is made before its brokers know it. Answers how many partitions it has.
+fn wait_until_usable(admin: &AdminClient<Quiet>, topic: &str) -> anyhow::Result<usize> {
     let deadline = Instant::now() + STARTUP_TIMEOUT;
     loop {
         let metadata = admin.inner().fetch_metadata(Some(topic), STARTUP_TIMEOUT)?;
         let partitions = metadata.topics().first().map_or(&[][..], MetadataTopic::partitions);
         if !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0) {
-            return Ok(());
+            return Ok(partitions.len());
         }
         anyhow::ensure!(Instant::now() < deadline, "Kafka made topic {topic}, and does not show it");
         thread::sleep(USABLE_POLL);

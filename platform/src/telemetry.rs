@@ -38,6 +38,9 @@ use tracing_subscriber::{
 
 /// The media type of [`prometheus_text`].
 pub const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Bounds of histograms of durations, in seconds: from a cached read to the handler's time limit.
+pub const SECONDS: [f64; 15] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 /// Lines of the log that may wait to be written; more are dropped.
 const LINES_WAITING: usize = 8_192;

@@ -7,6 +7,8 @@
 mod counts;
 mod rules;
 
+use std::time::Duration;
+
 use anyhow::bail;
 use events::{Envelope, Position, Shard};
 use serde::Serialize;
@@ -19,6 +21,10 @@ use rules::{Claim, Rules};
 const MOST_TOLD: usize = 10;
 /// Events read at once, and claims looked up.
 const BATCH: u32 = 2_000;
+/// How often a moment is looked for in which projections that are written one after the other stand at the same place:
+/// for five seconds.
+const TRIES: u32 = 250;
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How often the end of a shard is looked for, where events keep coming.
 const MOST_ROUNDS: u32 = 20;
 
@@ -31,11 +37,19 @@ pub struct Checked {
     pub broken: Vec<String>,
     /// Whether there are more than these.
     pub more: bool,
+    /// Why it could not be looked at, where it could not.
+    pub unknown: Option<String>,
 }
 
 impl Checked {
-    fn new(promise: &'static str) -> Self {
-        Self { promise, broken: Vec::new(), more: false }
+    /// Nothing was found yet.
+    pub fn new(promise: &'static str) -> Self {
+        Self { promise, broken: Vec::new(), more: false, unknown: None }
+    }
+
+    /// It could not be looked at.
+    pub fn unknown(promise: &'static str, why: String) -> Self {
+        Self { unknown: Some(why), ..Self::new(promise) }
     }
 
     fn breaks(&mut self, place: impl FnOnce() -> String) {
@@ -130,13 +144,34 @@ fn within(shard: Shard, query: &str) -> String {
 /// # Errors
 /// Those of the database.
 pub async fn counts(read: &PgPool) -> sqlx::Result<Vec<Checked>> {
-    let mut connection = read.begin_with("begin isolation level repeatable read, read only").await?;
+    let (mut snapshot, apart) = level(read).await?;
     let mut all = Vec::new();
     for (promise, wrong) in counts::COUNTS {
-        all.push(ask(promise, &counts::query(wrong), &mut connection).await?);
+        all.push(ask(promise, &counts::query(wrong), &mut snapshot).await?);
     }
-    connection.rollback().await?;
+    for (promise, wrong) in counts::OF_BOTH {
+        all.push(match &apart {
+            None => ask(promise, &counts::query(wrong), &mut snapshot).await?,
+            Some(apart) => Checked::unknown(promise, apart.clone()),
+        });
+    }
+    snapshot.rollback().await?;
     Ok(all)
+}
+
+/// A snapshot in which no projection of [`counts::OF_BOTH`] is ahead of another; or any, where they do not come to that,
+/// and why.
+async fn level(read: &PgPool) -> sqlx::Result<(sqlx::Transaction<'static, sqlx::Postgres>, Option<String>)> {
+    for tried in 1.. {
+        let mut snapshot = read.begin_with("begin isolation level repeatable read, read only").await?;
+        let apart = sqlx::query_scalar(counts::APART).fetch_optional(&mut *snapshot).await?;
+        if apart.is_none() || tried == TRIES {
+            return Ok((snapshot, apart));
+        }
+        snapshot.rollback().await?;
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+    unreachable!("the last try answers")
 }
 
 async fn ask(promise: &'static str, query: &str, on: &mut PgConnection) -> sqlx::Result<Checked> {
@@ -148,27 +183,29 @@ async fn ask(promise: &'static str, query: &str, on: &mut PgConnection) -> sqlx:
     Ok(checked)
 }
 
-/// Reads every event, and then what came meanwhile, until nothing more did.
+/// Reads every event up to the head, and beside them the claims as they were at that head.
 async fn history(store: &StoreReader, read: &(dyn Fn(u64) + Sync)) -> sqlx::Result<Vec<Checked>> {
-    let mut rules = Rules::default();
-    let mut position: Position = 0;
-    loop {
-        let batch = store.after(position, BATCH).await?;
-        let many = batch.events.len() as u64;
-        for event in batch.events {
-            position = event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position);
-            rules.look(event);
+    let mut snapshot = store.pool().begin_with("begin isolation level repeatable read, read only").await?;
+    let head: Position = sqlx::query_scalar("select position from store_head").fetch_one(&mut *snapshot).await?;
+    let claims = sqlx::query_as("select kind, value, owner from claims").fetch_all(&mut *snapshot).await?;
+    snapshot.rollback().await?;
+    let (mut rules, mut position) = (Rules::default(), 0);
+    while position < head {
+        let before = position;
+        for event in store.after(position, BATCH).await?.events {
+            let at = event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position);
+            if at <= head {
+                position = at;
+                rules.look(event);
+            }
         }
-        read(many);
-        if batch.more {
-            continue;
+        if position == before {
+            // Positions have a gap at the end, which is told of elsewhere.
+            break;
         }
-        // The claims are those of these events where nothing was appended before they were read.
-        let claims = sqlx::query_as("select kind, value, owner from claims").fetch_all(store.pool()).await?;
-        if store.head().await? == position || many == 0 {
-            return Ok(rules.end(claims));
-        }
+        read((position - before).unsigned_abs());
     }
+    Ok(rules.end(claims))
 }
 
 /// Reads every event of a shard, and then what came meanwhile, until nothing more did.

@@ -147,9 +147,9 @@ pub(crate) async fn park(read: &mut PgConnection, projection: &str, shard: Shard
 }
 
 /// The events that operators let projections pass by.
-pub(crate) async fn skipped(read: &PgPool) -> sqlx::Result<HashMap<String, HashSet<EventId>>> {
+pub(crate) async fn skipped(store: &PgPool) -> sqlx::Result<HashMap<String, HashSet<EventId>>> {
     let mut skipped: HashMap<String, HashSet<EventId>> = HashMap::new();
-    for row in sqlx::query!("select projection, event_id from skipped").fetch_all(read).await? {
+    for row in sqlx::query!("select projection, event_id from skips").fetch_all(store).await? {
         skipped.entry(row.projection).or_default().insert(EventId(row.event_id));
     }
     Ok(skipped)

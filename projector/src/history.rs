@@ -170,7 +170,7 @@ pub(crate) async fn start_over(
     // First of all, as every writer of a shard does: who waits for whom is always the same.
     let others = sqlx::query!(
         "update checkpoint c
-        set history = $1, position = 0, event_id = null, version = greatest(p.version, c.version)
+        set history = $1, position = 0, event_id = null, version = p.version
         from unnest($2::text[], $3::integer[]) p (name, version)
         where c.projection = p.name and c.history <> $1",
         history.0,

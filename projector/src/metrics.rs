@@ -12,6 +12,9 @@ mod lanes;
 
 pub(crate) use lanes::Lanes;
 
+/// What an alarm may be of.
+const ALARMS: [&str; 5] = ["foreign-message", "outdated", "parked", "restored", "unreadable"];
+
 /// The instruments; clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -36,6 +39,14 @@ impl Metrics {
     /// Of these projections, on the process's meter.
     pub(crate) fn new(projections: Vec<&'static str>) -> Self {
         let meter = global::meter("agora");
+        let alarms = meter
+            .u64_counter("agora.alarms")
+            .with_description("Error lines that name the command which resolves them.")
+            .build();
+        for kind in ALARMS {
+            // Whoever watches for a rise sees the first one too.
+            alarms.add(0, &[KeyValue::new("kind", kind)]);
+        }
         Self {
             projected: meter
                 .u64_counter("agora.projection.events")
@@ -62,10 +73,7 @@ impl Metrics {
                 .u64_counter("agora.projection.filled")
                 .with_description("Events read from the event store because Kafka had not brought them.")
                 .build(),
-            alarms: meter
-                .u64_counter("agora.alarms")
-                .with_description("Error lines that name the command which resolves them.")
-                .build(),
+            alarms,
             parked: meter
                 .u64_gauge("agora.projection.parked")
                 .with_description("Shards in which a projection has stopped.")
@@ -91,6 +99,7 @@ impl Metrics {
         self.parked.record(shards as u64, &[KeyValue::new("projection", projection)]);
     }
 
+    /// One of [`ALARMS`].
     pub(crate) fn alarm(&self, kind: &'static str) {
         self.alarms.add(1, &[KeyValue::new("kind", kind)]);
     }

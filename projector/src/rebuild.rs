@@ -144,9 +144,6 @@ impl Rebuild {
         chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));
         let build = tokio::task::spawn_blocking(build_id).await??;
         let rebuild = Self { store, live, shadow, projections: chosen, what, build, lock: Mutex::new(lock) };
-        for (name, ours, theirs) in rebuild.other_versions().await? {
-            ensure!(theirs < ours, "a newer release has made {name} (version {theirs}, here {ours}): use that one");
-        }
         rebuild.make_shadow().await.context("cannot make the tables to build in")?;
         Ok(rebuild)
     }

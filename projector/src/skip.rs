@@ -29,38 +29,36 @@ pub struct Skip {
 /// event that is, or none where it had not stopped. The projector takes it up within two seconds.
 ///
 /// # Errors
-/// Those of the database.
+/// Those of the databases. Where the second of them fails, the skip is on record, and the same again lets it go on.
 pub async fn skip(
-    read: &PgPool,
+    (store, read): (&PgPool, &PgPool),
     projection: &str,
     shard: Shard,
     reason: &str,
     by: &str,
 ) -> sqlx::Result<Option<EventId>> {
-    let skipped = sqlx::query_scalar!(
-        "with stopped as (
-            delete from parked where projection = $1 and shard = $2 returning projection, event_id, position
-        )
-        insert into skipped (projection, event_id, position, reason, skipped_by)
-        select projection, event_id, position, $3, $4 from stopped
-        on conflict (projection, event_id) do update
-        set reason = excluded.reason, skipped_by = excluded.skipped_by, skipped_at = clock_timestamp()
-        returning event_id",
+    let shard = i16::from(shard);
+    let stopped =
+        sqlx::query!("select event_id, position from parked where projection = $1 and shard = $2", projection, shard);
+    let Some(stopped) = stopped.fetch_optional(read).await? else { return Ok(None) };
+    record(store, projection, (EventId(stopped.event_id), stopped.position), reason, by).await?;
+    let goes_on = sqlx::query!(
+        "delete from parked where projection = $1 and shard = $2 and event_id = $3",
         projection,
-        i16::from(shard),
-        reason,
-        by,
+        shard,
+        stopped.event_id,
     );
-    Ok(skipped.fetch_optional(read).await?.map(EventId))
+    goes_on.execute(read).await?;
+    Ok(Some(EventId(stopped.event_id)))
 }
 
 /// Lets a projection pass by an event, wherever it stands: for what stops a rebuild where the live projection, of another
 /// release, did not. Answers where the event is, or none where there is no such event.
 ///
 /// # Errors
-/// Those of the databases.
+/// Those of the database.
 pub async fn skip_event(
-    (store, read): (&PgPool, &PgPool),
+    store: &PgPool,
     projection: &str,
     event: EventId,
     reason: &str,
@@ -68,8 +66,19 @@ pub async fn skip_event(
 ) -> sqlx::Result<Option<Position>> {
     let found = sqlx::query_scalar!("select position from events where event_id = $1", event.0);
     let Some(position) = found.fetch_optional(store).await? else { return Ok(None) };
+    record(store, projection, (event, position), reason, by).await?;
+    Ok(Some(position))
+}
+
+async fn record(
+    store: &PgPool,
+    projection: &str,
+    (event, position): (EventId, Position),
+    reason: &str,
+    by: &str,
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into skipped (projection, event_id, position, reason, skipped_by) values ($1, $2, $3, $4, $5)
+        "insert into skips (projection, event_id, position, reason, skipped_by) values ($1, $2, $3, $4, $5)
         on conflict (projection, event_id) do update
         set reason = excluded.reason, skipped_by = excluded.skipped_by, skipped_at = clock_timestamp()",
         projection,
@@ -78,22 +87,22 @@ pub async fn skip_event(
         reason,
         by,
     )
-    .execute(read)
+    .execute(store)
     .await?;
-    Ok(Some(position))
+    Ok(())
 }
 
 /// What projections pass by, the newest first.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn skips(read: &PgPool) -> sqlx::Result<Vec<Skip>> {
+pub async fn skips(store: &PgPool) -> sqlx::Result<Vec<Skip>> {
     let rows = sqlx::query!(
-        "select projection, event_id, position, reason, skipped_by, skipped_at from skipped
+        "select projection, event_id, position, reason, skipped_by, skipped_at from skips
         order by skipped_at desc, projection limit $1",
         MOST_SHOWN,
     );
-    let skips = rows.fetch_all(read).await?.into_iter().map(|row| Skip {
+    let skips = rows.fetch_all(store).await?.into_iter().map(|row| Skip {
         projection: row.projection,
         event_id: EventId(row.event_id),
         position: row.position,

@@ -38,6 +38,8 @@ pub enum State {
     Outdated,
     /// It stopped at an event.
     Parked,
+    /// A newer release has made its rows: only projectors of that release go on with them.
+    Newer,
 }
 
 /// How long an event may wait before a projection counts as behind.
@@ -136,7 +138,7 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
         let behind = behind.get(&place(row.shard, row.history, row.position));
         let (Ok(shard), Some(behind)) = (Shard::try_from(row.shard), behind) else { continue };
         let parked = row.event_id.zip(row.stopped_at).zip(row.reason).zip(row.parked_at);
-        let outdated = versions.get(&*row.projection).is_some_and(|ours| row.version < *ours);
+        let ours = versions.get(&*row.projection).copied().unwrap_or(row.version);
         projections.entry(row.projection).or_default().push(ShardStatus {
             shard,
             history: HistoryId(row.history),
@@ -147,7 +149,8 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
             waiting_since: behind.since,
             state: match behind.since {
                 _ if parked.is_some() => State::Parked,
-                _ if outdated => State::Outdated,
+                _ if row.version < ours => State::Outdated,
+                _ if row.version > ours => State::Newer,
                 Some(since) if now - since > LIVE_WITHIN => State::CatchingUp,
                 _ => State::Live,
             },

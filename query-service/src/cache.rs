@@ -127,6 +127,7 @@ impl Cache {
                 .f64_histogram("agora.query.load")
                 .with_description("Time to read rows and make an answer of them, by view")
                 .with_unit("s")
+                .with_boundaries(platform::telemetry::SECONDS.to_vec())
                 .build(),
         }
     }

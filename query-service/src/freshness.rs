@@ -121,6 +121,7 @@ impl Freshness {
             .f64_histogram("agora.query.wait")
             .with_description("Time that reads waited for a position, by outcome")
             .with_unit("s")
+            .with_boundaries(platform::telemetry::SECONDS.to_vec())
             .build();
         Self { changes, checkpoints, waits }
     }

@@ -40,6 +40,7 @@ use crate::{
     changes::Changes,
     listing::{self, LONGEST_PAGE, List, PAGE},
     reading::ReadSide,
+    thread_page::Folded,
     visibility::InHistory,
 };
 use seats::Seats;
@@ -53,6 +54,8 @@ const CONNECTIONS: u32 = 4;
 pub(crate) struct History {
     pub(crate) store: StoreReader,
     tail: Arc<Tail>,
+    /// Threads as they were.
+    pub(crate) folded: Folded,
     seats: Seats,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -75,7 +78,7 @@ impl History {
         let store = StoreReader::new(pool);
         let tail = Arc::new(Tail::new());
         tasks.spawn(tail::follow(Arc::clone(&tail), store.clone(), Arc::clone(changes), shutdown.clone()));
-        Ok(Self { store, tail, seats: Seats::default(), shutdown, tasks: tasks.clone() })
+        Ok(Self { store, tail, folded: Folded::default(), seats: Seats::default(), shutdown, tasks: tasks.clone() })
     }
 }
 
@@ -180,9 +183,10 @@ impl ToSchema for Told {
 ///
 /// **With `Accept: text/event-stream`** the answer does not end (Server-Sent Events, WHATWG HTML, 9.2): `event` is an event's
 /// name, `data` the event as on a page, and `id` what `Last-Event-ID` goes on behind, with nothing missing and nothing twice. It
-/// begins behind `from`, with `since`, or now. A stream ends when the access token expires, its session ends, or the
-/// reader is no admin any more; when the server stops; or when the client takes nothing for 30 s. Connect again, then.
-/// There may be 8 streams of one account.
+/// begins behind `from`, with `since`, or now. A stream ends when the access token expires or its session ends, which is
+/// looked at every 5 s; before anything that follows a change of what the reader is in the community; when the server stops;
+/// or when the client takes nothing for 30 s. Connect again, then. Where that would be refused, the last event is a
+/// `problem`, its `data` the problem's `type`, `status` and `detail`. There may be 8 streams of one account.
 #[utoipa::path(
     get, path = "/v2/events", tag = "events", operation_id = "events_list",
     params(

@@ -1,6 +1,8 @@
 //! Posts: those of a thread, flat or as a tree, and one by itself.
 
 mod as_of;
+
+pub(crate) use as_of::Folded;
 mod best;
 mod flat;
 mod oldest;

@@ -156,7 +156,6 @@ async fn readiness_follows_the_database() {
 /// counted then.
 const AS_BEFORE_0003: &str = "
     alter table read.checkpoint drop column built, drop column version;
-    alter table read.skipped drop column skipped_by;
     drop table read.tag_count;
     drop index read.thread_answered, read.thread_unanswered, read.post_by_author, read.thread_by_author;
     create index post_by_author on read.post (author_id, created_at desc, post_id desc);

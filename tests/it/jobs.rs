@@ -358,7 +358,7 @@ async fn one_leads_and_another_goes_on_when_it_is_gone() {
 const AS_BEFORE_0008: &str = "
     drop trigger events_keep_endings on store.events;
     drop function store.keep_endings;
-    drop table store.endings, store.jobs, store.job_runs, store.histories, store.instances;
+    drop table store.endings, store.jobs, store.job_runs, store.histories, store.instances, store.skips;
     delete from store._sqlx_migrations where version >= 8";
 
 #[tokio::test]

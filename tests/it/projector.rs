@@ -137,9 +137,13 @@ async fn an_event_that_cannot_be_folded_stops_one_projection_in_one_shard() {
     assert!(retry(&lab.pool, "thread_page", shard).await.expect("retries"));
     lab.until("it stops again", "select count(*) = 2 from parked").await;
     for projection in ["thread_list", "thread_page"] {
-        let skipped: Option<EventId> = skip(&lab.pool, projection, shard, "a test", "ada@here").await.expect("skips");
+        let skipped: Option<EventId> =
+            skip((&lab.pool, &lab.pool), projection, shard, "a test", "ada@here").await.expect("skips");
         assert!(skipped.is_some());
-        assert_eq!(skip(&lab.pool, projection, shard, "again", "bob").await.expect("nothing to skip"), None);
+        assert_eq!(
+            skip((&lab.pool, &lab.pool), projection, shard, "again", "bob").await.expect("nothing to skip"),
+            None
+        );
     }
     lab.all_shown().await;
     running.stop().await;

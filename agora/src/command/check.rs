@@ -22,7 +22,7 @@ use crate::{
 #[command(after_help = "\
 It reads every event, compares every count with its rows, and every row of the read tables with what the events make of
 it anew, in a schema of its own that takes as much room as they do until the end. The system goes on meanwhile, and nothing of
-it is changed. It fails where a promise is broken.
+it is changed. It fails where a promise is broken, or could not be looked at.
 
 Examples:
   agora check
@@ -32,6 +32,9 @@ pub struct Check {
     #[arg(long)]
     json: bool,
 }
+
+/// What is asked of every row.
+const ROWS: &str = "every row of the read tables is as the events make it";
 
 /// What was found.
 #[derive(Serialize)]
@@ -54,37 +57,41 @@ impl Check {
         let found = super::block_on_until_told(look(&config), "nothing was changed")?;
         let said = if self.json { serde_json::to_string_pretty(&found)? + "\n" } else { said(&found)? };
         super::print(&said)?;
-        match found.promises.iter().filter(|checked| !checked.broken.is_empty()).count() {
-            0 => Ok(()),
-            1 => bail!("a promise is broken"),
-            broken => bail!("{broken} promises are broken"),
+        let count = |which: fn(&Checked) -> bool| found.promises.iter().filter(|checked| which(checked)).count();
+        match (count(|checked| !checked.broken.is_empty()), count(|checked| checked.unknown.is_some())) {
+            (0, 0) => Ok(()),
+            (0, unknown) => bail!("nothing was found broken, but {unknown} of the promises could not be looked at"),
+            (1, _) => bail!("a promise is broken: docs/operations.md says what to do"),
+            (broken, _) => bail!("{broken} promises are broken: docs/operations.md says what to do"),
         }
     }
 }
 
 async fn look(config: &Config) -> anyhow::Result<Found> {
     // First of all: whoever builds already is to be waited for, not to be told at the end.
-    let rebuild = Rebuild::begin(&config.database, config.read_tables(), What::everything(Purpose::Look)).await?;
+    let rebuild = Rebuild::begin(&config.database, config.read_tables(), What::everything(Purpose::Look)).await;
+    let rebuild = rebuild.inspect_err(|error| eprintln!("rows are not compared: {error:#}"));
     let store = super::history(config).await?;
     let progress = Progress::start("reading", store.head().await?.unsigned_abs(), Unit::Things("events"));
     let mut promises = check::store(&store, &|read| progress.add(read)).await?;
     drop(progress);
-    promises.extend(check::counts(rebuild.live()).await?);
-    let compared = rebuild.compare(MOST_SHOWN, &Shown::default()).await;
-    rebuild.discard().await?;
-    let mut rows =
-        Checked { promise: "every row of the read tables is as the events make it", broken: vec![], more: false };
-    Ok(match compared {
-        Ok(Comparison { rows: compared, differences, more }) => {
-            let row = |difference: &Difference| shown(difference).trim_end().to_owned();
-            (rows.broken, rows.more) = (differences.iter().map(row).collect(), more);
-            promises.push(rows);
-            Found { promises, rows: Some(compared), differences }
+    promises.extend(check::counts(&super::read_tables(config).await?).await?);
+    let compared = match rebuild {
+        Ok(rebuild) => {
+            let compared = rebuild.compare(MOST_SHOWN, &Shown::default()).await;
+            rebuild.discard().await?;
+            compared
         }
-        // That is a finding as well.
+        Err(error) => Err(error),
+    };
+    Ok(match compared {
+        Ok(Comparison { rows, differences, more }) => {
+            let row = |difference: &Difference| shown(difference).trim_end().to_owned();
+            promises.push(Checked { broken: differences.iter().map(row).collect(), more, ..Checked::new(ROWS) });
+            Found { promises, rows: Some(rows), differences }
+        }
         Err(error) => {
-            rows.broken.push(format!("{error:#}"));
-            promises.push(rows);
+            promises.push(Checked::unknown(ROWS, format!("{error:#}")));
             Found { promises, rows: None, differences: vec![] }
         }
     })
@@ -92,9 +99,16 @@ async fn look(config: &Config) -> anyhow::Result<Found> {
 
 fn said(found: &Found) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    for Checked { promise, broken, more } in &found.promises {
-        let mark = if broken.is_empty() { "ok    " } else { "BROKEN" };
+    for Checked { promise, broken, more, unknown } in &found.promises {
+        let mark = match unknown {
+            Some(_) => "?     ",
+            None if broken.is_empty() => "ok    ",
+            None => "BROKEN",
+        };
         writeln!(text, "{mark}  {promise}")?;
+        if let Some(why) = unknown {
+            writeln!(text, "          could not be looked at: {why}")?;
+        }
         for place in broken {
             writeln!(text, "          {}", place.replace('\n', "\n          "))?;
         }

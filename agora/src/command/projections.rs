@@ -116,15 +116,14 @@ impl Skip {
     fn run(self, config: Config) -> anyhow::Result<()> {
         let Self { projection, shard, event, reason, who } = self;
         said(config, async |config, read| {
+            let (store, by) = (super::store(&config).await?, who.name());
             if let Some(event) = event {
-                let store = super::store(&config).await?;
-                let by = who.name();
-                let position = projector::skip_event((&store, &read), &projection, event, &reason, &by).await?;
+                let position = projector::skip_event(&store, &projection, event, &reason, &by).await?;
                 let position = position.with_context(|| format!("there is no event {event}"))?;
                 return Ok(format!("{projection} passes event {event}, at position {position}, by in every rebuild\n"));
             }
             let shard = shard.context("a shard or an event")?;
-            let event = projector::skip(&read, &projection, shard, &reason, &who.name()).await?;
+            let event = projector::skip((&store, &read), &projection, shard, &reason, &by).await?;
             let event = event.with_context(|| has_not_stopped(&projection, shard))?;
             Ok(format!("{projection} passes event {event} by, and goes on within two seconds\n"))
         })
@@ -133,8 +132,8 @@ impl Skip {
 
 impl Skips {
     fn run(self, config: Config) -> anyhow::Result<()> {
-        said(config, async |_, read| {
-            let skips = projector::skips(&read).await?;
+        said(config, async |config, _| {
+            let skips = projector::skips(&super::store(&config).await?).await?;
             Ok(if self.json { serde_json::to_string_pretty(&skips)? + "\n" } else { list(&skips) })
         })
     }

@@ -55,10 +55,11 @@ impl Tables {
             Ok(Some(found?))
         })?;
         super::print(&said(found.as_ref(), json)?)?;
-        if found.is_none_or(|found| found.differences.is_empty()) {
-            return Ok(());
-        }
-        bail!("the read tables are not what the events say: `agora projections rebuild` makes them anew")
+        let Some(compared) = found.filter(|found| !found.differences.is_empty()) else { return Ok(()) };
+        let mut names: Vec<&str> = compared.differences.iter().map(|row| row.projection).collect();
+        names.dedup();
+        let names = if compared.more { "--all".to_owned() } else { names.join(" ") };
+        bail!("the read tables are not what the events say: `agora projections rebuild {names}` makes them anew")
     }
 
     /// The same, and puts the new rows in the place of the live ones.

@@ -138,7 +138,7 @@ fn show(status: &Status, rates: &Rates, each: bool, now: DateTime<Utc>) -> Strin
             let _ = write!(
                 text,
                 "\n{name} stopped in shard {shard} {} ago, at event {} (position {}):\n  {}\n  go on with: agora \
-                 projections retry {name} {shard}\n",
+                 projections retry {name} {shard}\n  or without it: agora projections skip {name} {shard} --reason WHY\n",
                 ago(now, parked.at),
                 parked.event_id,
                 parked.position,
@@ -158,6 +158,7 @@ fn word(state: State) -> &'static str {
         State::Live => "live",
         State::CatchingUp => "catching up",
         State::Outdated => "outdated",
+        State::Newer => "of a newer one",
         State::Parked => "stopped",
     }
 }

@@ -1,6 +1,6 @@
 //! `agora upgrade`
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use anyhow::ensure;
 use chrono::Utc;
@@ -45,11 +45,13 @@ struct Found {
     writes: usize,
     /// Those that not everybody knows.
     unknown: Vec<Unknown>,
+    /// Those that are written now, and unknown to this release: no process of it starts.
+    unknown_here: Vec<Unknown>,
     /// Who reads events.
     readers: Vec<Instance>,
 }
 
-/// An event version, and who does not know it.
+/// An event version, and who does not know it, or writes it.
 #[derive(Serialize)]
 struct Unknown {
     version: String,
@@ -67,7 +69,7 @@ impl Upgrade {
             stack::require(&config).await?;
             let found = Found::of(instances::running(&store).await?);
             super::print(&if json { serde_json::to_string_pretty(&found)? + "\n" } else { found.words() })?;
-            ensure!(found.ready, "this release takes no commands until those are replaced or stopped");
+            ensure!(found.ready, "this release cannot run, or takes no commands, until those are replaced or stopped");
             Ok(())
         })
     }
@@ -91,11 +93,20 @@ impl Found {
         };
         let unknown = written.into_iter().map(|version| Unknown { to: to(&version), version });
         let unknown: Vec<_> = unknown.filter(|unknown| !unknown.to.is_empty()).collect();
-        Self { release: env!("CARGO_PKG_VERSION"), ready: unknown.is_empty(), writes, unknown, readers }
+        let readable = catalogue::readable();
+        let newer: BTreeSet<&String> = readers.iter().filter(|it| it.writing).flat_map(|it| &it.writes).collect();
+        let by = |version: &String| {
+            let writers = readers.iter().filter(|it| it.writing && it.writes.contains(version));
+            writers.map(Instance::words).collect::<Vec<_>>()
+        };
+        let newer = newer.into_iter().filter(|version| !readable.contains(version));
+        let unknown_here: Vec<_> = newer.map(|version| Unknown { to: by(version), version: version.clone() }).collect();
+        let ready = unknown.is_empty() && unknown_here.is_empty();
+        Self { release: env!("CARGO_PKG_VERSION"), ready, writes, unknown, unknown_here, readers }
     }
 
     fn words(&self) -> String {
-        let Self { release, ready, writes, unknown, readers } = self;
+        let Self { release, ready, writes, unknown, unknown_here, readers } = self;
         let mut text = match readers.len() {
             0 => "nobody reads events of this database now\n".to_owned(),
             _ => "these read events of this database now:\n".to_owned(),
@@ -106,6 +117,13 @@ impl Found {
         }
         for Unknown { version, to } in unknown {
             let _ = writeln!(text, "\n{version} is unknown to\n  {}", to.join("\n  "));
+        }
+        for Unknown { version, to } in unknown_here {
+            let _ = writeln!(
+                text,
+                "\n{version} is unknown to this release, no process of which starts while these write it:\n  {}",
+                to.join("\n  ")
+            );
         }
         if *ready && !readers.is_empty() {
             let _ = writeln!(
@@ -149,6 +167,22 @@ mod tests {
             said.ends_with("\npost.written version 1 is unknown to\n  projector 0.1.0 (process 7 on web-1)\n"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn what_is_written_now_and_unknown_here_is_named_with_who_writes_it() {
+        let newer = || vec!["post.written version 99".to_owned()];
+        let mut writer = projector([catalogue::readable(), newer()].concat());
+        (writer.service, writer.writes, writer.writing) = ("command-service".to_owned(), newer(), true);
+        let found = Found::of(vec![writer.clone()]);
+        assert!(!found.ready);
+        let said = found.words();
+        assert!(
+            said.contains("post.written version 99 is unknown to this release, no process of which starts"),
+            "{said}"
+        );
+        assert!(said.ends_with("\n  command-service 0.1.0 (process 7 on web-1)\n"), "{said}");
+        assert!(Found::of(vec![Instance { writing: false, ..writer }]).ready, "it waits, and writes nothing");
     }
 
     #[test]

@@ -72,6 +72,9 @@ impl Asked {
         if let Some(beyond) = [self.from, through].into_iter().find(|position| *position > head) {
             bail!("there is no position {beyond} yet: the event store is at {head}");
         }
+        if through < self.from {
+            bail!("--to {through} is before --from {}: nothing is between them", self.from);
+        }
         let since = match self.since {
             None => 0,
             Some(time) => store.position_before(time).await?,

@@ -287,10 +287,15 @@ impl Metrics {
     fn new() -> Self {
         let meter = global::meter("agora");
         let counter = |name, what| meter.u64_counter(name).with_description(what).build();
+        let alarms = counter("agora.alarms", "Error lines that name the command which resolves them.");
+        for kind in ["check", "orphaned_claim"] {
+            // Whoever watches for a rise sees the first one too.
+            alarms.add(0, &[KeyValue::new("kind", kind)]);
+        }
         Self {
             runs: counter("agora.job.runs", "Runs of a job, by what came of them."),
             done: counter("agora.job.done", "What a job did: bans ended, rows deleted, claims reported."),
-            alarms: counter("agora.alarms", "Error lines that name the command which resolves them."),
+            alarms,
         }
     }
 

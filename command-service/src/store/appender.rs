@@ -83,8 +83,8 @@ impl Appender {
     /// Appends one command with whatever others are waiting.
     ///
     /// # Errors
-    /// [`StoreError::ReadersBehind`] while its gate is closed, [`StoreError::Busy`] where the queue is full, [`StoreError::Unavailable`] where no verdict comes within
-    /// ten seconds; then the command may still be in.
+    /// [`StoreError::ReadersBehind`] while its gate is closed, [`StoreError::Busy`] where the queue is full,
+    /// [`StoreError::Unavailable`] where no verdict comes within ten seconds; then the command may still be in.
     pub async fn append(&self, append: Append) -> Result<Verdict, StoreError> {
         if !append.events.is_empty() && !self.gate.is_open() {
             return Err(StoreError::ReadersBehind);
@@ -328,6 +328,7 @@ impl Metrics {
             flush_seconds: meter
                 .f64_histogram("agora_append_flush_seconds")
                 .with_description("Time of one flush, its commit included")
+                .with_boundaries(platform::telemetry::SECONDS.to_vec())
                 .build(),
             flush_commands: meter
                 .u64_histogram("agora_append_flush_commands")

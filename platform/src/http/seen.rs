@@ -32,8 +32,6 @@ use crate::{
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
-/// Bounds of the duration histogram, in seconds: from a cached read to the handler's time limit.
-const BUCKETS: [f64; 15] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 /// Requests that are being handled, in this process.
 static ACTIVE: AtomicI64 = AtomicI64::new(0);
@@ -85,7 +83,7 @@ impl Metrics {
             .f64_histogram("http.server.request.duration")
             .with_description("Time until an answer began, by route, method and status")
             .with_unit("s")
-            .with_boundaries(BUCKETS.to_vec())
+            .with_boundaries(telemetry::SECONDS.to_vec())
             .build();
         Self { duration }
     }

@@ -49,6 +49,9 @@ use crate::{
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Open files that are not connections of clients: those to databases and Kafka, logs, the admin port.
 const FILES_OF_OTHERS: u64 = 256;
+/// How long a client may take nothing of what was sent to it.
+#[cfg(target_os = "linux")]
+const UNTAKEN: Duration = Duration::from_secs(30);
 /// How often an HTTP/2 connection is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
@@ -125,6 +128,7 @@ pub async fn serve(
         };
         // Answers are written whole: waiting for more to send with them would only be slow.
         let _ = stream.set_nodelay(true);
+        give_up_on_who_takes_nothing(&stream);
         let served = connection(
             stream,
             builder.clone(),
@@ -149,6 +153,15 @@ pub async fn serve(
         cut.cancel();
     }
     Ok(())
+}
+
+/// Resets the connection once what was sent has waited for so long to be taken (tcp(7), `TCP_USER_TIMEOUT`): else a client
+/// that stops reading holds it for ever.
+fn give_up_on_who_takes_nothing(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNTAKEN));
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
 }
 
 /// How many connections there may be at once: no more than leave files to everybody else in the process.

@@ -2,7 +2,7 @@
 
 /// What the read tables say of each thing, beside what is counted there: rows that differ are wrong. `{visible}` are the
 /// posts that can be seen, of threads that are not deleted.
-pub(super) const COUNTS: [(&str, &str); 13] = [
+pub(super) const COUNTS: [(&str, &str); 11] = [
     (
         "a thread counts its replies, and knows its last post",
         "select t.thread_id, t.replies, t.last_post_id, n.replies, coalesce(n.last_post_id, t.opening_post_id)
@@ -89,6 +89,17 @@ pub(super) const COUNTS: [(&str, &str); 13] = [
          where p.reactions <> n.reactions or p.score <> n.score + p.imported_up - p.imported_down",
     ),
     (
+        "the posts of a thread are numbered from 1 without a gap",
+        "select thread_id, n.posts, p.* from thread_numbers n
+         full join (select thread_id, count(*) as posts, max(number) as last, min(number) as first from post group by 1) p
+            using (thread_id)
+         where (n.posts, n.posts, 1) is distinct from (p.posts, p.last, p.first)",
+    ),
+];
+
+/// What [`APART`] projections say of the same things: true where both have passed the same events.
+pub(super) const OF_BOTH: [(&str, &str); 2] = [
+    (
         "a thread has its opening post's score",
         "select t.thread_id, t.score, p.score from thread t join post p on p.post_id = t.opening_post_id
          where t.score <> p.score",
@@ -99,14 +110,14 @@ pub(super) const COUNTS: [(&str, &str); 13] = [
          where (l.thread_id, l.author_id, l.deleted, l.hidden)
             is distinct from (p.thread_id, p.author_id, p.deleted, p.hidden)",
     ),
-    (
-        "the posts of a thread are numbered from 1 without a gap",
-        "select thread_id, n.posts, p.* from thread_numbers n
-         full join (select thread_id, count(*) as posts, max(number) as last, min(number) as first from post group by 1) p
-            using (thread_id)
-         where (n.posts, n.posts, 1) is distinct from (p.posts, p.last, p.first)",
-    ),
 ];
+
+/// The projections of [`OF_BOTH`], and a shard in which one of them is ahead of the other.
+pub(super) const APART: &str =
+    "select 'thread_list and thread_page stand at ' || l.position || ' and ' || p.position ||
+        ' of shard ' || l.shard || ': `agora projections status` says why'
+    from checkpoint l join checkpoint p using (shard)
+    where l.projection = 'thread_list' and p.projection = 'thread_page' and l.position <> p.position limit 1";
 
 /// The query that finds what is wrong.
 pub(super) fn query(wrong: &str) -> String {

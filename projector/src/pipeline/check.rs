@@ -53,20 +53,25 @@ impl Running<'_> {
             checkpoints = checkpoint::all(read).await?;
             self.last = None;
         }
-        self.skipped = checkpoint::skipped(read).await?;
+        self.skipped = checkpoint::skipped(store.pool()).await?;
         let heads = store.heads().await?;
         self.lanes.history = history;
         let behind = self.take_over(&checkpoints, &heads);
-        let waiting = store.waiting(&behind.iter().map(|((_, shard), at)| (*shard, *at)).collect()).await?;
+        let indices = self.its.indices();
+        let late = checkpoints.iter().filter(|checkpoint| checkpoint.position < heads.of(checkpoint.shard));
+        // Those that have stopped too.
+        let late: HashMap<(usize, Shard), Position> =
+            late.filter_map(|late| Some(((*indices.get(&*late.projection)?, late.shard), late.position))).collect();
+        let waiting = store.waiting(&late.iter().map(|((_, shard), at)| (*shard, *at)).collect()).await?;
         for (index, projection) in projections.iter().enumerate() {
-            let since = behind
+            let since = late
                 .iter()
                 .filter(|((of, _), _)| *of == index)
                 .filter_map(|((_, shard), at)| waiting.get(&(*shard, *at)));
             let since = since.min().map_or(TimeDelta::zero(), |since| Utc::now() - since);
             metrics.waiting(projection.name(), since);
             let lag = |((of, shard), at): (&(usize, Shard), &Position)| (*of == index).then(|| heads.of(*shard) - at);
-            metrics.lag(projection.name(), behind.iter().filter_map(lag).max().unwrap_or(0));
+            metrics.lag(projection.name(), late.iter().filter_map(lag).max().unwrap_or(0));
             let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);
             metrics.parked(projection.name(), parked.count());
         }
@@ -84,7 +89,7 @@ impl Running<'_> {
 
     /// Rows that another version has made are not ours to write: older ones are made anew beside them, newer ones are
     /// what another release is for.
-    fn leave_others(&mut self, checkpoints: &[Checkpoint]) {
+    fn leave_others(&mut self, checkpoints: &[Checkpoint], turned: bool) {
         let theirs = self.its.projections.iter().filter_map(|projection| {
             let its = checkpoints.iter().find(|checkpoint| checkpoint.projection == projection.name())?;
             Some((projection.name(), projection.version(), its.version))
@@ -94,7 +99,7 @@ impl Running<'_> {
         if !older.is_empty() {
             self.its.outdated.notify_one();
         }
-        for (name, ours, theirs) in newer.iter().filter(|_| self.last.is_none()) {
+        for (name, ours, theirs) in newer.iter().filter(|_| turned) {
             tracing::warn!(
                 "projection {name} is at version {theirs} here and of version {ours} in this release: projectors of the \
                  newer release go on with it, this one does not"
@@ -118,13 +123,16 @@ impl Running<'_> {
     /// Takes the database's word for every lane, and aims those at the head that are to be filled: all that are behind
     /// at the first check, and later those that have stood still behind the head of the check before.
     fn take_over(&mut self, checkpoints: &[Checkpoint], heads: &Heads) -> HashMap<(usize, Shard), Position> {
-        let (mut behind, mut missed) = (HashMap::new(), false);
+        let (mut behind, mut missed, mut turned) = (HashMap::new(), false, false);
         let indices = self.its.indices();
         for checkpoint in checkpoints {
             let Checkpoint { shard, position, .. } = *checkpoint;
             let Some(&projection) = indices.get(checkpoint.projection.as_str()) else { continue };
-            let was_parked = self.lanes.standing(projection, shard) == Standing::Parked;
+            let before = self.lanes.standing(projection, shard);
+            let was_parked = before == Standing::Parked;
             self.lanes.take_over(projection, checkpoint, self.its.projections[projection].version());
+            let is_foreign = self.lanes.standing(projection, shard) == Standing::Foreign;
+            turned |= is_foreign && before != Standing::Foreign;
             if checkpoint.parked && self.last.is_none() {
                 let name = &checkpoint.projection;
                 tracing::warn!("projection {name} still stands in shard {shard}: `agora projections status` says why");
@@ -136,7 +144,7 @@ impl Running<'_> {
             let stood_still = self.last.as_ref().is_none_or(|last| {
                 last.heads.of(shard) > position && last.behind.get(&(projection, shard)) == Some(&position)
             });
-            if self.lanes.standing(projection, shard) == Standing::Foreign {
+            if is_foreign {
                 continue;
             }
             if (stood_still && !(breaks(Promise::NoTailCheck) && self.last.is_some())) || was_parked {
@@ -144,7 +152,7 @@ impl Running<'_> {
             }
             missed |= stood_still && self.last.is_some();
         }
-        self.leave_others(checkpoints);
+        self.leave_others(checkpoints, turned);
         let now = Instant::now();
         self.alone_since = missed.then(|| self.alone_since.unwrap_or(now));
         let deaf = |since| now > since + REPLACE_AFTER && self.its.source.received_at() < since;

@@ -54,7 +54,7 @@ impl Rebuild {
         }
         let folding = Folding {
             history: self.store.history().await?,
-            skipped: checkpoint::skipped(&self.live).await?,
+            skipped: checkpoint::skipped(self.store.pool()).await?,
             targets,
             watch,
         };

@@ -7,12 +7,13 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse as _, Response, Sse, sse::Event},
 };
-use events::{Delivered, HistoryId, Position, Shard};
+use events::{AccountId, Delivered, Envelope, HistoryId, Position, Shard};
 use futures::stream::unfold;
 use platform::{
     http::Stopping,
     problem::{FieldError, Problem},
 };
+use serde_json::json;
 use store_reader::{Filter, Most, Side, Unreadable};
 use tokio::{
     sync::{
@@ -22,7 +23,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{seats::Seat, tail::Batch, told};
+use super::{seats::Seat, tail::Batch, told, unreadable};
 use crate::{
     freshness::history_lost,
     listing,
@@ -37,6 +38,10 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 /// How long a client is to wait before it connects again.
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
+/// The same after a problem, which a person has to see to.
+const RETRY_PROBLEM_AFTER: Duration = Duration::from_secs(60);
+/// How long the last word may take to be taken.
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// After which silence something is said: proxies cut what is silent for a minute, some for half of one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often it is looked whether the reader still may: who may not any more gets nothing that comes later.
@@ -64,7 +69,7 @@ pub(super) async fn open(
             .filter_map(|(pointer, given)| given.then_some((pointer, "does not go with a stream"))),
     )?;
     let last = last_event_id(headers)?;
-    let seat = side.history.seats.take(reader)?;
+    let seat = side.history.seats.take(reader, community.is_none())?;
     // Before the store is asked: what comes in between is heard.
     let tail = side.history.tail.listen();
     let part = asked.look_up(&side.history.store, community).await?;
@@ -78,6 +83,7 @@ pub(super) async fn open(
     let now = Instant::now();
     let stream = Stream {
         side: side.clone(),
+        reader,
         admission,
         filter: part.filter,
         line: part.line,
@@ -113,6 +119,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<(HistoryId, Position)>, P
 
 struct Stream {
     side: ReadSide,
+    reader: AccountId,
     admission: Admission,
     filter: Filter,
     line: HistoryId,
@@ -138,12 +145,32 @@ enum Ended {
     Lost,
     #[error("{0}; none is skipped")]
     Unreadable(#[from] Unreadable),
+    #[error("what the reader may read has changed")]
+    Changed,
     #[error("the client takes nothing")]
     Stalled,
     #[error("the server stops")]
     Stopped,
     #[error("{0}")]
     Failed(sqlx::Error),
+}
+
+impl Ended {
+    /// The last event of the stream: the problem that a new request would be answered, or that it may connect again.
+    fn said(self) -> Event {
+        let problem = match self {
+            Self::Refused(problem) => problem,
+            Self::Lost => history_lost("the id of the last event"),
+            Self::Unreadable(event) => unreadable(&event),
+            Self::Changed | Self::Stalled | Self::Stopped | Self::Failed(_) => {
+                return Event::default().comment("ended: connect again");
+            }
+        };
+        let body = json!({"type": format!("/problems/{}", problem.name()), "status": problem.status().as_u16(),
+            "detail": problem.detail()});
+        // It will be no better in two seconds.
+        Event::default().event("problem").retry(RETRY_PROBLEM_AFTER).data(body.to_string())
+    }
 }
 
 impl Stream {
@@ -158,8 +185,8 @@ impl Stream {
         if let Ended::Failed(_) | Ended::Unreadable(_) = ended {
             tracing::warn!(cause = %ended, "a stream of events ended");
         }
-        // Said where there is room for it; what is told of a refusal is told to the next request.
-        let _ = self.out.try_send(Event::default().comment("ended: connect again"));
+        // Said where there is room for it, or comes to be soon.
+        let _ = timeout(LAST_WORD, self.out.send(ended.said())).await;
     }
 
     async fn follow(&mut self) -> Result<Infallible, Ended> {
@@ -235,6 +262,7 @@ impl Stream {
         }
         for event in &batch.events {
             match event {
+                Ok(Delivered { envelope, .. }) if self.is_of_the_reader(envelope) => return Err(Ended::Changed),
                 Ok(Delivered { envelope, .. })
                     if envelope.position <= self.position || !self.filter.lets_through(envelope) => {}
                 Ok(event) => self.tell(event).await?,
@@ -246,6 +274,20 @@ impl Stream {
         }
         self.position = self.position.max(batch.through);
         Ok(())
+    }
+
+    /// Whether what the reader is in this community may be another after it: nothing behind it is told before that was looked
+    /// at by a new request.
+    fn is_of_the_reader(&self, envelope: &Envelope) -> bool {
+        let of_it = self.filter.community.is_some() && envelope.community == self.filter.community;
+        let reader = self.reader.to_string();
+        of_it
+            && envelope.position > self.position
+            && match &*envelope.stream.aggregate {
+                "membership" => envelope.stream.id.ends_with(&reader),
+                "community" => envelope.payload.get().contains(&reader),
+                _ => false,
+            }
     }
 
     /// Whose event it is that nobody can read is not known; only in which shard it is.

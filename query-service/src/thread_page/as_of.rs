@@ -5,7 +5,7 @@
 
 mod fold;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -14,6 +14,7 @@ use axum::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::{Envelope, Event, HistoryId, Position, PositionToken, PostEvent, Shard, ThreadId, post::Format};
 use futures::{Stream, TryStreamExt as _};
+use moka::future::Cache as Moka;
 use platform::{
     extract::moment,
     problem::{FieldError, Problem},
@@ -21,6 +22,7 @@ use platform::{
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use store_reader::{StoreReader, Unreadable};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -40,6 +42,12 @@ use fold::{PostThen, PostsThen, ReactionsThen};
 
 /// Posts whose events are read in one statement.
 const TOGETHER: usize = 256;
+/// Posts that are kept of what was folded, some 200 bytes each.
+const POSTS_KEPT: u64 = 100_000;
+/// For how long: as somebody goes through the pages.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+/// Threads folded at once.
+const FOLDED_AT_ONCE: usize = 2;
 /// By how much a client's clock may be ahead: a time up to so far in the future is taken for now.
 const LEEWAY: chrono::Duration = chrono::Duration::seconds(5);
 
@@ -83,6 +91,27 @@ pub(super) struct Wanted<'a> {
     pub(super) cursor: Option<&'a str>,
 }
 
+/// A thread as it was, but for the texts.
+pub(crate) struct Then {
+    thread: ThreadThen,
+    posts: Vec<PostThen>,
+}
+
+/// Threads as they were that were asked for lately, and whose turn it is to fold one: it takes as long as the thread is, and
+/// others read meanwhile.
+pub(crate) struct Folded {
+    kept: Moka<(HistoryId, ThreadId, Position), Arc<Then>>,
+    turns: Semaphore,
+}
+
+impl Default for Folded {
+    fn default() -> Self {
+        let posts = |_: &_, then: &Arc<Then>| u32::try_from(then.posts.len() + 1).unwrap_or(u32::MAX);
+        let kept = Moka::builder().max_capacity(POSTS_KEPT).weigher(posts).time_to_live(KEPT_FOR).build();
+        Self { kept, turns: Semaphore::new(FOLDED_AT_ONCE) }
+    }
+}
+
 /// Reads one thread at one moment.
 struct Look {
     side: ReadSide,
@@ -101,15 +130,14 @@ pub(super) async fn show(at: InThread, wanted: Wanted<'_>) -> Result<Response, P
     let position = wanted.as_of.position(store, head).await?;
     let listing = wanted.listing(thread, position)?;
     let look = Look { request, thread, shard: Shard::of_community(community), line, position, side: side.clone() };
-    let then = look.thread(head).await?;
-    let posts = look.posts().await?.by_number();
-    let rows = look.rows(&then, &posts, &listing).await?;
+    let then = look.then(head).await?;
+    let rows = look.rows(&then.thread, &then.posts, &listing).await?;
     let mut paged = listing.page(rows, |row| row.number);
     let last = listing.cursor(&Place { key: i32::MAX, direction: Direction::Backward });
     paged.links.add("last", &listing.target(Some(("cursor", &last))));
-    let version = then.version;
+    let version = then.thread.version;
     let items = paged.rows.into_iter().map(PostRow::into_body).collect();
-    let as_of = Some(Moment { position, thread: then });
+    let as_of = Some(Moment { position, thread: then.thread.clone() });
     let body = Posts { as_of, ..Posts::new(items, paged.next, paged.previous) };
     let body = serde_json::to_vec(&body).expect("bodies are numbers, text and lists of them");
     let answer = Answer {
@@ -162,6 +190,22 @@ impl Wanted<'_> {
 impl Look {
     fn store(&self) -> &StoreReader {
         &self.side.history.store
+    }
+
+    /// The thread and its posts then. What was is not to change any more: who goes from page to page folds them once.
+    async fn then(&self, head: Position) -> Result<Arc<Then>, Problem> {
+        let (folded, key) = (&self.side.history.folded, (self.line, self.thread, self.position));
+        if let Some(then) = folded.kept.get(&key).await {
+            return Ok(then);
+        }
+        let _turn = folded.turns.acquire().await.expect("never closed");
+        if let Some(then) = folded.kept.get(&key).await {
+            return Ok(then);
+        }
+        let thread = self.thread(head).await?;
+        let then = Arc::new(Then { thread, posts: self.posts().await?.by_number() });
+        folded.kept.insert(key, Arc::clone(&then)).await;
+        Ok(then)
     }
 
     async fn thread(&self, head: Position) -> Result<ThreadThen, Problem> {

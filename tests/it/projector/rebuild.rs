@@ -218,7 +218,10 @@ async fn an_event_that_cannot_be_folded_stops_it_and_one_that_was_skipped_does_n
     let stopped = all(&lab).await.swap(&Counted::default()).await.expect_err("it cannot be folded").to_string();
     assert!(stopped.contains("position 2") && stopped.contains("agora projections skip"), "{stopped}");
     for projection in ["thread_list", "thread_page"] {
-        projector::skip(&lab.pool, projection, shard, "a test", "ada").await.expect("skipped").expect("it had stopped");
+        projector::skip((&lab.pool, &lab.pool), projection, shard, "a test", "ada")
+            .await
+            .expect("skipped")
+            .expect("it had stopped");
     }
     all(&lab).await.swap(&Counted::default()).await.expect("swapped");
     lab.all_shown().await;

@@ -54,12 +54,14 @@ async fn rows_of_a_newer_version_are_left_alone_until_it_is_this_releases() {
     )
     .await;
     assert_eq!(lab.value(stand).await, before, "an older release does not write them");
-    let refused = lab.rebuild(&["thread_list"], None).await.err().expect("refused").to_string();
-    assert!(refused.contains("a newer release has made thread_list (version 2, here 1)"), "{refused}");
-    lab.execute("update checkpoint set version = version - 1 where projection = 'thread_list'").await;
+    // The way back: the operator of the older release has its rows made again.
+    let back = lab.rebuild(&["thread_list"], None).await.expect("it begins");
+    back.swap(&Counted::default()).await.expect("swapped");
+    let last = Recorded::history(44, 50);
+    lab.append(&last).await;
     lab.all_shown().await;
     running.stop().await;
-    assert_eq!(lab.rows().await, Lab::with(&[history, more].concat()).await.rows().await);
+    assert_eq!(lab.rows().await, Lab::with(&[history, more, last].concat()).await.rows().await);
 }
 
 #[tokio::test]
@@ -72,13 +74,13 @@ async fn an_event_that_only_the_new_version_cannot_fold_is_passed_by_once_it_is_
     let running = lab.start().await;
     lab.until("both stop", "select count(*) = 2 from parked").await;
     for projection in ["thread_list", "thread_page"] {
-        projector::skip(&lab.pool, projection, Shard::of_community(community), "for now", "ada")
+        projector::skip((&lab.pool, &lab.pool), projection, Shard::of_community(community), "for now", "ada")
             .await
             .expect("skipped");
     }
     lab.all_shown().await;
     running.stop().await;
-    lab.execute("delete from skipped").await;
+    lab.execute("delete from skips").await;
     lab.execute("update checkpoint set version = version - 1 where projection in ('thread_list', 'thread_page')").await;
     let stopped = lab.rebuild(&["thread_list"], None).await.expect("it begins");
     let stopped = stopped.swap(&Counted::default()).await.expect_err("it cannot be folded").to_string();
@@ -88,10 +90,10 @@ async fn an_event_that_only_the_new_version_cannot_fold_is_passed_by_once_it_is_
     assert!(stopped.contains(&command), "{stopped}");
     let running = lab.start().await;
     for projection in ["thread_list", "thread_page"] {
-        let skipped = projector::skip_event((&lab.pool, &lab.pool), projection, EventId(id), "a test", "ada").await;
+        let skipped = projector::skip_event(&lab.pool, projection, EventId(id), "a test", "ada").await;
         assert_eq!(skipped.expect("skipped"), Some(2));
     }
-    let none = projector::skip_event((&lab.pool, &lab.pool), "thread_list", EventId::new(), "a test", "ada").await;
+    let none = projector::skip_event(&lab.pool, "thread_list", EventId::new(), "a test", "ada").await;
     assert_eq!(none.expect("asked"), None);
     lab.until("the new rows are live", "select min(built) = 1 from checkpoint where projection = 'thread_page'").await;
     lab.all_shown().await;

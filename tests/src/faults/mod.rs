@@ -44,6 +44,8 @@ pub struct Options {
     pub dir: PathBuf,
 }
 
+/// The same where a promise is broken on purpose: some show by never coming to rest.
+const REST_BROKEN: Duration = Duration::from_secs(30);
 /// Seeds that a broken promise may take to be found.
 const SEEDS_TO_FIND: u64 = 3;
 
@@ -120,7 +122,7 @@ async fn round(
     }
     let kept = async {
         let history = working.stop(REST).await?;
-        check::everything(&mut cluster, &history, REST).await
+        check::everything(&mut cluster, &history, if sabotage.is_some() { REST_BROKEN } else { REST }).await
     };
     let kept = kept.await.map(|checked| Checked { faults: schedule.faults(), ..checked });
     cluster.stop().await?;
