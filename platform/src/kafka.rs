@@ -206,7 +206,11 @@ impl Broker {
             );
             let more = NewPartitions::new(&topic, wanted);
             for outcome in admin.create_partitions([&more], &options).await? {
-                outcome.map_err(|(topic, code)| anyhow::anyhow!("Kafka adds no partitions to {topic}: {code}"))?;
+                match outcome {
+                    // Another process was faster.
+                    Ok(_) | Err((_, RDKafkaErrorCode::InvalidPartitions)) => {}
+                    Err((topic, code)) => anyhow::bail!("Kafka adds no partitions to {topic}: {code}"),
+                }
             }
         }
         Ok(())

@@ -49,6 +49,19 @@ async fn topics_are_made_as_configured_and_one_that_exists_keeps_its_own_partiti
 }
 
 #[tokio::test]
+async fn a_topic_that_came_back_smaller_gets_its_partitions_again() {
+    let small = broker(1).await;
+    small.ensure_topics().await.expect("made, as a broker makes it that makes topics by itself");
+    let broker = Broker::start(&KafkaConfig { partitions: 6, ..small.config().clone() }).expect("a handle");
+    let (one, other) = tokio::join!(broker.ensure_topics(), broker.ensure_topics());
+    one.and(other).expect("raised by one of them");
+    let deadline = Instant::now() + TIMEOUT;
+    while partitions(&broker, &broker.config().events_topic) < 6 {
+        assert!(Instant::now() < deadline, "Kafka does not show it");
+    }
+}
+
+#[tokio::test]
 async fn two_that_make_the_same_topics_at_once_both_find_them() {
     let broker = broker(3).await;
     let (one, other) = tokio::join!(broker.ensure_topics(), broker.ensure_topics());

@@ -69,7 +69,7 @@ impl Jobs {
     /// Does it, in the database that is configured, or that of the `agora up` that runs here.
     ///
     /// # Errors
-    /// Where a job that was run did not do all its work, or there is no database.
+    /// Where a job that was run did not do all its work, or found something broken, or there is no database.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
         super::with_store(config, async |config, store| match self {
             Self::List(Shown { json }) => {
@@ -80,6 +80,8 @@ impl Jobs {
                 let run = run_now(&config, store, named(&job)?).await?;
                 print(json, &run, || format!("{job}: {}, in {}\n", outcome(&run), took(&run)))?;
                 anyhow::ensure!(run.failure.is_none(), "{job} did not do all its work");
+                let broken = named(&job)? == Job::Check && run.done > 0;
+                anyhow::ensure!(!broken, "it found what should not be: `agora check` looks everything through");
                 Ok(())
             }
             Self::History(History { job, shown: Shown { json } }) => {

@@ -113,6 +113,9 @@ fn begun(path: &Path, there: u64, question: Question) -> anyhow::Result<Progress
     };
     let progress: Progress =
         serde_json::from_slice(&text).with_context(|| format!("{} is broken", beside.display()))?;
+    if progress.question.history != question.history {
+        bail!("{shown} holds another history: the event store was restored or replaced since. Take another name");
+    }
     if progress.question != question {
         bail!(
             "{shown} answers another question ({}): ask the same again, or take another name",

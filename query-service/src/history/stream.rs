@@ -261,8 +261,8 @@ impl Stream {
             return Ok(());
         }
         for event in &batch.events {
+            let changes = event.as_ref().is_ok_and(|event| self.is_of_the_reader(&event.envelope));
             match event {
-                Ok(Delivered { envelope, .. }) if self.is_of_the_reader(envelope) => return Err(Ended::Changed),
                 Ok(Delivered { envelope, .. })
                     if envelope.position <= self.position || !self.filter.lets_through(envelope) => {}
                 Ok(event) => self.tell(event).await?,
@@ -271,13 +271,16 @@ impl Stream {
                 }
                 Err(_) => {}
             }
+            if changes {
+                return Err(Ended::Changed);
+            }
         }
         self.position = self.position.max(batch.through);
         Ok(())
     }
 
-    /// Whether what the reader is in this community may be another after it: nothing behind it is told before that was looked
-    /// at by a new request.
+    /// Whether what the reader is in this community may be another after it: a new request looks at that before anything
+    /// behind it is told.
     fn is_of_the_reader(&self, envelope: &Envelope) -> bool {
         let of_it = self.filter.community.is_some() && envelope.community == self.filter.community;
         let reader = self.reader.to_string();

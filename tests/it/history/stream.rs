@@ -119,9 +119,16 @@ async fn who_may_not_read_any_more_hears_no_more() {
     assert_eq!(hers.take(1).await[0].name, "membership.role_revoked");
     ada.delete("/v2/sessions/current").await.expect(200);
     let began = Instant::now();
+    assert_eq!(problem(hers.next().await), Some((401, "/problems/session-ended".to_owned())));
     assert_eq!(hers.next().await, None);
     assert!(began.elapsed() < LOST_WITHIN);
     forum.stop().await;
+}
+
+/// What a stream ended with.
+fn problem(event: Option<Event>) -> Option<(u64, String)> {
+    let event = event.filter(|event| event.name == "problem")?;
+    Some((event.data["status"].as_u64()?, event.data["type"].as_str()?.to_owned()))
 }
 
 #[tokio::test]
@@ -177,6 +184,7 @@ async fn of_a_store_that_was_restored_a_stream_ends_and_its_id_is_lost() {
     let (status, _) = refused(&forum, &operator, "", &[("last-event-id", &format!("{history}.999999"))]).await;
     assert_eq!(status, 410, "the store never was there");
     sqlx::query("update store_head set history = gen_random_uuid()").execute(&forum.pool).await.expect("restored");
+    assert_eq!(problem(stream.next().await), Some((410, "/problems/history-lost".to_owned())));
     assert_eq!(stream.next().await, None);
     let (status, problem) = refused(&forum, &operator, "", &[("last-event-id", &id)]).await;
     assert_eq!((status, &problem["type"]), (410, &json!("/problems/history-lost")));

@@ -1,10 +1,13 @@
 //! `agora check`: a history as it should be passes, and each way of being broken is told.
 
-use events::Shard;
+use events::{CommunityId, Shard};
 use projector::check::{self, Checked};
 use store_reader::StoreReader;
 
-use super::lab::{Lab, Recorded};
+use super::{
+    impossible,
+    lab::{Lab, Recorded},
+};
 
 /// The promises that are broken.
 async fn broken(lab: &Lab) -> Vec<Checked> {
@@ -48,6 +51,31 @@ async fn what_is_as_it_should_be_passes() {
     assert!(broken.is_empty(), "{broken:#?}");
     let broken = broken_in_a_shard(&lab).await;
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[tokio::test]
+async fn what_two_projections_say_is_not_compared_where_one_of_them_has_stopped() {
+    let (lab, community) = (whole().await, CommunityId::new());
+    let running = lab.start().await;
+    lab.append(&[Recorded::created(community, "stopped"), impossible(community)]).await;
+    lab.until("both stop", "select count(*) = 2 from parked").await;
+    let shard = Shard::of_community(community);
+    projector::skip((&lab.pool, &lab.pool), "thread_list", shard, "a test", "ada").await.expect("skipped");
+    lab.until("one goes on", "select count(*) = 1 from parked").await;
+    lab.until(
+        "it does",
+        "select max(position) > min(position) from checkpoint where projection like 'thread%' and shard =
+        (select shard from parked)",
+    )
+    .await;
+    let found = check::counts(&lab.pool).await.expect("it is checked");
+    let unknown: Vec<_> = found.iter().filter_map(|checked| checked.unknown.as_deref()).collect();
+    assert!(
+        unknown.len() == 2 && unknown.iter().all(|why| why.contains("thread_list and thread_page stand at")),
+        "{unknown:?}"
+    );
+    assert!(found.iter().all(|checked| checked.broken.is_empty()), "{found:#?}");
+    running.stop().await;
 }
 
 #[tokio::test]
