@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use chrono::SecondsFormat;
-use clap::{
-    Args, Subcommand,
-    builder::{NonEmptyStringValueParser, PossibleValuesParser},
-};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use events::{EventId, Shard};
 use sqlx::PgPool;
 
-use super::{rebuild::Tables, status::ProjectionsStatus, who::Who};
+use super::{
+    rebuild::Tables,
+    status::ProjectionsStatus,
+    who::{Who, words},
+};
 use crate::{config::Config, local};
 
 /// See how far the read tables are, and deal with what stopped
@@ -65,7 +66,7 @@ pub struct Skip {
     #[arg(long, value_name = "ID", conflicts_with = "shard")]
     event: Option<EventId>,
     /// Why it is right to
-    #[arg(long, value_name = "WHY", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "WHY", value_parser = words)]
     reason: String,
     #[command(flatten)]
     who: Who,

@@ -1,11 +1,14 @@
 //! `agora events new-history`
 
 use anyhow::ensure;
-use clap::{Args, builder::NonEmptyStringValueParser};
+use clap::Args;
 use projector::history::{self, Begun};
 
 use crate::{
-    command::{self, who::Who},
+    command::{
+        self,
+        who::{Who, words},
+    },
     config::Config,
     terminal::count,
 };
@@ -22,7 +25,7 @@ Examples:
   agora events histories")]
 pub struct NewHistory {
     /// What was restored, and why
-    #[arg(long, value_name = "WHY", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "WHY", value_parser = words)]
     reason: String,
     #[command(flatten)]
     who: Who,
