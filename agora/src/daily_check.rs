@@ -7,7 +7,7 @@ use events::Shard;
 use futures::{FutureExt as _, future::BoxFuture};
 use projector::{
     check,
-    rebuild::{Phase, Purpose, Rebuild, Watch, What},
+    rebuild::{Purpose, Rebuild, Silent, What},
 };
 
 use crate::{command, config::Config};
@@ -49,12 +49,4 @@ impl Check for DailyCheck {
     fn shard(&self, shard: Shard) -> BoxFuture<'_, anyhow::Result<Vec<String>>> {
         self.look(shard).boxed()
     }
-}
-
-/// Nobody watches.
-struct Silent;
-
-impl Watch for Silent {
-    fn begins(&self, _: Phase, _: u64, _: u64) {}
-    fn done(&self, _: u64) {}
 }

@@ -27,6 +27,9 @@ const REPLACE_AFTER: Duration = Duration::from_secs(6);
 /// How often what the checkpoints have seen is looked up in the store.
 const HISTORY_CHECK: Duration = Duration::from_secs(60);
 
+/// The number of each projection, by its name.
+type Indices = HashMap<&'static str, usize>;
+
 /// What a tail check saw.
 pub(super) struct Check {
     pub(super) at: Instant,
@@ -56,8 +59,8 @@ impl Running<'_> {
         self.skipped = checkpoint::skipped(store.pool()).await?;
         let heads = store.heads().await?;
         self.lanes.history = history;
-        let behind = self.take_over(&checkpoints, &heads);
         let indices = self.its.indices();
+        let behind = self.take_over(&checkpoints, &heads, &indices);
         let late = checkpoints.iter().filter(|checkpoint| checkpoint.position < heads.of(checkpoint.shard));
         // Those that have stopped too.
         let late: HashMap<(usize, Shard), Position> =
@@ -75,7 +78,7 @@ impl Running<'_> {
             let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);
             metrics.parked(projection.name(), parked.count());
         }
-        self.show(&checkpoints, &heads, &waiting);
+        self.show(&checkpoints, &heads, &waiting, &indices);
         // From here on, not from when it began: between two checks there is room for a batch, however slow the database is.
         self.check_at = Instant::now()
             + match self.alone_since {
@@ -108,8 +111,13 @@ impl Running<'_> {
     }
 
     /// Notes where every lane stands, for who scrapes.
-    fn show(&self, checkpoints: &[Checkpoint], heads: &Heads, waiting: &HashMap<(Shard, Position), DateTime<Utc>>) {
-        let indices = self.its.indices();
+    fn show(
+        &self,
+        checkpoints: &[Checkpoint],
+        heads: &Heads,
+        waiting: &HashMap<(Shard, Position), DateTime<Utc>>,
+        indices: &Indices,
+    ) {
         for Checkpoint { projection, shard, position, parked, .. } in checkpoints {
             let Some(&projection) = indices.get(projection.as_str()) else { continue };
             let since = waiting.get(&(*shard, *position)).copied();
@@ -122,9 +130,13 @@ impl Running<'_> {
 
     /// Takes the database's word for every lane, and aims those at the head that are to be filled: all that are behind
     /// at the first check, and later those that have stood still behind the head of the check before.
-    fn take_over(&mut self, checkpoints: &[Checkpoint], heads: &Heads) -> HashMap<(usize, Shard), Position> {
+    fn take_over(
+        &mut self,
+        checkpoints: &[Checkpoint],
+        heads: &Heads,
+        indices: &Indices,
+    ) -> HashMap<(usize, Shard), Position> {
         let (mut behind, mut missed, mut turned) = (HashMap::new(), false, false);
-        let indices = self.its.indices();
         for checkpoint in checkpoints {
             let Checkpoint { shard, position, .. } = *checkpoint;
             let Some(&projection) = indices.get(checkpoint.projection.as_str()) else { continue };

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use events::Shard;
 use sqlx::PgConnection;
 
-use super::{Comparison, Phase, Rebuild, SHADOW, Targets, Watch, compare, shadow::execute};
+use super::{Comparison, Phase, Rebuild, SHADOW, Silent, Targets, Watch, compare, shadow::execute};
 use crate::READ;
 
 /// How long the transaction waits for the checkpoints.
@@ -215,13 +215,4 @@ fn is_lock_timeout(error: &sqlx::Error) -> bool {
     // lock_not_available; deadlock_detected; query_canceled, by TABLES_WAIT.
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| ["55P03", "40P01", "57014"].contains(&&*code))
-}
-
-/// Tells nobody.
-struct Silent;
-
-impl Watch for Silent {
-    fn begins(&self, _: Phase, _: u64, _: u64) {}
-
-    fn done(&self, _: u64) {}
 }
