@@ -9,6 +9,7 @@ mod compare;
 mod fold;
 mod shadow;
 mod swap;
+mod touched;
 mod upgrade;
 
 use std::{
@@ -16,17 +17,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use events::{Position, Shard};
-use platform::db::{self, DatabaseConfig};
+use platform::{
+    db::{self, DatabaseConfig},
+    lease::Lease,
+    origin,
+};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-pub use compare::{Comparison, Difference, Touched};
+pub use compare::{Comparison, Difference};
 use store_reader::StoreReader;
+pub use touched::Touched;
 pub(crate) use upgrade::Upgrade;
 
 use crate::{
@@ -40,6 +46,9 @@ use crate::{
 const SHADOW: &str = "rebuild";
 /// Held while somebody builds there: "rebuild" in ASCII.
 pub(crate) const LOCK: i64 = 0x72_6562_7569_6c64;
+/// What begins the names of our connections, which end with the process and host: from that of who holds [`LOCK`], others
+/// learn who builds.
+const APP_NAME: &str = "agora-rebuild ";
 /// Shards folded at once: Postgres works on one while another is decoded.
 const SHARDS_AT_ONCE: usize = 4;
 /// Connections to each side: what the shards folded at once use, each with its projections side by side.
@@ -132,7 +141,8 @@ async fn connect(config: &DatabaseConfig, schema: &str) -> anyhow::Result<PgPool
         idle_in_transaction_timeout: Duration::ZERO,
         ..config.clone()
     };
-    db::connect_with(&unhurried, schema, "agora-rebuild", &store_reader::CONNECTION).await
+    let app_name = format!("{APP_NAME}{}@{}", std::process::id(), origin::host());
+    db::connect_with(&unhurried, schema, &app_name, &store_reader::CONNECTION).await
 }
 
 /// Up to where each lane, by projection and shard, is to be folded.
@@ -148,7 +158,11 @@ impl Rebuild {
         let (live, shadow) = (connect(read_tables, READ).await?, connect(read_tables, SHADOW).await?);
         let mut lock = live.acquire().await?.detach();
         let free: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut lock).await?;
-        ensure!(free, "another rebuild or verification is running: one at a time");
+        if !free {
+            let by = Lease::holder(LOCK, &live).await?.unwrap_or_default();
+            let by = by.strip_prefix(APP_NAME).map(|by| format!(", process {by}")).unwrap_or_default();
+            bail!("another rebuild, verification or check is running{by}: one at a time");
+        }
         let mut chosen = projections();
         chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));
         let build = tokio::task::spawn_blocking(build_id).await??;

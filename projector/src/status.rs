@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use events::{EventId, HistoryId, Position, Shard};
+use platform::lease::Lease;
 use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -173,11 +174,7 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
 
 /// The projections that somebody makes anew at the moment: one that was killed is not at it.
 async fn rebuilding(read: &PgPool) -> sqlx::Result<BTreeSet<String>> {
-    let at_it = "select exists (
-            select from pg_locks where locktype = 'advisory' and granted and objsubid = 1
-                and database = (select oid from pg_database where datname = current_database())
-                and classid = ($1 >> 32)::oid and objid = ($1 & 4294967295)::oid)";
-    if !sqlx::query_scalar::<_, bool>(at_it).bind(rebuild::LOCK).fetch_one(read).await? {
+    if Lease::holder(rebuild::LOCK, read).await?.is_none() {
         return Ok(BTreeSet::new());
     }
     // They may be gone by now.

@@ -47,7 +47,10 @@ const PARAMETERS: [(&str, &str); 3] = [
 
 /// The headers of every answer.
 const HEADERS: [(&str, &str); 4] = [
-    ("Agora-Position", "What the answer reflects: send it to a later read that must not show less."),
+    (
+        "Agora-Position",
+        "What the answer reflects, where it is made of read tables: send it to a later read that must not show less.",
+    ),
     ("ETag", "`\"<version>-<hash>\"`: for If-None-Match, and its version for If-Match of a command."),
     ("Cache-Control", "It may be kept, and must be asked about before each use."),
     ("Link", "`first`, `prev`, `next` and `last` pages, where it is a page of a list (RFC 8288)."),

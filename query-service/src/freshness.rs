@@ -163,7 +163,7 @@ impl Freshness {
                 }
                 Progress::Behind if Instant::now() >= until => {
                     record("timed_out");
-                    return Err(not_yet());
+                    return Err(not_yet("What Agora-Position names"));
                 }
                 Progress::Behind => {
                     let look = Instant::now() + pauses.next().unwrap_or(LOOK_EVERY);
@@ -201,11 +201,12 @@ impl Progress {
     }
 }
 
-pub(crate) fn not_yet() -> Problem {
+/// For what cannot be shown before the read tables have come there.
+pub(crate) fn not_yet(what: &str) -> Problem {
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "position-not-reached",
-        "What Agora-Position names cannot be read yet. Try again, or wait longer (`Prefer: wait=<seconds>`).",
+        format_args!("{what} cannot be read yet. Try again, or wait longer (`Prefer: wait=<seconds>`)."),
     )
     .with_retry_after(RETRY_AFTER)
 }

@@ -156,7 +156,7 @@ impl<S: Send + Sync> Reading<S> {
                 return Ok(shown);
             }
         }
-        Err(not_yet())
+        Err(not_yet("What Agora-Position names"))
     }
 
     /// The entry, if it is good for this request. One that was loaded just now need not be current: what has changed

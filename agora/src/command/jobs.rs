@@ -78,7 +78,7 @@ impl Jobs {
             }
             Self::Run(Named { job, shown: Shown { json } }) => {
                 let run = run_now(&config, store, named(&job)?).await?;
-                print(json, &run, || format!("{job}: {}, in {}\n", outcome(&run), took(&run)))?;
+                print(json, &run, || format!("{job}: {}, in {}\n{}", outcome(&run), took(&run), looked_at(&run)))?;
                 anyhow::ensure!(run.failure.is_none(), "{job} did not do all its work");
                 let broken = named(&job)? == Job::Check && run.done > 0;
                 anyhow::ensure!(!broken, "it found what should not be: `agora check` looks everything through");
@@ -168,6 +168,15 @@ fn outcome(run: &Run) -> String {
         None if run.done == 0 => Job::named(&run.job).map_or("nothing to do", Job::no_deed).to_owned(),
         None => deed,
     }
+}
+
+/// Of the daily check, where it looked.
+fn looked_at(run: &Run) -> String {
+    if Job::named(&run.job) != Some(Job::Check) {
+        return String::new();
+    }
+    let shards: Vec<String> = jobs::checked_on(run.started_at).map(|shard| shard.to_string()).collect();
+    format!("  it looked at shards {}; tomorrow at others: `agora check` looks at all\n", shards.join(", "))
 }
 
 /// The names of all, each with what it does.

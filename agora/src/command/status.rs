@@ -107,8 +107,9 @@ impl Look {
 /// One line a projection, then what stopped.
 fn show(status: &Status, rates: &Rates, each: bool, now: DateTime<Utc>) -> String {
     let mut text = String::new();
-    let relayed = status.relayed.map_or_else(|| "nothing yet".to_owned(), at);
-    let _ = writeln!(text, "event store at {}, Kafka has up to {relayed}\n", at(status.head));
+    let relayed =
+        status.relayed.map_or_else(|| "nothing of this history yet".to_owned(), |to| format!("up to {}", at(to)));
+    let _ = writeln!(text, "event store at {}, Kafka has {relayed}\n", at(status.head));
     let _ = writeln!(
         text,
         "{:16}{:14}{:>12}{:>12}{:>18}{:>12}",

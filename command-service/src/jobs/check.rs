@@ -22,8 +22,8 @@ pub trait Check: Send + Sync {
     fn shard(&self, shard: Shard) -> BoxFuture<'_, anyhow::Result<Vec<String>>>;
 }
 
-/// The shards whose day it is: each ninth or tenth of all, by their numbers.
-fn of_day(now: DateTime<Utc>) -> impl Iterator<Item = Shard> {
+/// The shards whose day this is: nine or ten of all, by their numbers.
+pub fn checked_on(now: DateTime<Utc>) -> impl Iterator<Item = Shard> {
     let today = now.timestamp().div_euclid(SECONDS_A_DAY).rem_euclid(DAYS);
     Shard::all().filter(move |shard| i64::from(shard.number()) % DAYS == today)
 }
@@ -36,7 +36,7 @@ pub(super) async fn check(check: Option<&Arc<dyn Check>>, now: DateTime<Utc>, al
     };
     let mut outcome = Outcome::default();
     let mut told = 0;
-    for shard in of_day(now) {
+    for shard in checked_on(now) {
         match check.shard(shard).await {
             Ok(broken) => {
                 alarms.add(broken.len() as u64, &[KeyValue::new("kind", "check")]);
@@ -69,8 +69,8 @@ mod tests {
     fn within_its_days_each_shard_is_looked_at_once() {
         let monday: DateTime<Utc> = "2026-01-05T03:00:00Z".parse().expect("a time");
         let mut looked: Vec<u8> =
-            (0..DAYS).flat_map(|day| of_day(monday + TimeDelta::days(day))).map(Shard::number).collect();
-        assert!(of_day(monday).count() <= 10);
+            (0..DAYS).flat_map(|day| checked_on(monday + TimeDelta::days(day))).map(Shard::number).collect();
+        assert!(checked_on(monday).count() <= 10);
         looked.sort_unstable();
         assert!(looked.into_iter().eq(0..Shard::COUNT));
     }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use check::{Check, DAYS as CHECKED_WITHIN_DAYS};
+pub use check::{Check, DAYS as CHECKED_WITHIN_DAYS, checked_on};
 pub use leader::application_name;
 pub use record::{Leader, Listed, Run, Status, history, status};
 pub use schedule::{Expression, NoExpression, NoZone, Schedule, Zone};

@@ -5,7 +5,8 @@
 pub(super) const COUNTS: [(&str, &str); 11] = [
     (
         "a thread counts its replies, and knows its last post",
-        "select t.thread_id, t.replies, t.last_post_id, n.replies, coalesce(n.last_post_id, t.opening_post_id)
+        "select t.thread_id, t.replies, n.replies as counted_replies, t.last_post_id,
+            coalesce(n.last_post_id, t.opening_post_id) as counted_last_post_id
          from thread t
          cross join lateral (
             select count(*) filter (where p.post_id <> t.opening_post_id)::integer as replies,
@@ -19,48 +20,55 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     (
         "a category counts its threads and posts",
         "select * from (select category_id, threads, posts from category_count where (threads, posts) <> (0, 0)) c
-         full join (select category_id, threads, posts from (
-            select t.category_id, count(distinct t.thread_id) as threads, count(p.post_id) as posts
-            from thread t left join visible p using (thread_id) where not t.deleted group by 1) n) n using (category_id)
-         where (c.threads, c.posts) is distinct from (n.threads, n.posts)",
+         full join (
+            select t.category_id, count(distinct t.thread_id), count(p.post_id)
+            from thread t left join visible p using (thread_id) where not t.deleted group by 1
+         ) n (category_id, counted_threads, counted_posts) using (category_id)
+         where (c.threads, c.posts) is distinct from (n.counted_threads, n.counted_posts)",
     ),
     (
         "a community counts its threads and posts",
         "select * from (select community_id, threads, posts from community_count where (threads, posts) <> (0, 0)) c
          full join (
-            select t.community_id, count(distinct t.thread_id) as threads, count(p.post_id) as posts
-            from thread t left join visible p using (thread_id) where not t.deleted group by 1) n using (community_id)
-         where (c.threads, c.posts) is distinct from (n.threads, n.posts)",
+            select t.community_id, count(distinct t.thread_id), count(p.post_id)
+            from thread t left join visible p using (thread_id) where not t.deleted group by 1
+         ) n (community_id, counted_threads, counted_posts) using (community_id)
+         where (c.threads, c.posts) is distinct from (n.counted_threads, n.counted_posts)",
     ),
     (
         "an account's threads are counted",
         "select * from (select account_id, community_id, threads from account_count where threads <> 0) c
-         full join (select author_id as account_id, community_id, count(*) as threads from thread
-            where not deleted and author_id is not null group by 1, 2) n using (account_id, community_id)
-         where c.threads is distinct from n.threads",
+         full join (
+            select author_id, community_id, count(*) from thread
+            where not deleted and author_id is not null group by 1, 2
+         ) n (account_id, community_id, counted_threads) using (account_id, community_id)
+         where c.threads is distinct from n.counted_threads",
     ),
     (
         "an account's posts are counted",
         "select * from (select account_id, community_id, posts from account_count where posts <> 0) c
-         full join (select p.author_id as account_id, t.community_id, count(*) as posts
-            from visible p join thread t using (thread_id) where p.author_id is not null group by 1, 2) n
-            using (account_id, community_id)
-         where c.posts is distinct from n.posts",
+         full join (
+            select p.author_id, t.community_id, count(*)
+            from visible p join thread t using (thread_id) where p.author_id is not null group by 1, 2
+         ) n (account_id, community_id, counted_posts) using (account_id, community_id)
+         where c.posts is distinct from n.counted_posts",
     ),
     (
         "a tag counts its threads",
         "select * from (select community_id, tag, threads from tag_count where threads <> 0) c
-         full join (select community_id, tag, count(*) as threads
-            from thread cross join lateral jsonb_array_elements_text(tags) e (tag) where not deleted group by 1, 2) n
-            using (community_id, tag)
-         where c.threads is distinct from n.threads",
+         full join (
+            select community_id, tag, count(*)
+            from thread cross join lateral jsonb_array_elements_text(tags) e (tag) where not deleted group by 1, 2
+         ) n (community_id, tag, counted_threads) using (community_id, tag)
+         where c.threads is distinct from n.counted_threads",
     ),
     (
         "a community counts its members",
         "select * from (select community_id, members from member_count where members <> 0) c
-         full join (select community_id, count(*) as members from member where status = 'member' group by 1) n
-            using (community_id)
-         where c.members is distinct from n.members",
+         full join (
+            select community_id, count(*) from member where status = 'member' group by 1
+         ) n (community_id, counted_members) using (community_id)
+         where c.members is distinct from n.counted_members",
     ),
     (
         "an accepted answer is shown while it can be seen",
@@ -72,14 +80,16 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
         "a post counts its replies",
         "select p.post_id, p.replies, p.children, n.* from post p
          cross join lateral (
-            select count(*) filter (where not c.deleted and not c.hidden) as replies, count(*) as children
+            select count(*) filter (where not c.deleted and not c.hidden) as counted_replies,
+                count(*) as counted_children
             from post c where c.parent_id = p.post_id
          ) n
-         where (p.replies, p.children) <> (n.replies, n.children)",
+         where (p.replies, p.children) <> (n.counted_replies, n.counted_children)",
     ),
     (
         "a post counts its reactions",
-        "select p.post_id, p.reactions, p.score, n.reactions, n.score from post p
+        "select p.post_id, p.reactions, n.reactions as counted_reactions, p.score,
+            n.score + p.imported_up - p.imported_down as counted_score from post p
          cross join lateral (
             select coalesce(jsonb_object_agg(kind, many), '{}') as reactions, coalesce(sum(worth), 0) as score
             from (select kind, count(*) as many,
@@ -90,10 +100,10 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "the posts of a thread are numbered from 1 without a gap",
-        "select thread_id, n.posts, p.* from thread_numbers n
-         full join (select thread_id, count(*) as posts, max(number) as last, min(number) as first from post group by 1) p
+        "select thread_id, n.posts, p.counted_posts, p.first, p.last from thread_numbers n
+         full join (select thread_id, count(*) as counted_posts, max(number) as last, min(number) as first from post group by 1) p
             using (thread_id)
-         where (n.posts, n.posts, 1) is distinct from (p.posts, p.last, p.first)",
+         where (n.posts, n.posts, 1) is distinct from (p.counted_posts, p.last, p.first)",
     ),
 ];
 
@@ -101,12 +111,13 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
 pub(super) const OF_BOTH: [(&str, &str); 2] = [
     (
         "a thread has its opening post's score",
-        "select t.thread_id, t.score, p.score from thread t join post p on p.post_id = t.opening_post_id
+        "select t.thread_id, t.score, p.score as score_of_the_post from thread t join post p on p.post_id = t.opening_post_id
          where t.score <> p.score",
     ),
     (
         "lists and pages know the same posts",
-        "select post_id, l.deleted, p.deleted, l.hidden, p.hidden from thread_post l full join post p using (post_id)
+        "select post_id, l.thread_id as listed_thread_id, p.thread_id, l.author_id as listed_author_id, p.author_id,
+            l.deleted as listed_deleted, p.deleted, l.hidden as listed_hidden, p.hidden from thread_post l full join post p using (post_id)
          where (l.thread_id, l.author_id, l.deleted, l.hidden)
             is distinct from (p.thread_id, p.author_id, p.deleted, p.hidden)",
     ),
@@ -119,13 +130,15 @@ pub(super) const APART: &str =
     from checkpoint l join checkpoint p using (shard)
     where l.projection = 'thread_list' and p.projection = 'thread_page' and l.position <> p.position limit 1";
 
-/// The query that finds what is wrong.
+/// The query that finds what is wrong, and says it in words: `thread_id …, replies 4, counted_replies 5`.
 pub(super) fn query(wrong: &str) -> String {
     format!(
         "with visible as (
             select p.* from thread_post p join thread t using (thread_id)
             where not t.deleted and not p.deleted and not p.hidden
          ), wrong as ({wrong})
-         select to_jsonb(wrong)::text as place from wrong"
+         select (
+            select string_agg(key || ' ' || coalesce(value, 'none'), ', ') from json_each_text(row_to_json(wrong))
+         ) as place from wrong"
     )
 }

@@ -6,20 +6,17 @@ use std::{
 };
 
 use anyhow::bail;
-use events::{EventId, Position};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, types::Json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Phase, Rebuild, SHADOW, Watch};
-use crate::{READ, projection::Kept};
+use super::{Phase, Rebuild, SHADOW, Touched, Watch};
+use crate::{READ, apply::AnyProjection, projection::Kept};
 
 /// Parts that a table's keys are spread over: where one differs, so many rows less are looked at.
 const BUCKETS: i64 = 1024;
-/// Events named of a row that differs: the last ones.
-const EVENTS_NAMED: i64 = 5;
 /// How long the live tables may be behind what a killed rebuild has built, where they do not stand still for good.
 const LIVE_COMES: Duration = Duration::from_secs(10);
 
@@ -45,19 +42,8 @@ pub struct Difference {
     pub key: Map<String, Value>,
     /// The columns that differ, each as it is live and as rebuilt; all of them where one side has no such row.
     pub columns: BTreeMap<String, (Option<Value>, Option<Value>)>,
-    /// The last events that touched it, the newest first.
+    /// The last events that touched it, as far as its columns name them; the newest first.
     pub events: Vec<Touched>,
-}
-
-/// An event that touched a row.
-#[derive(Clone, Debug, Serialize)]
-pub struct Touched {
-    /// Its place in the store.
-    pub position: Position,
-    /// Which.
-    pub event_id: EventId,
-    /// What it is called.
-    pub name: String,
 }
 
 /// A table on both sides.
@@ -96,7 +82,8 @@ impl Rebuild {
             for Kept { name, owned } in projection.tables() {
                 let owned = if self.what.shard.is_some() { owned } else { "$1::uuid[] is not null" };
                 let sides = Sides { table: name, key: key(name, &mut live).await?, owned, owners: &owners };
-                self.compare_table(projection.name(), &sides, (&mut live, &mut shadow), most, &mut comparison).await?;
+                self.compare_table(projection.as_ref(), &sides, (&mut live, &mut shadow), most, &mut comparison)
+                    .await?;
                 watch.done(1);
             }
         }
@@ -147,7 +134,7 @@ impl Rebuild {
 
     async fn compare_table(
         &self,
-        projection: &'static str,
+        projection: &dyn AnyProjection,
         sides: &Sides<'_>,
         (live, shadow): (&mut PgConnection, &mut PgConnection),
         most: usize,
@@ -185,7 +172,7 @@ impl Rebuild {
 
     async fn difference(
         &self,
-        projection: &'static str,
+        projection: &dyn AnyProjection,
         sides: &Sides<'_>,
         live: Option<Map<String, Value>>,
         built: Option<Map<String, Value>>,
@@ -197,35 +184,9 @@ impl Rebuild {
         let columns = columns.filter(|(_, (live, built))| live != built).collect();
         let key: Map<String, Value> =
             sides.key.iter().map(|column| (column.clone(), row.get(column).cloned().unwrap_or_default())).collect();
-        let positions: Vec<i64> =
-            [&live, &built].into_iter().flatten().filter_map(|row| row.get("position")?.as_i64()).collect();
-        let events = self.touched(&key, &positions).await?;
-        Ok(Difference { projection, table: sides.table, key, columns, events })
-    }
-
-    /// The last events of the streams that a key names, and those that its row names.
-    async fn touched(&self, key: &Map<String, Value>, positions: &[Position]) -> sqlx::Result<Vec<Touched>> {
-        let ids: Vec<String> = key.values().filter_map(|value| value.as_str().map(str::to_owned)).collect();
-        let streams: Vec<String> = ids.iter().cloned().chain([ids.join(".")]).collect();
-        let rows = sqlx::query!(
-            r#"select position as "position!", event_id as "event_id!", event_type as "name!" from (
-                select position, event_id, event_type from events
-                where aggregate_type = any(array['account', 'community', 'category_tree', 'membership', 'thread', 'post', 'reaction'])
-                    and aggregate_id = any($1)
-                union
-                select position, event_id, event_type from events where position = any($2)
-            ) e order by position desc limit $3"#,
-            &streams,
-            positions,
-            EVENTS_NAMED,
-        );
-        let rows = rows.fetch_all(self.store.pool()).await?;
-        let touched = rows.into_iter().map(|row| Touched {
-            position: row.position,
-            event_id: EventId(row.event_id),
-            name: row.name,
-        });
-        Ok(touched.collect())
+        let rows: Vec<_> = [live, built].into_iter().flatten().collect();
+        let events = self.touched(projection, &key, &rows).await?;
+        Ok(Difference { projection: projection.name(), table: sides.table, key, columns, events })
     }
 }
 
@@ -259,7 +220,7 @@ impl Sides<'_> {
             self.owned,
             self.bucket()
         );
-        let rows: Vec<sqlx::types::Json<Map<String, Value>>> =
+        let rows: Vec<Json<Map<String, Value>>> =
             sqlx::query_scalar(&sql).bind(self.owners).bind(bucket).fetch_all(on).await?;
         let keyed = rows.into_iter().map(|row| {
             let key: Vec<String> = self.key.iter().map(|column| row[column].to_string()).collect();

@@ -237,8 +237,11 @@ impl Look {
         let position = self.store().heads_at(self.position).await?.of(self.shard);
         let token = PositionToken { history: self.line, shard: self.shard, position };
         let reached = self.side.freshness.reach(&self.request.wanted.instead(token), &[Projection::ThreadPage]).await;
-        // The tables of another history are on their way to this one.
-        reached.map_err(|problem| if problem.status() == StatusCode::GONE { not_yet() } else { problem })?;
+        // No position that the client named: of that moment, and tables of another history are on their way to this one.
+        reached.map_err(|problem| match problem.name() {
+            "history-lost" | "position-not-reached" => not_yet("What was then"),
+            _ => problem,
+        })?;
         let ids = sqlx::query_scalar!("select post_id from post where thread_id = $1", self.thread.0);
         Ok(ids.fetch_all(&self.side.db).await?.iter().map(Uuid::to_string).collect())
     }

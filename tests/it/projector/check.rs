@@ -139,3 +139,14 @@ async fn of_much_that_is_broken_the_first_places_are_told() {
     let shards = broken.iter().find(|checked| checked.promise.starts_with("every event is of")).expect("broken");
     assert!(shards.broken.len() == 10 && shards.more, "{shards:?}");
 }
+
+#[tokio::test]
+async fn a_count_that_is_wrong_is_told_in_words_with_what_was_counted() {
+    let lab = whole().await;
+    lab.execute("update member_count set members = 977").await;
+    let broken = broken(&lab).await;
+    let members = broken.iter().find(|checked| checked.promise == "a community counts its members").expect("broken");
+    let (place, counted) = members.broken[0].rsplit_once(' ').expect("words");
+    assert!(place.starts_with("community_id ") && place.ends_with(", members 977, counted_members"), "{place}");
+    assert!(counted.parse::<i64>().is_ok_and(|counted| counted < 977), "{counted}");
+}

@@ -1,6 +1,7 @@
 //! Rebuilds: beside the live tables, under writes, killed, of one shard, and what they say of rows that differ.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -78,15 +79,28 @@ async fn rows_that_differ_are_named_and_a_rebuild_makes_them_right() {
     .await;
     lab.execute("delete from post_revision where post_id = (select min(post_id::text)::uuid from post)").await;
     lab.execute("insert into member_count values (gen_random_uuid(), 3)").await;
+    lab.execute(
+        "update member_count set members = members + 1 where community_id = (
+            select community_id from community join member_count using (community_id) order by 1 limit 1)",
+    )
+    .await;
     let wrong = lab.rows().await;
     let found = all(&lab).await.compare(10, &Counted::default()).await.expect("compared");
-    let said: Vec<_> = found
+    let mut said: Vec<_> = found
         .differences
         .iter()
         .map(|it| (it.table, it.columns.keys().map(String::as_str).collect::<Vec<_>>(), !it.events.is_empty()))
         .filter(|(table, ..)| *table != "post_revision")
         .collect();
-    assert_eq!(said, [("member_count", vec!["community_id", "members"], false), ("thread", vec!["replies"], true)]);
+    said.sort_unstable();
+    let counts = [("member_count", vec!["community_id", "members"], false), ("member_count", vec!["members"], true)];
+    assert_eq!(said, [&counts[..], &[("thread", vec!["replies"], true)]].concat());
+    let touched = |table: &str| {
+        let events = found.differences.iter().filter(|it| it.table == table).flat_map(|it| &it.events);
+        events.map(|event| event.name.split_once('.').expect("two words").0).collect::<BTreeSet<_>>()
+    };
+    assert!(touched("member_count").is_subset(&BTreeSet::from(["membership", "community"])));
+    assert!(touched("thread").contains("post"), "who replied");
     let (live, built) = &found.differences.iter().find(|it| it.table == "thread").expect("that one").columns["replies"];
     assert_eq!(
         live.as_ref().and_then(serde_json::Value::as_i64).map(|it| it - 1),
@@ -159,7 +173,8 @@ async fn one_that_was_killed_goes_on_where_it_was_and_nobody_else_builds_meanwhi
     let watch = Counted { enough: 200, ..Counted::default() };
     let first = all(&lab).await;
     let refused = lab.rebuild(&["account"], None).await.err().expect("one at a time");
-    assert!(refused.to_string().contains("another rebuild"), "{refused}");
+    let builder = format!("running, process {}@", std::process::id());
+    assert!(refused.to_string().contains(&builder), "{refused}");
     tokio::select! {
         _ = first.compare(10, &watch) => panic!("it was to be killed before its end"),
         () = watch.reached.notified() => {}
