@@ -104,8 +104,7 @@ pub async fn start(
     let identities = Identities::start(pool.clone(), &config.identity, shutdown.clone(), tasks).await?;
     probe.set_ready();
     tasks.spawn(db::watch(pool.clone(), probe, shutdown.clone()));
-    let versions = health.register("event versions");
-    let gate = instances::join(pool.clone(), knows(), Some(versions), shutdown.clone(), tasks).await?;
+    let gate = instances::join(pool.clone(), knows(), shutdown.clone(), tasks).await?;
     let store = Store::start(pool, &config.appender, tasks).behind(gate);
     let lease = db::options(&config.database, SCHEMA, &jobs::application_name())?;
     Jobs::new(store.clone(), config.jobs.clone()).checking_by(check).start(lease, shutdown, tasks);

@@ -38,6 +38,7 @@ pub fn readable() -> Vec<String> {
     Event::newest().chain(old).map(|(name, version)| words(name, version)).collect()
 }
 
-fn words(name: &str, version: u32) -> String {
+/// How a version of an event is named among releases: `post.written version 1`.
+pub fn words(name: &str, version: u32) -> String {
     format!("{name} version {version}")
 }

@@ -2,20 +2,15 @@
 //! while every reader that runs knows it.
 //!
 //! Each process says every [`BEAT`] that it is there, in the table `instances` of the database that they share. A writer
-//! waits for a reader that does not know what it writes; a reader that comes later and does not know what is written does
-//! not start, so that it does not stop the writers. Who has not been heard for [`SILENT`] counts as gone: killed, frozen or
+//! holds back the versions that a reader does not know, and writes all others; a reader that comes later and does not know
+//! what is written does not start, so that it does not stop the writers. Who has not been heard for [`SILENT`] counts as gone: killed, frozen or
 //! cut off. Should it come back, writers wait for it again from their next beat on, and what they wrote meanwhile it meets
 //! as any reader meets what it does not know.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::bail;
+use arc_swap::ArcSwap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
@@ -23,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use crate::{health::Probe, origin};
+use crate::origin;
 
 /// How often a process says that it is there.
 const BEAT: Duration = Duration::from_secs(5);
@@ -67,30 +62,28 @@ pub struct Instance {
     /// The versions that it can read.
     #[serde(skip)]
     pub reads: Vec<String>,
-    /// Those that it writes.
+    /// Those that it writes now.
     #[serde(skip)]
     pub writes: Vec<String>,
-    /// Whether it writes, or waits for others to know what it would.
-    pub writing: bool,
     /// Since when it runs.
     pub started_at: DateTime<Utc>,
     /// When it was last heard of.
     pub seen_at: DateTime<Utc>,
 }
 
-/// Whether this process may write. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Gate(Arc<AtomicBool>);
+/// What this process may not write yet. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<ArcSwap<BTreeSet<String>>>);
 
 impl Gate {
-    /// One that nobody closes: of who asked before.
-    pub fn open() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+    /// Whether it may write everything.
+    pub fn is_open(&self) -> bool {
+        self.0.load().is_empty()
     }
 
-    /// Whether it is.
-    pub fn is_open(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Whether it may not write that version.
+    pub fn holds_back(&self, version: &str) -> bool {
+        self.0.load().contains(version)
     }
 }
 
@@ -114,7 +107,7 @@ impl Instance {
 pub async fn running(on: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Vec<Instance>> {
     sqlx::query_as!(
         Instance,
-        "select instance, service, host, process, release, reads, writes, writing, started_at, seen_at from instances
+        "select instance, service, host, process, release, reads, writes, started_at, seen_at from instances
         where greatest(seen_at, pg_postmaster_start_time()) > clock_timestamp() - make_interval(secs => $1)
         order by service, host, process",
         SILENT,
@@ -123,23 +116,21 @@ pub async fn running(on: impl sqlx::PgExecutor<'_>) -> sqlx::Result<Vec<Instance
     .await
 }
 
-/// Says that this process is there, from now until `shutdown`, and answers whether it may write; `probe` is not ready while
-/// it may not.
+/// Says that this process is there, from now until `shutdown`, and answers what it may write.
 ///
 /// # Errors
 /// Where somebody writes what it cannot read, or the database is away.
 pub async fn join(
     pool: PgPool,
     knows: Knows,
-    probe: Option<Probe>,
     shutdown: CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<Gate> {
-    let gate = Gate(Arc::new(AtomicBool::new(knows.writes.is_empty())));
-    let me = Me { instance: Uuid::now_v7(), knows, host: origin::host(), gate: gate.clone(), probe };
+    let gate = Gate::default();
+    let me = Me { instance: Uuid::now_v7(), knows, host: origin::host(), gate: gate.clone() };
     let mut transaction = pool.begin().await?;
     let others = me.look(&mut transaction).await?;
-    for writer in others.iter().filter(|other| other.writing) {
+    for writer in &others {
         if let Some(version) = writer.writes.iter().find(|version| !me.knows.reads.contains(version)) {
             bail!(
                 "{version} is unknown to this release, and {} writes it: run its release, or stop it first \
@@ -148,12 +139,12 @@ pub async fn join(
             );
         }
     }
-    let behind = me.note(&others, &mut transaction).await?;
+    let held = me.note(&others, &mut transaction).await?;
     sqlx::query!("delete from instances where seen_at < clock_timestamp() - make_interval(secs => $1)", KEPT)
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    me.settle(behind);
+    me.settle(held, &others);
     tasks.spawn(me.stay(pool, shutdown));
     Ok(gate)
 }
@@ -164,7 +155,6 @@ struct Me {
     knows: Knows,
     host: String,
     gate: Gate,
-    probe: Option<Probe>,
 }
 
 impl Me {
@@ -187,13 +177,13 @@ impl Me {
     /// A reader's row is nobody else's business; a writer looks whether all still know what it writes.
     async fn beat(&self, pool: &PgPool) -> sqlx::Result<()> {
         if self.knows.writes.is_empty() {
-            return self.write(true, &mut *pool.acquire().await?).await;
+            return self.write(&[], &mut *pool.acquire().await?).await;
         }
         let mut transaction = pool.begin().await?;
         let others = self.look(&mut transaction).await?;
-        let behind = self.note(&others, &mut transaction).await?;
+        let held = self.note(&others, &mut transaction).await?;
         transaction.commit().await?;
-        self.settle(behind);
+        self.settle(held, &others);
         Ok(())
     }
 
@@ -206,36 +196,40 @@ impl Me {
         Ok(others)
     }
 
-    /// Writes down that it is there; answers why it may not write, where it may not.
-    async fn note(&self, others: &[Instance], on: &mut PgConnection) -> sqlx::Result<Option<String>> {
-        let behind = others.iter().find(|other| !other.lacks(&self.knows.writes).is_empty());
-        self.write(behind.is_none(), on).await?;
-        Ok(behind.map(|reader| {
-            format!(
-                "{} does not know {}, which this release writes: replace it, or stop it (`agora upgrade check` lists all). \
-                 Commands are taken as soon as it is gone",
-                reader.words(),
-                reader.lacks(&self.knows.writes).join(", "),
-            )
-        }))
+    /// Writes down that it is there, and what it writes; answers what it holds back.
+    async fn note(&self, others: &[Instance], on: &mut PgConnection) -> sqlx::Result<BTreeSet<String>> {
+        let all = &self.knows.writes;
+        let held: BTreeSet<String> = others.iter().flat_map(|other| other.lacks(all)).map(str::to_owned).collect();
+        let writes: Vec<String> = all.iter().filter(|version| !held.contains(*version)).cloned().collect();
+        self.write(&writes, on).await?;
+        Ok(held)
     }
 
     /// Once that is on record.
-    fn settle(&self, behind: Option<String>) {
-        self.gate.0.store(behind.is_none(), Ordering::Relaxed);
-        match (&self.probe, behind) {
-            (Some(probe), None) => probe.set_ready(),
-            (Some(probe), Some(reason)) => probe.set_unready(reason),
-            (None, _) => {}
+    fn settle(&self, held: BTreeSet<String>, others: &[Instance]) {
+        if **self.gate.0.load() == held {
+            return;
         }
+        if let Some(reader) = others.iter().find(|other| !other.lacks(&self.knows.writes).is_empty()) {
+            tracing::warn!(
+                "{} does not know {}: commands that write it are refused until it is replaced or stopped (`agora upgrade \
+                 check` lists all)",
+                reader.words(),
+                reader.lacks(&self.knows.writes).join(", "),
+            );
+        } else {
+            tracing::info!("all who read events know what this release writes");
+        }
+        self.gate.0.store(Arc::new(held));
     }
 
-    async fn write(&self, writing: bool, on: &mut PgConnection) -> sqlx::Result<()> {
-        let Knows { service, release, reads, writes } = &self.knows;
+    async fn write(&self, writes: &[String], on: &mut PgConnection) -> sqlx::Result<()> {
+        let Knows { service, release, reads, .. } = &self.knows;
         sqlx::query!(
             "insert into instances (instance, service, host, process, release, reads, writes, writing)
             values ($1, $2, $3, $4, $5, $6, $7, $8)
-            on conflict (instance) do update set writing = excluded.writing, seen_at = excluded.seen_at",
+            on conflict (instance) do update
+            set writes = excluded.writes, writing = excluded.writing, seen_at = excluded.seen_at",
             self.instance,
             service,
             self.host,
@@ -243,7 +237,7 @@ impl Me {
             release,
             reads,
             writes,
-            writing && !writes.is_empty(),
+            !writes.is_empty(),
         )
         .execute(on)
         .await?;

@@ -84,7 +84,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     // Its commits wait for the disk too: rows that a crash takes back were shown by then, and a community that turned
     // private would be public again until they are made anew.
     let read = db::connect_with(&read_tables, READ, "agora-projector", &store_reader::CONNECTION).await?;
-    instances::join(store.clone(), knows(), None, shutdown.clone(), tasks).await?;
+    instances::join(store.clone(), knows(), shutdown.clone(), tasks).await?;
     let metrics = Metrics::new(names());
     let source = Source::new(&broker)?;
     let relay = Relay {

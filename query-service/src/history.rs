@@ -88,7 +88,7 @@ async fn join(store: PgPool, shutdown: CancellationToken, tasks: TaskTracker) {
     let knows = Knows { service: "query-service", release, reads: catalogue::readable(), writes: Vec::new() };
     let mut patience = Patience::new("reading events over HTTP");
     while !shutdown.is_cancelled() {
-        match instances::join(store.clone(), knows.clone(), None, shutdown.clone(), &tasks).await {
+        match instances::join(store.clone(), knows.clone(), shutdown.clone(), &tasks).await {
             Ok(_) => return patience.worked(),
             Err(error) => patience.failed(error, &shutdown).await,
         }

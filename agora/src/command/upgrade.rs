@@ -19,7 +19,7 @@ pub enum Upgrade {
     /// Compare what this release writes with what everybody who reads events now can read
     #[command(after_help = "\
 Run it with the new release, after `agora migrate` and before its command-services take commands. It fails where somebody
-runs who does not know an event version that this release writes: a command-service of it would wait.
+runs who does not know an event version that this release writes: a command-service of it would refuse the commands that do.
 
 Example:
   agora upgrade check --database-url postgres://agora@db/agora")]
@@ -69,7 +69,10 @@ impl Upgrade {
             stack::require(&config).await?;
             let found = Found::of(instances::running(&store).await?);
             super::print(&if json { serde_json::to_string_pretty(&found)? + "\n" } else { found.words() })?;
-            ensure!(found.ready, "this release cannot run, or takes no commands, until those are replaced or stopped");
+            ensure!(
+                found.ready,
+                "this release cannot run, or refuses commands that write those versions, until they are replaced or stopped"
+            );
             Ok(())
         })
     }
@@ -94,9 +97,9 @@ impl Found {
         let unknown = written.into_iter().map(|version| Unknown { to: to(&version), version });
         let unknown: Vec<_> = unknown.filter(|unknown| !unknown.to.is_empty()).collect();
         let readable = catalogue::readable();
-        let newer: BTreeSet<&String> = readers.iter().filter(|it| it.writing).flat_map(|it| &it.writes).collect();
+        let newer: BTreeSet<&String> = readers.iter().flat_map(|it| &it.writes).collect();
         let by = |version: &String| {
-            let writers = readers.iter().filter(|it| it.writing && it.writes.contains(version));
+            let writers = readers.iter().filter(|it| it.writes.contains(version));
             writers.map(Instance::words).collect::<Vec<_>>()
         };
         let newer = newer.into_iter().filter(|version| !readable.contains(version));
@@ -128,7 +131,7 @@ impl Found {
         if *ready && !readers.is_empty() {
             let _ = writeln!(
                 text,
-                "\nthey know all {writes} event versions that release {release} writes: it may take commands"
+                "\nthey know all {writes} event versions that release {release} writes: it may take all commands"
             );
         }
         text
@@ -150,7 +153,6 @@ mod tests {
             release: "0.1.0".to_owned(),
             reads,
             writes: vec![],
-            writing: false,
             started_at: Utc::now(),
             seen_at: Utc::now(),
         }
@@ -173,7 +175,7 @@ mod tests {
     fn what_is_written_now_and_unknown_here_is_named_with_who_writes_it() {
         let newer = || vec!["post.written version 99".to_owned()];
         let mut writer = projector([catalogue::readable(), newer()].concat());
-        (writer.service, writer.writes, writer.writing) = ("command-service".to_owned(), newer(), true);
+        (writer.service, writer.writes) = ("command-service".to_owned(), newer());
         let found = Found::of(vec![writer.clone()]);
         assert!(!found.ready);
         let said = found.words();
@@ -182,7 +184,7 @@ mod tests {
             "{said}"
         );
         assert!(said.ends_with("\n  command-service 0.1.0 (process 7 on web-1)\n"), "{said}");
-        assert!(Found::of(vec![Instance { writing: false, ..writer }]).ready, "it waits, and writes nothing");
+        assert!(Found::of(vec![Instance { writes: vec![], ..writer }]).ready, "it holds that back");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use events::Stream;
+use events::{Stream, catalogue};
 use opentelemetry::{
     global,
     metrics::{Counter, Histogram},
@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Append, StoreError, Verdict, append::append, ping::Ping};
+use super::{Append, NewEvent, StoreError, Verdict, append::append, ping::Ping};
 
 /// Commands in one flush, at most: past that the curve of commands a second is flat, and one flush's time is not.
 const FLUSH_COMMANDS: usize = 1_024;
@@ -71,10 +71,10 @@ impl Appender {
         let ping = Ping::start(options.clone(), tasks);
         let worker = Worker { jobs, options, connection: None, ping, metrics: Metrics::new() };
         tasks.spawn(worker.run());
-        Self { queue, gate: Gate::open() }
+        Self { queue, gate: Gate::default() }
     }
 
-    /// The same, which appends events only while that is open.
+    /// The same, which appends no event that is held back there.
     #[must_use]
     pub fn behind(self, gate: Gate) -> Self {
         Self { gate, ..self }
@@ -83,10 +83,11 @@ impl Appender {
     /// Appends one command with whatever others are waiting.
     ///
     /// # Errors
-    /// [`StoreError::ReadersBehind`] while its gate is closed, [`StoreError::Busy`] where the queue is full,
+    /// [`StoreError::ReadersBehind`] for an event that is held back, [`StoreError::Busy`] where the queue is full,
     /// [`StoreError::Unavailable`] where no verdict comes within ten seconds; then the command may still be in.
     pub async fn append(&self, append: Append) -> Result<Verdict, StoreError> {
-        if !append.events.is_empty() && !self.gate.is_open() {
+        let held = |event: &NewEvent| self.gate.holds_back(&catalogue::words(event.name, event.version));
+        if !self.gate.is_open() && append.events.iter().any(held) {
             return Err(StoreError::ReadersBehind);
         }
         let (verdict, answer) = oneshot::channel();

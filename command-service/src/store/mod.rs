@@ -40,8 +40,8 @@ pub enum StoreError {
     /// More commands are waiting than the queue holds.
     #[error("the store's queue is full")]
     Busy,
-    /// A reader runs that does not know what this release writes: the log says which.
-    #[error("a reader does not know what this release writes")]
+    /// A reader runs that does not know an event version which this would write: the log says which.
+    #[error("a reader does not know what this writes")]
     ReadersBehind,
     /// The database did not answer in time. The command may or may not be in; under its key it takes effect once.
     #[error("the event store does not answer")]
@@ -86,9 +86,10 @@ impl From<StoreError> for Problem {
         };
         match error {
             StoreError::Busy => unavailable("overloaded", "Too many commands are waiting. Try again."),
-            StoreError::ReadersBehind => {
-                unavailable("readers-behind", "This release waits until all readers know what it writes. Try again.")
-            }
+            StoreError::ReadersBehind => unavailable(
+                "readers-behind",
+                "This command waits until all parts of Agora know what it writes. Try again.",
+            ),
             StoreError::Contended => unavailable("contended", "Others keep changing the same thing. Try again."),
             StoreError::TooLarge { .. } => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "event-too-large", error),
             StoreError::Unavailable | StoreError::Database(_) | StoreError::Repository(_) => {
@@ -123,7 +124,7 @@ impl Store {
         Self { loader: load::Loader::new(pool.clone()), pool, appender, turns: turns::Turns::default(), lasting }
     }
 
-    /// The same, which appends events only while that is open.
+    /// The same, which appends no event that is held back there.
     #[must_use]
     pub fn behind(self, gate: Gate) -> Self {
         Self { appender: self.appender.behind(gate), ..self }
