@@ -114,6 +114,7 @@ impl Documented for Always {
             (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
             (StatusCode::UNPROCESSABLE_ENTITY, "event-too-large"),
             (StatusCode::INTERNAL_SERVER_ERROR, "internal-error"),
+            (StatusCode::INTERNAL_SERVER_ERROR, "unreadable-event"),
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             (StatusCode::SERVICE_UNAVAILABLE, "contended"),
             (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),

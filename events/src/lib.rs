@@ -53,7 +53,8 @@ union_of_events! {
     }
 }
 
-/// Why a stored event could not be read. It stops the reader: an event is never skipped.
+/// Why a stored event could not be read. It stops the reader: an event is skipped by nobody but an
+/// operator, on record.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// No event of this name and version was ever written by this release or an older one.

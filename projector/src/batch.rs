@@ -63,7 +63,7 @@ impl Item {
                 let previous = heads.go_on(envelope.shard, envelope.position);
                 Delivered { envelope, previous, history }.into()
             }
-            Err(Unreadable { event_id, position, shard, reason }) => {
+            Err(Unreadable { event_id, position, shard, reason, .. }) => {
                 let previous = heads.go_on(shard, position);
                 Self { event_id, shard, position, previous, history, content: Err(reason) }
             }

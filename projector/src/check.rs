@@ -10,7 +10,7 @@ mod rules;
 use std::time::Duration;
 
 use anyhow::bail;
-use events::{Envelope, Position, Shard};
+use events::{Envelope, Event, Position, Shard};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use store_reader::{StoreReader, Unreadable};
@@ -191,19 +191,13 @@ async fn history(store: &StoreReader, read: &(dyn Fn(u64) + Sync)) -> sqlx::Resu
     snapshot.rollback().await?;
     let (mut rules, mut position) = (Rules::default(), 0);
     while position < head {
-        let before = position;
-        for event in store.after(position, BATCH).await?.events {
-            let at = event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position);
-            if at <= head {
-                position = at;
-                rules.look(event);
-            }
-        }
-        if position == before {
-            // Positions have a gap at the end, which is told of elsewhere.
-            break;
-        }
-        read((position - before).unsigned_abs());
+        let mut events = store.after(position, BATCH).await?.events;
+        events.retain(|event| place(event) <= head);
+        // Positions may have a gap at the end, which is told of elsewhere.
+        let Some(last) = events.last().map(place) else { break };
+        look(store, events, &mut rules).await?;
+        read((last - position).unsigned_abs());
+        position = last;
     }
     Ok(rules.end(claims))
 }
@@ -230,16 +224,39 @@ async fn look_on(
     (shard, position): (Shard, Position),
     rules: &mut Rules,
 ) -> sqlx::Result<Option<Position>> {
-    let mut last = None;
-    for event in store.by_shard(&[(shard, position)], BATCH).await?.events {
-        let at = event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position);
-        // The first one is what was looked at last.
-        if at > position {
-            last = Some(at);
-            rules.look(event);
+    let mut events = store.by_shard(&[(shard, position)], BATCH).await?.events;
+    // The first one is what was looked at last.
+    events.retain(|event| place(event) > position);
+    let last = events.last().map(place);
+    look(store, events, rules).await?;
+    Ok(last)
+}
+
+/// Looks at some events. What nobody can read is told, unless it is on record that it is left out.
+async fn look(store: &StoreReader, events: Vec<Found>, rules: &mut Rules) -> sqlx::Result<()> {
+    let (mut readable, mut unreadable) = (Vec::with_capacity(events.len()), Vec::new());
+    for event in events.into_iter().map(|event| event.and_then(decode)) {
+        match event {
+            Ok(event) => readable.push(event),
+            Err(event) => unreadable.push(event),
         }
     }
-    Ok(last)
+    unreadable.iter().for_each(|event| rules.gap(event));
+    for event in store.not_left_out(unreadable).await? {
+        rules.unreadable(&event);
+    }
+    readable.iter().for_each(|event| rules.look(event));
+    Ok(())
+}
+
+fn decode(envelope: Envelope) -> Result<Readable, Unreadable> {
+    let events = envelope.decode().map_err(|error| Unreadable::of(&envelope, error))?;
+    Ok((envelope, events))
+}
+
+/// Its place in the store.
+fn place(event: &Found) -> Position {
+    event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position)
 }
 
 /// By whom these names are claimed.
@@ -258,3 +275,5 @@ async fn claims_of(store: &StoreReader, names: Vec<(String, String)>) -> sqlx::R
 
 /// An event as it was read, or why it cannot be.
 type Found = Result<Envelope, Unreadable>;
+/// An event, and what it says in the newest version.
+type Readable = (Envelope, Vec<Event>);

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use events::{EventId, HistoryId, Position, Shard};
 use platform::sabotage::{Promise, breaks};
 use sqlx::{PgConnection, PgExecutor, PgPool};
+use store_reader::EVERY_READER;
 
 use crate::{apply::AnyProjection, batch::Item, lanes::Move};
 
@@ -21,7 +22,8 @@ pub(crate) struct Checkpoint {
     pub(crate) built: i32,
     /// [`Projection::VERSION`](crate::projection::Projection::VERSION) of what made its rows.
     pub(crate) version: i32,
-    pub(crate) parked: bool,
+    /// The event that it stopped at, where it has.
+    pub(crate) parked: Option<EventId>,
 }
 
 /// The event at which a projection stopped, and why.
@@ -30,11 +32,13 @@ pub(crate) struct Park {
     pub(crate) event_id: EventId,
     pub(crate) position: Position,
     pub(crate) reason: String,
+    /// Whether nobody can read it: then no projection is to blame.
+    pub(crate) unreadable: bool,
 }
 
 impl Park {
     pub(crate) fn at(item: &Item, reason: String) -> Self {
-        Self { event_id: item.event_id, position: item.position, reason }
+        Self { event_id: item.event_id, position: item.position, reason, unreadable: item.content.is_err() }
     }
 }
 
@@ -42,7 +46,7 @@ impl Park {
 pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoint>> {
     let rows = sqlx::query!(
         r#"select projection, shard, history, c.position, c.event_id, c.built, c.version,
-            p.shard is not null as "parked!"
+            p.event_id as "parked?"
         from checkpoint c left join parked p using (projection, shard)"#
     );
     let rows = rows.fetch_all(read).await?;
@@ -57,7 +61,7 @@ pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoin
                 event_id: row.event_id.map(EventId),
                 built: row.built,
                 version: row.version,
-                parked: row.parked,
+                parked: row.parked.map(EventId),
             })
         })
         .collect())
@@ -146,11 +150,36 @@ pub(crate) async fn park(read: &mut PgConnection, projection: &str, shard: Shard
     Ok(())
 }
 
-/// The events that operators let projections pass by.
-pub(crate) async fn skipped(store: &PgPool) -> sqlx::Result<HashMap<String, HashSet<EventId>>> {
+/// Lets a projection go on that stopped at an event, where it still stands there.
+pub(crate) async fn go_on(
+    read: impl PgExecutor<'_>,
+    projection: &str,
+    shard: Shard,
+    event: EventId,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "delete from parked where projection = $1 and shard = $2 and event_id = $3",
+        projection,
+        i16::from(shard),
+        event.0,
+    )
+    .execute(read)
+    .await?;
+    Ok(())
+}
+
+/// The events that operators let each of these projections pass by: its own, and those that every reader leaves out.
+pub(crate) async fn skipped(
+    store: &PgPool,
+    projections: &[Box<dyn AnyProjection>],
+) -> sqlx::Result<HashMap<String, HashSet<EventId>>> {
     let mut skipped: HashMap<String, HashSet<EventId>> = HashMap::new();
     for row in sqlx::query!("select projection, event_id from skips").fetch_all(store).await? {
         skipped.entry(row.projection).or_default().insert(EventId(row.event_id));
+    }
+    let by_all = skipped.remove(EVERY_READER).unwrap_or_default();
+    for projection in projections {
+        skipped.entry(projection.name().to_owned()).or_default().extend(&by_all);
     }
     Ok(skipped)
 }

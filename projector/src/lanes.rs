@@ -101,7 +101,7 @@ impl Lanes {
         lane.built = checkpoint.built;
         lane.standing = match checkpoint {
             other if other.version != version => Standing::Foreign,
-            stopped if stopped.parked => Standing::Parked,
+            stopped if stopped.parked.is_some() => Standing::Parked,
             _ => Standing::At(checkpoint.position),
         };
     }

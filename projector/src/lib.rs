@@ -1,6 +1,6 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
-//! [`start`] runs all of it; [`Outbox`] sends events to Kafka; [`status()`], [`retry`] and [`skip()`], [`rebuild`],
+//! [`start`] runs all of it; [`Outbox`] sends events to Kafka; [`status()`], [`retry`], [`skip()`] and [`leave_out`], [`rebuild`],
 //! [`check`] and [`history`] are what operators ask and decide.
 
 mod account;
@@ -45,7 +45,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use outbox::Outbox;
-pub use skip::{Skip, skip, skip_event, skips};
+pub use skip::{NotLeftOut, Skip, leave_out, skip, skip_event, skips};
 pub use status::{Parked, ShardStatus, State, Status, retry, status};
 
 use apply::{AnyProjection, Of};

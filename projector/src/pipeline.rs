@@ -249,14 +249,19 @@ fn gather(fetched: Option<Fetched>, items: &mut Vec<Item>, offsets: &mut HashMap
 }
 
 fn alarm(projection: &str, shard: Shard, park: &Park) {
-    let Park { event_id, position, reason } = park;
+    let Park { event_id, position, reason, unreadable } = park;
+    let leave_out = if *unreadable {
+        format!("`agora events skip {event_id} --reason WHY` leaves the event out for every reader, for good")
+    } else {
+        format!("`agora projections skip {projection} {shard} --reason WHY` leaves the event out for good")
+    };
     tracing::error!(
         projection,
         shard = shard.number(),
         %event_id,
         position,
         "projection {projection} has stopped in shard {shard} at event {event_id}, position {position}: {reason}. \
-         Everything else goes on. `agora projections retry {projection} {shard}` tries again, \
-         `agora projections skip {projection} {shard} --reason TEXT` leaves the event out for good"
+         Everything else goes on. `agora projections retry {projection} {shard}` tries again, as with a release that \
+         reads it; {leave_out}"
     );
 }

@@ -153,6 +153,12 @@ impl Relay {
         for envelope in read.events {
             let envelope = match envelope {
                 Ok(envelope) => envelope,
+                Err(unreadable) if lease.during(self.store.is_left_out(unreadable.event_id)).await?? => {
+                    // It stays a link of the chain: who reads Kafka sees that something was there, as who reads the store.
+                    progress.heads.go_on(unreadable.shard, unreadable.position);
+                    progress.sent = unreadable.position;
+                    continue;
+                }
                 Err(unreadable) => return Ok(Sent::Stuck(unreadable)),
             };
             let (shard, position) = (envelope.shard, envelope.position);
@@ -171,8 +177,9 @@ impl Relay {
         if alarmed.replace(unreadable.position) != Some(unreadable.position) {
             self.metrics.alarm("unreadable");
             tracing::error!(
-                "the relay stands before an event: {unreadable}. Run the release that wrote it or a newer one \
-                 (`agora projector`); readers of Kafka wait"
+                event_id = %unreadable.event_id,
+                position = unreadable.position,
+                "the relay stands before an event, and readers of Kafka wait: {unreadable}"
             );
         }
     }
@@ -206,7 +213,7 @@ enum Sent {
     /// Nothing more for now.
     All,
     More,
-    /// Before an event that cannot be read: none is passed by.
+    /// Before an event that cannot be read, and that nobody has left out.
     Stuck(Unreadable),
     /// The store has a new history.
     OtherHistory,

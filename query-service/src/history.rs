@@ -206,7 +206,8 @@ impl ToSchema for Told {
             history that was lost."),
         (status = 429, description = "`too-many-streams`: this account has 8 already.", body = Problem,
             content_type = "application/problem+json"),
-        (status = 500, description = "`unreadable-event`: the next event was written by a newer release. None is skipped.",
+        (status = 500, description = "`unreadable-event`: the next event cannot be read, and an operator has to see to it. None \
+            is skipped but by an operator, on record.",
             body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -301,7 +302,7 @@ fn told(event: &Delivered) -> Result<Vec<Told>, DecodeError> {
     Ok(text.lines().map(|line| Told(RawValue::from_string(line.to_owned()).expect("a line is JSON"))).collect())
 }
 
-/// None is skipped: who wants to go on behind it says so.
+/// None is skipped but by an operator, on record: who wants to go on behind it says so.
 pub(crate) fn unreadable(event: &Unreadable) -> Problem {
     let Unreadable { event_id, position, .. } = event;
     Problem::new(

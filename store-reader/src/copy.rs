@@ -45,7 +45,7 @@ pub enum CopyError {
     /// The database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    /// An event, which is not skipped.
+    /// An event. Whoever knows that it is left out may go on behind it.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
 }
@@ -181,7 +181,7 @@ impl Copy {
     /// The next event; none at the end.
     ///
     /// # Errors
-    /// [`CopyError`]; then there is no next.
+    /// [`CopyError`]; behind one of the database there is no next.
     pub async fn next(&mut self) -> Result<Option<Delivered>, CopyError> {
         if self.ended {
             return Ok(None);

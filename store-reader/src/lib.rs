@@ -2,10 +2,14 @@
 //! and tail check, the endpoints that show events, and whoever replays history read it through here.
 
 mod copy;
+mod left_out;
 mod piece;
 mod streams;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use chrono::{DateTime, Utc};
 use events::{CommunityId, Envelope, EventId, HistoryId, Metadata, Position, Shard, Stream};
@@ -15,6 +19,7 @@ use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
 pub use copy::{Copy, CopyError, Filter};
+pub use left_out::EVERY_READER;
 pub use piece::{LOOKED_AT, Most, Piece, Side};
 
 /// Bytes of payload after which a read ends early: what one read may hold in memory.
@@ -41,18 +46,40 @@ pub struct Read {
     pub more: bool,
 }
 
-/// A row of the store that does not say what every row says. Readers stop there: an event is never skipped.
+/// An event that this release cannot read. Readers stop there: none is skipped, unless an operator has left it out, on
+/// record ([`StoreReader::is_left_out`]).
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the event {event_id} at position {position} cannot be read: {reason}")]
+#[error(
+    "the event {event_id} at position {position} cannot be read: {reason} (install a release that reads it; where there is \
+     none, `agora events skip {event_id} --reason WHY` leaves it out for every reader)"
+)]
 pub struct Unreadable {
     /// Which event.
     pub event_id: EventId,
+    /// Whose event it is.
+    pub stream: Stream,
+    /// Its place in the stream.
+    pub sequence: i64,
     /// Its place in the store.
     pub position: Position,
     /// Its shard.
     pub shard: Shard,
     /// What is wrong with it.
     pub reason: String,
+}
+
+impl Unreadable {
+    /// An event whose row can be read, and what it says cannot.
+    pub fn of(envelope: &Envelope, reason: impl fmt::Display) -> Self {
+        Self {
+            event_id: envelope.event_id,
+            stream: envelope.stream.clone(),
+            sequence: envelope.sequence,
+            position: envelope.position,
+            shard: envelope.shard,
+            reason: reason.to_string(),
+        }
+    }
 }
 
 /// The newest position of each shard; 0 where it has no events.
@@ -278,16 +305,22 @@ impl Row {
     }
 
     fn into_envelope(self, shard: Shard) -> Result<Envelope, Unreadable> {
-        let (event_id, position) = (EventId(self.event_id), self.position);
-        let unreadable = |reason: String| Unreadable { event_id, position, shard, reason };
-        let metadata: Metadata =
-            serde_json::from_str(&self.metadata).map_err(|error| unreadable(format!("its metadata: {error}")))?;
+        let (event_id, sequence, position) = (EventId(self.event_id), self.sequence, self.position);
+        let stream = Stream { aggregate: self.aggregate_type, id: self.aggregate_id };
         let version = &self.event_version;
-        let version = version.parse().map_err(|_| unreadable(format!("its version `{version}` is no number")))?;
+        let version = version.parse().map_err(|_| format!("its version `{version}` is no number"));
+        let metadata =
+            serde_json::from_str::<Metadata>(&self.metadata).map_err(|error| format!("its metadata: {error}"));
+        let (version, metadata) = match (version, metadata) {
+            (Ok(version), Ok(metadata)) => (version, metadata),
+            (Err(reason), _) | (_, Err(reason)) => {
+                return Err(Unreadable { event_id, stream, sequence, position, shard, reason });
+            }
+        };
         Ok(Envelope {
             event_id,
-            stream: Stream { aggregate: self.aggregate_type, id: self.aggregate_id },
-            sequence: self.sequence,
+            stream,
+            sequence,
             position,
             shard,
             community: self.community_id.map(CommunityId),

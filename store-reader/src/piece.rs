@@ -36,7 +36,7 @@ pub struct Piece {
     pub after: Position,
     /// It ends with this position.
     pub through: Position,
-    /// The event that it stopped at, which nobody can read.
+    /// The event that it stopped at, which nobody can read, and nobody left out.
     pub unreadable: Option<Unreadable>,
 }
 
@@ -50,11 +50,30 @@ struct Linked {
 
 impl StoreReader {
     /// What `filter` lets through behind `after`, up to and with `through`: as much of it as one piece may hold and
-    /// [look at](LOOKED_AT), from a side. The rest is on the other side of the piece.
+    /// [look at](LOOKED_AT), from a side. The rest is on the other side of the piece. An event that is left out ends
+    /// it too: such events are few.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn piece(
+        &self,
+        span: (Position, Position),
+        filter: &Filter,
+        side: Side,
+        most: Most,
+    ) -> sqlx::Result<Piece> {
+        let mut piece = self.readable_piece(span, filter, side, most).await?;
+        if let Some(stop) = &piece.unreadable
+            && self.is_left_out(stop.event_id).await?
+        {
+            piece.end_with(stop.position, side);
+            piece.unreadable = None;
+        }
+        Ok(piece)
+    }
+
+    /// The same, up to an event that cannot be read. With its end the connection is given back.
+    async fn readable_piece(
         &self,
         (after, through): (Position, Position),
         filter: &Filter,
@@ -121,9 +140,7 @@ impl StoreReader {
 
 /// Whoever takes an event out of a piece can read it.
 fn read(envelope: Envelope) -> Result<Envelope, Unreadable> {
-    let Envelope { event_id, position, shard, .. } = envelope;
-    let newest = envelope.newest().map(drop);
-    newest.map_err(|error| Unreadable { event_id, position, shard, reason: error.to_string() })?;
+    envelope.newest().map(drop).map_err(|error| Unreadable::of(&envelope, error))?;
     Ok(envelope)
 }
 

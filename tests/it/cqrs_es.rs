@@ -196,7 +196,7 @@ async fn an_event_that_does_not_decode_is_an_error_and_nothing_is_built_on_it() 
         ] {
             let Err(AggregateError::UnexpectedError(cause)) = failed else { panic!("{name} {version}: {failed:?}") };
             let cause = cause.downcast::<StoreError>().expect("ours");
-            assert!(matches!(*cause, StoreError::Undecodable { .. }), "{name} {version}: {cause}");
+            assert!(matches!(*cause, StoreError::Unreadable(_)), "{name} {version}: {cause}");
         }
     }
     let written: i64 = sqlx::query_scalar("select count(*) from events").fetch_one(&pool).await.expect("a count");

@@ -13,6 +13,7 @@ mod history;
 mod http;
 mod identity;
 mod jobs;
+mod left_out;
 mod membership;
 mod model;
 mod moderation_log;

@@ -7,6 +7,7 @@ use chrono::SecondsFormat;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use events::{EventId, Shard};
 use sqlx::PgPool;
+use store_reader::EVERY_READER;
 
 use super::{
     rebuild::Tables,
@@ -32,7 +33,7 @@ pub enum Projections {
     Retry(At),
     /// Let a projection pass by the event it stopped at, or another: on record, and for rebuilds too
     Skip(Skip),
-    /// List the events that projections pass by: which, why, and who said so
+    /// List the events that projections pass by, or every reader: which, why, and who said so
     Skips(Skips),
     /// Fold all events anew, aside, and report the first rows of the live tables that differ
     Verify(Tables),
@@ -148,7 +149,11 @@ fn list(skips: &[projector::Skip]) -> String {
     let mut text = String::new();
     for projector::Skip { projection, event_id, position, reason, by, at } in skips {
         let (by, at) = (by.as_deref().unwrap_or("somebody"), at.to_rfc3339_opts(SecondsFormat::Secs, true));
-        let _ = writeln!(text, "{projection} passes by event {event_id} (position {position}), said {by} at {at}:");
+        let who = match &**projection {
+            EVERY_READER => "every reader leaves out".to_owned(),
+            projection => format!("{projection} passes by"),
+        };
+        let _ = writeln!(text, "{who} event {event_id} (position {position}), said {by} at {at}:");
         let _ = writeln!(text, "  {reason}");
     }
     text + "\nwhat an event says: agora events show ID\n"
@@ -190,6 +195,8 @@ mod tests {
         let event = "thread_page passes by event 00000000-0000-0000-0000-000000000000 (position 7), said";
         assert_eq!(lines[0], format!("{event} ada@web-1 at 2026-01-01T00:00:00Z:"));
         assert_eq!((lines[1], lines[2]), ("  defect 123", &*format!("{event} somebody at 2026-01-01T00:00:00Z:")));
+        let for_all = list(&[projector::Skip { projection: EVERY_READER.to_owned(), ..skip(None) }]);
+        assert!(for_all.starts_with("every reader leaves out event 00000000-"), "{for_all}");
         assert_eq!(list(&[]), "no event is passed by\n");
     }
 

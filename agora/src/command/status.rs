@@ -139,11 +139,13 @@ fn show(status: &Status, rates: &Rates, each: bool, now: DateTime<Utc>) -> Strin
             let _ = write!(
                 text,
                 "\n{name} stopped in shard {shard} {} ago, at event {} (position {}):\n  {}\n  go on with: agora \
-                 projections retry {name} {shard}\n  or without it: agora projections skip {name} {shard} --reason WHY\n",
+                 projections retry {name} {shard}\n  or without it: agora projections skip {name} {shard} --reason WHY\n  \
+                 where no release reads it, for every reader: agora events skip {} --reason WHY\n",
                 ago(now, parked.at),
                 parked.event_id,
                 parked.position,
-                parked.reason
+                parked.reason,
+                parked.event_id
             );
         }
     }

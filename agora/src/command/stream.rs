@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use events::Delivered;
-use store_reader::Copy;
+use store_reader::{Copy, CopyError, StoreReader};
 use uuid::Uuid;
 
 use super::{
@@ -62,7 +62,7 @@ impl Stream {
             let mut copy = store.copy_stream(&stream).await?;
             let mut first = true;
             loop {
-                let (events, outcome) = batch(&mut copy).await;
+                let (events, outcome) = batch(&store, &mut copy).await;
                 if events.is_empty() {
                     outcome?;
                     anyhow::ensure!(!first, "there is no stream {stream}");
@@ -84,12 +84,17 @@ impl Stream {
 }
 
 /// The next events, and what stopped them from being more than that.
-async fn batch(copy: &mut Copy) -> (Vec<Delivered>, anyhow::Result<()>) {
+async fn batch(store: &StoreReader, copy: &mut Copy) -> (Vec<Delivered>, anyhow::Result<()>) {
     let mut events = Vec::new();
     while events.len() < BATCH {
         match copy.next().await {
             Ok(Some(event)) => events.push(event),
             Ok(None) => break,
+            Err(CopyError::Unreadable(met)) => match store.is_left_out(met.event_id).await {
+                Ok(true) => {}
+                Ok(false) => return (events, Err(met.into())),
+                Err(error) => return (events, Err(error.into())),
+            },
             Err(error) => return (events, Err(error.into())),
         }
     }

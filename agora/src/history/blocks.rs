@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use events::{Delivered, Position, cloud_event};
-use store_reader::{Copy, CopyError, StoreReader, Unreadable};
+use store_reader::{CopyError, StoreReader, Unreadable};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::Part;
@@ -24,7 +24,7 @@ pub trait Gather: Default + Send + 'static {
     ///
     /// # Errors
     /// Why nobody can read the event.
-    fn add(&mut self, event: Delivered) -> Result<(), events::DecodeError>;
+    fn add(&mut self, event: Delivered) -> Result<(), Unreadable>;
 
     /// What it holds, in bytes, more or less.
     fn bytes(&self) -> usize;
@@ -41,6 +41,8 @@ pub struct Block<G> {
     pub gathered: G,
     /// How many.
     pub events: u64,
+    /// How many more there were that nobody can read, and that every reader leaves out.
+    pub left_out: u64,
     /// The part is read up to here.
     pub through: Position,
 }
@@ -55,8 +57,8 @@ pub struct Blocks<G> {
 }
 
 impl Gather for Lines {
-    fn add(&mut self, event: Delivered) -> Result<(), events::DecodeError> {
-        cloud_event::write_lines(&event, &mut self.0)
+    fn add(&mut self, event: Delivered) -> Result<(), Unreadable> {
+        cloud_event::write_lines(&event, &mut self.0).map_err(|error| Unreadable::of(&event.envelope, error))
     }
 
     fn bytes(&self) -> usize {
@@ -73,7 +75,7 @@ impl<G: Gather> Blocks<G> {
     /// The next block; none at the end. A block may have no events, and says how far they were looked for.
     ///
     /// # Errors
-    /// Those of the database, and an event that cannot be read, with its id and position: after what precedes it.
+    /// Those of the database, and an event that cannot be read and that nobody left out: after what precedes it.
     pub async fn next(&mut self) -> anyhow::Result<Option<Block<G>>> {
         loop {
             while self.running.len() < IN_FLIGHT && self.next < self.part.through {
@@ -109,13 +111,17 @@ async fn read<G: Gather>(
     sender: &Sender<anyhow::Result<Block<G>>>,
 ) -> anyhow::Result<()> {
     let mut copy = store.copy(part.after, part.through, &part.filter).await?;
-    let mut block = Block { gathered: G::default(), events: 0, through: part.after };
+    let mut block = Block { gathered: G::default(), events: 0, left_out: 0, through: part.after };
     loop {
-        let step = next(&mut copy, &part, &mut block).await;
+        // Asked beside the rows, on the connection that is kept for that.
+        let step = match next(copy.next().await, &part, &mut block) {
+            Err(error) => pass_by(store, error, &mut block).await,
+            more => more,
+        };
         let ended = !matches!(step, Ok(true));
         if block.gathered.bytes() >= BLOCK_BYTES || ended {
             let through = if matches!(step, Ok(false)) { part.through } else { block.through };
-            let next = Block { gathered: G::default(), events: 0, through };
+            let next = Block { gathered: G::default(), events: 0, left_out: 0, through };
             let full = Block { through, ..std::mem::replace(&mut block, next) };
             if sender.send(Ok(full)).await.is_err() {
                 return Ok(());
@@ -128,18 +134,32 @@ async fn read<G: Gather>(
 }
 
 /// Gathers one event; false where there is none any more.
-async fn next<G: Gather>(copy: &mut Copy, part: &Part, block: &mut Block<G>) -> anyhow::Result<bool> {
-    let event = match copy.next().await {
+fn next<G: Gather>(
+    event: Result<Option<Delivered>, CopyError>,
+    part: &Part,
+    block: &mut Block<G>,
+) -> anyhow::Result<bool> {
+    let event = match event {
         Ok(Some(event)) => event,
         Ok(None) => return Ok(false),
         Err(CopyError::Unreadable(unreadable)) => return Err(unreadable.into()),
         Err(CopyError::Database(error)) => return Err(error.into()),
     };
     anyhow::ensure!(event.history == part.history, "the event store was put back to an earlier state meanwhile");
-    let (event_id, position, shard) = (event.envelope.event_id, event.envelope.position, event.envelope.shard);
-    let added = block.gathered.add(event);
-    added.map_err(|error| Unreadable { event_id, position, shard, reason: error.to_string() })?;
+    let position = event.envelope.position;
+    block.gathered.add(event)?;
     block.events += 1;
     block.through = position;
+    Ok(true)
+}
+
+/// Goes on where what stopped it is an event that every reader leaves out.
+async fn pass_by<G>(store: &StoreReader, stop: anyhow::Error, block: &mut Block<G>) -> anyhow::Result<bool> {
+    let unreadable: Unreadable = stop.downcast()?;
+    if !store.is_left_out(unreadable.event_id).await? {
+        return Err(unreadable.into());
+    }
+    block.left_out += 1;
+    block.through = unreadable.position;
     Ok(true)
 }

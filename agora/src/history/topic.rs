@@ -4,6 +4,7 @@ use anyhow::bail;
 use events::{Delivered, Position};
 use platform::kafka::{Broker, KafkaConfig};
 use projector::Outbox;
+use store_reader::Unreadable;
 
 use super::Gather;
 
@@ -22,8 +23,8 @@ pub struct Topic {
 }
 
 impl Gather for Messages {
-    fn add(&mut self, event: Delivered) -> Result<(), events::DecodeError> {
-        event.envelope.newest()?;
+    fn add(&mut self, event: Delivered) -> Result<(), Unreadable> {
+        event.envelope.newest().map_err(|error| Unreadable::of(&event.envelope, error))?;
         self.bytes += size_of::<Delivered>() + event.envelope.payload.get().len();
         self.events.push(event);
         Ok(())

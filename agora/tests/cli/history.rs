@@ -147,6 +147,58 @@ async fn an_event_that_nobody_can_read_stops_there_and_can_be_looked_at() {
 }
 
 #[tokio::test]
+async fn an_event_that_nobody_can_read_is_left_out_of_all_that_is_taken_elsewhere() {
+    let forum = Forum::made().await;
+    let mut database = tables::connect(&forum.database).await;
+    // Not even its row can be read.
+    let damaged = "insert into events select aggregate_type, aggregate_id, sequence + 1000, event_type, '1', payload,
+            '{}', head.position + 1, shard, gen_random_uuid(), community_id, head.recorded_at
+        from events, store_head head where events.position = 1 returning event_id::text, position, aggregate_id";
+    let row = sqlx::query(damaged).fetch_one(&mut database).await.expect("inserted");
+    let (id, position, account): (String, i64, String) = (row.get(0), row.get(1), row.get(2));
+    database.execute("update store_head set position = position + 1").await.expect("moved");
+    let way_out = format!("`agora events skip {id} --reason WHY` leaves it out for every reader");
+    let readers = [
+        &["events", "replay"][..],
+        &["events", "export", "--to", "history"],
+        &["events", "tail"],
+        &["stream", "account", &account],
+    ];
+    for reader in readers {
+        let said = forum.agora.refuses(reader);
+        assert!(said.contains(&way_out) && said.contains("its metadata: missing field"), "{reader:?}: {said}");
+    }
+    let skip = ["events", "skip", &id, "--reason", "damaged by a test", "--by", "ada"];
+    let said = forum.agora.prints(&skip);
+    let begins = format!("every reader leaves out event {id}, at position {position}, from now on; ada said so");
+    assert!(said.starts_with(&begins) && said.contains("it cannot be read: its metadata: "), "{said}");
+    for reader in readers {
+        let output = forum.agora.run(reader);
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(output.status.success(), "{reader:?}: {said}");
+        let taken_elsewhere = ["replay", "export"].contains(&reader[1]);
+        let counted = said.contains("1 that nobody can read is left out: `agora projections skips`");
+        assert_eq!(counted, taken_elsewhere, "{reader:?}: {said}");
+    }
+    assert_eq!(positions(&forum.replay(&[])), (1..position).collect::<Vec<i64>>());
+    let listed = forum.agora.prints(&["projections", "skips"]);
+    assert!(
+        listed.starts_with(&format!("every reader leaves out event {id} (position {position}), said ada")),
+        "{listed}"
+    );
+    forum.agora.prints(&["check"]);
+
+    let first: String = sqlx::query_scalar("select event_id::text from events where position = 1")
+        .fetch_one(&mut database)
+        .await
+        .expect("an event");
+    let said = forum.agora.refuses(&["events", "skip", &first, "--reason", "I do not like it"]);
+    assert!(said.contains(&format!("event {first} can be read: it is account.")), "{said}");
+    let said = forum.agora.refuses(&["events", "skip", "0191e2b8-7c00-7000-8000-000000000001", "--reason", "x"]);
+    assert!(said.contains("there is no event 0191e2b8-7c00-7000-8000-000000000001"), "{said}");
+}
+
+#[tokio::test]
 async fn one_event_and_one_stream_are_shown() {
     let forum = Forum::made().await;
     let mut database = tables::connect(&forum.database).await;

@@ -98,6 +98,7 @@ fn without_an_up_here_local_commands_say_what_to_do() {
         &["events", "replay"],
         &["events", "export", "--to", "history"],
         &["events", "show", "0191e2b8-7c00-7000-8000-000000000001"],
+        &["events", "skip", "0191e2b8-7c00-7000-8000-000000000001", "--reason", "damaged"],
         &["stream", "thread", "0191e2b8-7c00-7000-8000-000000000001"],
         &["projections", "status"],
         &["projections", "verify", "--all"],

@@ -1,18 +1,22 @@
-//! Streams, folded: from the cache, or through `postgres-es`.
+//! Streams, folded: from the cache, or through `postgres-es`. Where an event cannot be read, the stream is read again in a
+//! way that says which, and passes those by that every reader leaves out.
 
-use std::{any::Any, collections::HashMap, sync::Arc};
+use std::{any::Any, collections::HashMap, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use cqrs_es::{
     Aggregate, EventEnvelope,
     persist::{PersistedEventRepository, SerializedEvent},
 };
-use events::{DecodeError, Event, Stream};
+use events::{Envelope, Event, Metadata, Position, Stream};
+use futures::{FutureExt as _, TryStreamExt as _};
 use moka::{ops::compute::Op, sync::Cache};
 use postgres_es::PostgresEventRepository;
+use serde::Deserialize as _;
 use serde_json::value::to_raw_value;
 use sqlx::PgPool;
+use store_reader::{StoreReader, Unreadable};
 
-use super::StoreError;
+use super::{StoreError, unreadable::Alarms};
 
 /// States kept folded, at most; each is far below a kilobyte but for category trees.
 const CACHED_STATES: u64 = 50_000;
@@ -53,12 +57,28 @@ impl Snapshot {
 #[derive(Clone)]
 pub(super) struct Loader {
     repository: Arc<PostgresEventRepository>,
+    /// For streams in which something cannot be read.
+    reader: StoreReader,
+    alarms: Alarms,
     states: Cache<Stream, Snapshot>,
+}
+
+/// One event of a stream.
+struct Said<E> {
+    /// Its place in the stream.
+    sequence: i64,
+    /// What it says, several things where it is of an old version; none where every reader leaves it out.
+    said: Option<(Metadata, Vec<E>)>,
 }
 
 impl Loader {
     pub(super) fn new(pool: PgPool) -> Self {
-        Self { repository: Arc::new(PostgresEventRepository::new(pool)), states: Cache::new(CACHED_STATES) }
+        Self {
+            repository: Arc::new(PostgresEventRepository::new(pool.clone())),
+            reader: StoreReader::new(pool),
+            alarms: Alarms::new(),
+            states: Cache::new(CACHED_STATES),
+        }
     }
 
     pub(super) async fn load<A: Stored>(&self, stream: &Stream) -> Result<Arc<Loaded<A>>, StoreError> {
@@ -76,26 +96,64 @@ impl Loader {
     /// From the database, whatever is remembered; and remembers nothing.
     pub(super) async fn read<A: Stored>(&self, stream: &Stream) -> Result<Loaded<A>, StoreError> {
         let mut loaded = Loaded { state: A::default(), version: 0 };
-        for event in self.repository.get_events::<A>(&stream.id).await? {
-            loaded.version = i64::try_from(event.sequence).unwrap_or(i64::MAX);
-            for event in decode(stream, event)? {
-                loaded.state.apply(event);
-            }
+        for Said { sequence, said } in self.said::<A>(stream).await? {
+            loaded.version = sequence;
+            let events = said.into_iter().flat_map(|(_, events)| events);
+            events.for_each(|event| loaded.state.apply(event));
         }
         Ok(loaded)
     }
 
     pub(super) async fn envelopes<A: Stored>(&self, stream: &Stream) -> Result<Vec<EventEnvelope<A>>, StoreError> {
         let mut envelopes = Vec::new();
-        for event in self.repository.get_events::<A>(&stream.id).await? {
-            let (aggregate_id, sequence) = (stream.id.clone(), event.sequence);
-            let metadata: HashMap<String, String> = serde_json::from_value(event.metadata.clone())?;
-            for payload in decode(stream, event)? {
-                let (aggregate_id, metadata) = (aggregate_id.clone(), metadata.clone());
+        for Said { sequence, said } in self.said::<A>(stream).await? {
+            let Some((metadata, events)) = said else { continue };
+            let sequence = usize::try_from(sequence).unwrap_or(usize::MAX);
+            // All of it is text.
+            let metadata: HashMap<String, String> = serde_json::from_value(serde_json::to_value(metadata)?)?;
+            for payload in events {
+                let (aggregate_id, metadata) = (stream.id.clone(), metadata.clone());
                 envelopes.push(EventEnvelope { aggregate_id, sequence, payload, metadata });
             }
         }
         Ok(envelopes)
+    }
+
+    /// What the events of a stream say, in order.
+    async fn said<A: Stored>(&self, stream: &Stream) -> Result<Vec<Said<A::Event>>, StoreError> {
+        // It panics at JSON that serde_json does not take, and Postgres does.
+        let read = AssertUnwindSafe(self.repository.get_events::<A>(&stream.id)).catch_unwind().await;
+        let said = match read {
+            Ok(events) => events?.into_iter().map(decode).collect(),
+            Err(_) => None,
+        };
+        match said {
+            Some(said) => Ok(said),
+            None => self.said_around::<A>(stream).await,
+        }
+    }
+
+    /// The same where one of them cannot be read: event by event, around those that every reader leaves out.
+    async fn said_around<A: Stored>(&self, stream: &Stream) -> Result<Vec<Said<A::Event>>, StoreError> {
+        let (mut all, mut met) = (Vec::new(), Vec::new());
+        {
+            let id = [stream.id.clone()];
+            let mut rows = pin!(self.reader.streams(&stream.aggregate, &id, Position::MAX));
+            while let Some(row) = rows.try_next().await? {
+                all.push(row.and_then(read).unwrap_or_else(|unreadable| {
+                    let sequence = unreadable.sequence;
+                    met.push(unreadable);
+                    Said { sequence, said: None }
+                }));
+            }
+        }
+        match self.reader.not_left_out(met).await?.into_iter().next() {
+            None => Ok(all),
+            Some(stop) => {
+                self.alarms.raise(&stop);
+                Err(StoreError::Unreadable(Box::new(stop)))
+            }
+        }
     }
 
     /// Keeps a state, unless a later one is there: who wrote last need not be here last.
@@ -114,15 +172,20 @@ impl Loader {
     }
 }
 
-/// Decodes what `postgres-es` read: its own upcasters are one to one and cannot fail, ours may do both.
-pub(super) fn decode<E: TryFrom<Event, Error = Event>>(
-    stream: &Stream,
-    event: SerializedEvent,
-) -> Result<Vec<E>, StoreError> {
-    let undecodable = |source| StoreError::Undecodable { stream: stream.clone(), source: Box::new(source) };
-    let SerializedEvent { event_type, event_version, payload, .. } = event;
-    let unknown = |version| undecodable(DecodeError::Unknown { name: event_type.clone(), version });
-    let version = event_version.parse().map_err(|_| unknown(0))?;
-    let events = events::decode(&event_type, version, &to_raw_value(&payload)?).map_err(undecodable)?;
-    events.into_iter().map(|event| E::try_from(event).map_err(|_| unknown(version))).collect()
+/// Decodes what `postgres-es` read: its own upcasters are one to one and cannot fail, ours may do both. None where it cannot
+/// be read; what every reader needs is looked at, so that none can read what another cannot.
+fn decode<E: TryFrom<Event, Error = Event>>(event: SerializedEvent) -> Option<Said<E>> {
+    let metadata = Metadata::deserialize(&event.metadata).ok()?;
+    let payload = to_raw_value(&event.payload).ok()?;
+    let events = events::decode(&event.event_type, event.event_version.parse().ok()?, &payload).ok()?;
+    let events = events.into_iter().map(E::try_from).collect::<Result<_, _>>().ok()?;
+    Some(Said { sequence: i64::try_from(event.sequence).unwrap_or(i64::MAX), said: Some((metadata, events)) })
+}
+
+/// The same of an event as all others read it; or why it cannot be.
+fn read<E: TryFrom<Event, Error = Event>>(envelope: Envelope) -> Result<Said<E>, Unreadable> {
+    let events = envelope.decode().map_err(|error| Unreadable::of(&envelope, error))?;
+    let foreign = |event: Event| Unreadable::of(&envelope, format_args!("{} in a stream of others", event.name()));
+    let events = events.into_iter().map(|event| E::try_from(event).map_err(foreign)).collect::<Result<_, _>>()?;
+    Ok(Said { sequence: envelope.sequence, said: Some((envelope.metadata, events)) })
 }

@@ -12,6 +12,7 @@ mod load;
 mod operation;
 mod ping;
 mod turns;
+mod unreadable;
 mod work;
 
 pub use append::{Append, Claim, NewEvent, PrivateData, Receipt, Replay, Verdict, append};
@@ -22,11 +23,12 @@ pub use operation::{AGORA_POSITION, Answer, IDEMPOTENCY_REPLAYED, Idempotency, O
 pub use work::Work;
 
 use axum::http::StatusCode;
-use events::{AccountId, DecodeError, Stream};
+use events::{AccountId, Stream};
 use moka::sync::Cache;
 use platform::{instances::Gate, problem::Problem};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
+use store_reader::Unreadable;
 use tokio_util::task::TaskTracker;
 
 /// How long a client is asked to wait before it tries again, where the store could not take its command.
@@ -49,14 +51,9 @@ pub enum StoreError {
     /// Others changed what the command read, or were before it, for as long as it waited.
     #[error("others keep changing what the command reads")]
     Contended,
-    /// An event of a stream does not decode: the data, or a release older than it, is at fault.
-    #[error("stream {stream}: {source}")]
-    Undecodable {
-        /// The stream.
-        stream: Stream,
-        /// What is wrong with its event.
-        source: Box<DecodeError>,
-    },
+    /// An event of a stream cannot be read: the data, or a release older than it, is at fault. An alarm says so.
+    #[error(transparent)]
+    Unreadable(Box<Unreadable>),
     /// What a decision wants written is larger than [`events::limits::EVENT_BYTES`].
     #[error("event {name} has {bytes} bytes, {max} at most", max = events::limits::EVENT_BYTES)]
     TooLarge {
@@ -99,7 +96,13 @@ impl From<StoreError> for Problem {
                     "The event store does not answer. Send the command again under the same Idempotency-Key.",
                 )
             }
-            StoreError::Undecodable { .. } | StoreError::Rejected(_) | StoreError::Json(_) => Problem::internal(&error),
+            StoreError::Unreadable(_) => Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "unreadable-event",
+                "What this command rests on cannot be read: an operator has to see to it. Nothing was written.",
+            )
+            .with_cause(&error),
+            StoreError::Rejected(_) | StoreError::Json(_) => Problem::internal(&error),
         }
     }
 }

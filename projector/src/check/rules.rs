@@ -6,9 +6,10 @@ use events::{
     AccountEvent, AccountId, CommunityEvent, CommunityId, Envelope, Event, PostEvent, ReactionEvent, Shard, account,
     community, post, reaction,
 };
+use store_reader::Unreadable;
 use uuid::Uuid;
 
-use super::{Checked, Found};
+use super::{Checked, Readable};
 
 /// Kind, value and owner of a unique name.
 pub(super) type Claim = (String, String, String);
@@ -23,6 +24,8 @@ pub(super) struct Rules {
     reactions: Checked,
     revisions: Checked,
     answers: Checked,
+    /// Streams of which an event cannot be read: what it said is not known, so nothing that rests on it is judged.
+    gaps: HashSet<String>,
     owners: HashMap<Uuid, HashSet<AccountId>>,
     /// Who has which name, by what kind of name it is.
     names: HashMap<(&'static str, String), Uuid>,
@@ -43,6 +46,7 @@ impl Default for Rules {
             reactions: Checked::new("a reaction replaces or ends the one that was there"),
             revisions: Checked::new("the revisions of a post are numbered without a gap"),
             answers: Checked::new("a reply is below a post of its own thread"),
+            gaps: HashSet::new(),
             owners: HashMap::new(),
             names: HashMap::new(),
             slugs: HashMap::new(),
@@ -54,20 +58,21 @@ impl Default for Rules {
 
 impl Rules {
     /// Takes the next event.
-    pub(super) fn look(&mut self, event: Found) {
-        let envelope = match event {
-            Ok(envelope) => envelope,
-            Err(unreadable) => return self.readable.breaks(|| unreadable.to_string()),
-        };
-        match envelope.decode() {
-            Err(error) => self.readable.breaks(|| format!("{}: {error}", place(&envelope))),
-            Ok(events) => {
-                self.shard(&envelope);
-                for event in &events {
-                    self.event(event, &envelope);
-                }
-            }
+    pub(super) fn look(&mut self, (envelope, events): &Readable) {
+        self.shard(envelope);
+        for event in events {
+            self.event(event, envelope);
         }
+    }
+
+    /// Takes an event that nobody can read, left out or not.
+    pub(super) fn gap(&mut self, event: &Unreadable) {
+        self.gaps.insert(event.stream.id.clone());
+    }
+
+    /// Of those, one that nobody left out.
+    pub(super) fn unreadable(&mut self, event: &Unreadable) {
+        self.readable.breaks(|| event.to_string());
     }
 
     /// The names that somebody has, each with its kind.
@@ -146,7 +151,7 @@ impl Rules {
             CommunityEvent::OwnerRemoved(community::OwnerRemoved { account }) => {
                 let owners = self.owners.entry(id).or_default();
                 owners.remove(account);
-                if owners.is_empty() {
+                if owners.is_empty() && !self.gaps.contains(&envelope.stream.id) {
                     self.owned.breaks(|| format!("{}: {} has none", place(envelope), CommunityId(id)));
                 }
             }
@@ -169,7 +174,7 @@ impl Rules {
                 let above = parent.map(|parent| self.posts.get(&parent.0));
                 let fits = match above {
                     None => *depth == 0,
-                    Some(None) => false,
+                    Some(None) => parent.is_some_and(|parent| self.gaps.contains(&parent.to_string())),
                     Some(Some((_, above, its))) => *its == thread.0 && *depth == above + 1,
                 };
                 if !fits {
@@ -179,7 +184,7 @@ impl Rules {
             }
             PostEvent::Edited(post::Edited { revision, .. }) => {
                 let last = self.posts.get_mut(&id).map(|(last, ..)| std::mem::replace(last, *revision));
-                if last.is_none_or(|last| last + 1 != *revision) {
+                if last.is_none_or(|last| last + 1 != *revision) && !self.gaps.contains(&envelope.stream.id) {
                     self.revisions.breaks(|| format!("{}: revision {revision} after {last:?}", place(envelope)));
                 }
             }
@@ -197,7 +202,7 @@ impl Rules {
             }
             ReactionEvent::ScoreImported(_) => return,
         };
-        if stands != said {
+        if stands != said && !self.gaps.contains(&envelope.stream.id) {
             self.reactions.breaks(|| format!("{}: {stands:?} was there, not {said:?}", place(envelope)));
         }
     }
@@ -206,13 +211,13 @@ impl Rules {
         let mut claimed: HashMap<(String, String), String> =
             claims.into_iter().map(|(kind, value, owner)| ((kind, value), owner)).collect();
         for ((kind, name), owner) in &self.names {
-            let found = claimed.remove(&((*kind).to_owned(), name.clone()));
-            if found.as_ref() != Some(&owner.to_string()) {
+            let (found, owner) = (claimed.remove(&((*kind).to_owned(), name.clone())), owner.to_string());
+            if found.as_ref() != Some(&owner) && !self.gaps.contains(&owner) {
                 self.claimed.breaks(|| format!("the {kind} {name} of {owner} is claimed by {found:?}"));
             }
         }
         for ((kind, name), owner) in claimed {
-            if kind == "username" || kind == "slug" {
+            if (kind == "username" || kind == "slug") && !self.gaps.contains(&owner) {
                 self.claimed.breaks(|| format!("the {kind} {name} is claimed by {owner}, who does not have it"));
             }
         }

@@ -56,7 +56,8 @@ impl Running<'_> {
             checkpoints = checkpoint::all(read).await?;
             self.last = None;
         }
-        self.skipped = checkpoint::skipped(store.pool()).await?;
+        self.skipped = checkpoint::skipped(store.pool(), projections).await?;
+        self.go_on_behind_skipped(&mut checkpoints).await?;
         let heads = store.heads().await?;
         self.lanes.history = history;
         let indices = self.its.indices();
@@ -87,6 +88,21 @@ impl Running<'_> {
                 None => TAIL_CHECK,
             };
         self.last = Some(Check { at: now, heads, behind });
+        Ok(())
+    }
+
+    /// Whoever stands at an event that is to be passed by goes on: it may have met it after that was said, or whoever said
+    /// so was killed before the read tables knew.
+    async fn go_on_behind_skipped(&self, checkpoints: &mut [Checkpoint]) -> anyhow::Result<()> {
+        for checkpoint in checkpoints {
+            let Checkpoint { projection, shard, parked, .. } = checkpoint;
+            let skipped = self.skipped.get(projection.as_str());
+            let passed = parked.filter(|event| skipped.is_some_and(|skipped| skipped.contains(event)));
+            if let Some(event) = passed {
+                checkpoint::go_on(&self.its.read, projection, *shard, event).await?;
+                *parked = None;
+            }
+        }
         Ok(())
     }
 
@@ -122,7 +138,7 @@ impl Running<'_> {
             let Some(&projection) = indices.get(projection.as_str()) else { continue };
             let since = waiting.get(&(*shard, *position)).copied();
             self.its.metrics.lanes.checked(projection, *shard, (*position, heads.of(*shard)), since);
-            if *parked {
+            if parked.is_some() {
                 self.its.metrics.lanes.parked(projection, *shard);
             }
         }
@@ -145,11 +161,11 @@ impl Running<'_> {
             self.lanes.take_over(projection, checkpoint, self.its.projections[projection].version());
             let is_foreign = self.lanes.standing(projection, shard) == Standing::Foreign;
             turned |= is_foreign && before != Standing::Foreign;
-            if checkpoint.parked && self.last.is_none() {
+            if checkpoint.parked.is_some() && self.last.is_none() {
                 let name = &checkpoint.projection;
                 tracing::warn!("projection {name} still stands in shard {shard}: `agora projections status` says why");
             }
-            if checkpoint.parked || position >= heads.of(shard) {
+            if checkpoint.parked.is_some() || position >= heads.of(shard) {
                 continue;
             }
             behind.insert((projection, shard), position);

@@ -101,8 +101,9 @@ impl Rebuild {
             if built.iter().all(|(lane, position)| live.get(lane).is_some_and(|it| it.position >= *position)) {
                 break;
             }
-            if let Some((lane, _)) =
-                built.iter().find(|(lane, at)| live.get(lane).is_some_and(|it| it.parked && it.position < **at))
+            if let Some((lane, _)) = built
+                .iter()
+                .find(|(lane, at)| live.get(lane).is_some_and(|it| it.parked.is_some() && it.position < **at))
             {
                 bail!(
                     "{} has stopped in shard {} behind what was built before: it cannot be compared",

@@ -54,7 +54,7 @@ impl Rebuild {
         }
         let folding = Folding {
             history: self.store.history().await?,
-            skipped: checkpoint::skipped(self.store.pool()).await?,
+            skipped: checkpoint::skipped(self.store.pool(), &self.projections).await?,
             targets,
             watch,
         };
@@ -147,12 +147,16 @@ impl Rebuild {
     }
 
     fn stopped(&self, projection: usize, shard: Shard, park: &Park) -> CannotFold {
-        let Park { event_id, position, reason } = park;
+        let Park { event_id, position, reason, unreadable } = park;
         let name = self.projections[projection].name();
+        let leave_out = if *unreadable {
+            format!("`agora events skip {event_id} --reason WHY` leaves the event out for every reader")
+        } else {
+            format!("`agora projections skip {name} --event {event_id} --reason WHY` leaves the event out for good")
+        };
         CannotFold(format!(
             "{name} cannot fold event {event_id} at position {position} of shard {shard}: {reason}. The live tables are \
-             as they were. `agora projections skip {name} --event {event_id} --reason TEXT` leaves the event out for good, of \
-             the live tables too"
+             as they were. {leave_out}, of the live tables too"
         ))
     }
 }

@@ -143,7 +143,7 @@ enum Ended {
     Refused(Problem),
     #[error("the event store was restored or replaced")]
     Lost,
-    #[error("{0}; none is skipped")]
+    #[error(transparent)]
     Unreadable(#[from] Unreadable),
     #[error("what the reader may read has changed")]
     Changed,
@@ -262,15 +262,24 @@ impl Stream {
         }
         for event in &batch.events {
             let changes = event.as_ref().is_ok_and(|event| self.is_of_the_reader(&event.envelope));
-            match event {
+            let told = match event {
                 Ok(Delivered { envelope, .. })
-                    if envelope.position <= self.position || !self.filter.lets_through(envelope) => {}
-                Ok(event) => self.tell(event).await?,
-                Err(unreadable) if unreadable.position > self.position && self.may_concern(unreadable.shard) => {
-                    return Err(unreadable.clone().into());
+                    if envelope.position <= self.position || !self.filter.lets_through(envelope) =>
+                {
+                    Ok(())
                 }
-                Err(_) => {}
+                Ok(event) => self.tell(event).await,
+                Err(unreadable) if unreadable.position > self.position && self.may_concern(unreadable.shard) => {
+                    Err(unreadable.clone().into())
+                }
+                Err(_) => Ok(()),
+            };
+            if let Err(Ended::Unreadable(_)) = told {
+                // The store says whether it is left out.
+                self.behind = true;
+                return Ok(());
             }
+            told?;
             if changes {
                 return Err(Ended::Changed);
             }
@@ -301,10 +310,7 @@ impl Stream {
     /// Sends an event. Of several that an old one became, only the last names what to go on behind.
     async fn tell(&mut self, event: &Delivered) -> Result<(), Ended> {
         let Delivered { envelope, .. } = event;
-        let unreadable = |error: events::DecodeError| {
-            let (event_id, position, shard) = (envelope.event_id, envelope.position, envelope.shard);
-            Unreadable { event_id, position, shard, reason: error.to_string() }
-        };
+        let unreadable = |error: events::DecodeError| Unreadable::of(envelope, error);
         let newest = envelope.newest().map_err(unreadable)?;
         let told = told(event).map_err(unreadable)?;
         let last = told.len();

@@ -5,14 +5,17 @@
 
 mod fold;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{Envelope, Event, HistoryId, Position, PositionToken, PostEvent, Shard, ThreadId, post::Format};
+use events::{
+    DecodeError, Envelope, Event, HistoryId, Position, PositionToken, PostEvent, ReactionEvent, Shard, ThreadId,
+    post::Format,
+};
 use futures::{Stream, TryStreamExt as _};
 use moka::future::Cache as Moka;
 use platform::{
@@ -210,24 +213,19 @@ impl Look {
 
     async fn thread(&self, head: Position) -> Result<ThreadThen, Problem> {
         let id = [self.thread.to_string()];
-        let mut events = std::pin::pin!(readable(self.store().streams("thread", &id, head)));
         let (mut then, mut began) = (None, None);
-        while let Some(event) = events.try_next().await? {
+        self.fold(self.store().streams("thread", &id, head), |event| {
             began = began.or(Some((event.position, event.recorded_at)));
-            if event.position <= self.position {
-                then = ThreadThen::after(then, &event).map_err(|error| no_event(&event, &error))?;
-            }
-        }
+            if event.position > self.position { Ok(()) } else { ThreadThen::take(&mut then, &event) }
+        })
+        .await?;
         then.ok_or_else(|| not_begun(began))
     }
 
     async fn posts(&self) -> Result<PostsThen, Problem> {
         let mut posts = PostsThen::default();
         for ids in self.post_ids().await?.chunks(TOGETHER) {
-            let mut events = std::pin::pin!(readable(self.store().streams("post", ids, self.position)));
-            while let Some(event) = events.try_next().await? {
-                posts.take(&event).map_err(|error| no_event(&event, &error))?;
-            }
+            self.fold(self.store().streams("post", ids, self.position), |event| posts.take(event)).await?;
         }
         Ok(posts)
     }
@@ -310,10 +308,9 @@ impl Look {
     /// By where they stand.
     async fn texts(&self, posts: &[(i32, &PostThen)]) -> Result<HashMap<Position, (String, Format)>, Problem> {
         let at: Vec<Position> = posts.iter().map(|(_, post)| post.text).collect();
-        let mut events = std::pin::pin!(readable(self.store().at(&at)));
         let mut texts = HashMap::with_capacity(at.len());
-        while let Some(envelope) = events.try_next().await? {
-            for event in envelope.decode().map_err(|error| no_event(&envelope, &error))? {
+        self.fold(self.store().at(&at), |envelope| {
+            for event in envelope.decode()? {
                 match event {
                     Event::Post(PostEvent::Written(written)) => {
                         texts.insert(envelope.position, (written.body, written.format));
@@ -324,24 +321,58 @@ impl Look {
                     _ => {}
                 }
             }
-        }
+            Ok(())
+        })
+        .await?;
         Ok(texts)
     }
 
     async fn reactions(&self, posts: &[(i32, &PostThen)]) -> Result<HashMap<Uuid, ReactionsThen>, Problem> {
         let ids: Vec<String> = posts.iter().map(|(_, post)| post.id.to_string()).collect();
-        let last = self.store().last_of_streams_below("reaction", &ids, self.position);
-        let mut events = std::pin::pin!(readable(last));
+        let mut last: HashMap<String, ReactionEvent> = HashMap::new();
+        let mut take = |envelope: &Envelope| {
+            let reactions = envelope.decode()?.into_iter().filter_map(|event| match event {
+                Event::Reaction(event) => Some((envelope.stream.id.clone(), event)),
+                _ => None,
+            });
+            last.extend(reactions);
+            Ok(())
+        };
+        let passed = self.fold(self.store().last_of_streams_below("reaction", &ids, self.position), &mut take).await?;
+        if !passed.is_empty() {
+            // What stands is what the last one said that can be read.
+            let streams: Vec<String> = passed.into_iter().map(|event| event.stream.id).collect();
+            self.fold(self.store().streams("reaction", &streams, self.position), &mut take).await?;
+        }
         let mut reactions: HashMap<Uuid, ReactionsThen> = HashMap::new();
-        while let Some(envelope) = events.try_next().await? {
-            let Ok(post) = envelope.stream.uuid() else { continue };
-            for event in envelope.decode().map_err(|error| no_event(&envelope, &error))? {
-                if let Event::Reaction(event) = event {
-                    reactions.entry(post).or_default().take(event);
-                }
+        for (stream, event) in last {
+            let post = stream.split_once('.').and_then(|(post, _)| post.parse().ok());
+            if let Some(post) = post {
+                reactions.entry(post).or_default().take(event);
             }
         }
         Ok(reactions)
+    }
+
+    /// Takes in events, each as it can be read; answers those that cannot be, and that every reader leaves out. Whether they
+    /// are left out is asked when the rows are through, and their connection is free: there are few.
+    async fn fold(
+        &self,
+        events: impl Stream<Item = sqlx::Result<Result<Envelope, Unreadable>>>,
+        mut take: impl FnMut(&Envelope) -> Result<(), DecodeError>,
+    ) -> Result<Vec<Unreadable>, Problem> {
+        let mut met = Vec::new();
+        {
+            let mut events = pin!(events);
+            while let Some(event) = events.try_next().await? {
+                let taken = event.and_then(|event| take(&event).map_err(|error| Unreadable::of(&event, error)));
+                met.extend(taken.err());
+            }
+        }
+        match self.store().not_left_out(met.clone()).await?.first() {
+            None => Ok(met),
+            Some(stop) => Err(unreadable(stop)),
+        }
     }
 
     /// Usernames and the names shown, of the authors.
@@ -388,17 +419,6 @@ fn word(format: Format) -> &'static str {
         Format::Markdown => "markdown",
         Format::Html => "html",
     }
-}
-
-fn readable(
-    events: impl Stream<Item = sqlx::Result<Result<Envelope, Unreadable>>>,
-) -> impl Stream<Item = Result<Envelope, Problem>> {
-    events.map_err(Problem::from).and_then(|event| std::future::ready(event.map_err(|stop| unreadable(&stop))))
-}
-
-fn no_event(envelope: &Envelope, error: &events::DecodeError) -> Problem {
-    let Envelope { event_id, position, shard, .. } = *envelope;
-    unreadable(&Unreadable { event_id, position, shard, reason: error.to_string() })
 }
 
 fn not_begun(began: Option<(Position, DateTime<Utc>)>) -> Problem {

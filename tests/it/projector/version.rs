@@ -86,7 +86,7 @@ async fn an_event_that_only_the_new_version_cannot_fold_is_passed_by_once_it_is_
     let stopped = stopped.swap(&Counted::default()).await.expect_err("it cannot be folded").to_string();
     let id: Uuid =
         serde_json::from_value(lab.value("select event_id from events where position = 2").await).expect("an id");
-    let command = format!("agora projections skip thread_list --event {id} --reason TEXT");
+    let command = format!("agora projections skip thread_list --event {id} --reason WHY");
     assert!(stopped.contains(&command), "{stopped}");
     let running = lab.start().await;
     for projection in ["thread_list", "thread_page"] {

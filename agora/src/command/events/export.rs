@@ -38,9 +38,11 @@ impl Export {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
         let target = Target::parse(&self.to)?;
-        let Exported { events, files, through } = export(&store, &target, self.through, SEGMENT_BYTES).await?;
+        let Exported { events, files, left_out, through } =
+            export(&store, &target, self.through, SEGMENT_BYTES).await?;
         let to = &self.to;
         let (events, files) = (count(events), count(files));
+        super::say_left_out(left_out);
         Ok(command::print(&format!("{events} events in {files} new files: {to} reaches up to position {through}\n"))?)
     }
 }

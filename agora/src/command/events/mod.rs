@@ -6,14 +6,15 @@ mod new_history;
 mod replay;
 mod show;
 pub(crate) mod shown;
+mod skip;
 mod tail;
 
 use clap::{Args, Subcommand};
 use events::catalogue::catalogue;
 
-use crate::{config::Config, local};
+use crate::{config::Config, local, terminal::count};
 
-/// Look at the event history, take it elsewhere, or begin a new one after a restore
+/// Look at the event history, take it elsewhere, leave out what nobody can read, or begin a new one after a restore
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "clap takes the words of what is inside")]
 pub enum Events {
@@ -21,6 +22,7 @@ pub enum Events {
     Show(show::Show),
     Replay(replay::Replay),
     Export(export::Export),
+    Skip(skip::Skip),
     NewHistory(new_history::NewHistory),
     Histories(histories::Histories),
     Catalogue(Catalogue),
@@ -43,6 +45,14 @@ impl Catalogue {
     }
 }
 
+/// Says on stderr what of a history is not in what was made of it.
+pub(super) fn say_left_out(events: u64) {
+    let is = if events == 1 { "is" } else { "are" };
+    if events > 0 {
+        eprintln!("{} that nobody can read {is} left out: `agora projections skips` lists all such", count(events));
+    }
+}
+
 impl Events {
     /// Does it, in the database that is configured, or that of the `agora up` that runs here.
     ///
@@ -60,6 +70,7 @@ impl Events {
                 Self::Tail(tail) => tail.run(config).await,
                 Self::Show(show) => show.run(config).await,
                 Self::Replay(replay) => replay.run(config).await,
+                Self::Skip(skip) => skip.run(config).await,
                 Self::NewHistory(new) => new.run(config).await,
                 Self::Histories(histories) => histories.run(config).await,
                 Self::Export(export) => {

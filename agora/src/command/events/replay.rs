@@ -80,6 +80,8 @@ const LAST_BLOCK: Duration = Duration::from_secs(1);
 /// What was written, and how far it reaches.
 struct Done {
     events: u64,
+    /// Events that nobody can read and every reader leaves out.
+    left_out: u64,
     through: Position,
     started: Instant,
 }
@@ -89,7 +91,7 @@ impl Replay {
         let Signals { stop, .. } = Signals::listen()?;
         let store = command::history(&config).await?;
         let mut part = Asked::from(self.which).look_up(&store).await?;
-        let mut done = Done { events: 0, through: part.after, started: Instant::now() };
+        let mut done = Done { events: 0, left_out: 0, through: part.after, started: Instant::now() };
         let outcome = if let Some(name) = &self.kafka_topic {
             let mut topic = Topic::open(&config.kafka, name, part.after).await?;
             let work = async {
@@ -118,6 +120,7 @@ impl Replay {
             return outcome.unwrap_or(Ok(()));
         }
         eprintln!("{}", done.said(self.to_file.is_some()));
+        super::say_left_out(done.left_out);
         outcome.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before position {}", part.through)))
     }
 }
@@ -131,9 +134,10 @@ async fn each<G: Gather>(
 ) -> anyhow::Result<()> {
     let progress = Progress::start("replaying", part.positions(), Unit::Things("positions"));
     let mut blocks = Blocks::of(store, part.clone());
-    while let Some(Block { gathered, events, through }) = blocks.next().await? {
+    while let Some(Block { gathered, events, left_out, through }) = blocks.next().await? {
         take(gathered, through).await?;
         done.events += events;
+        done.left_out += left_out;
         progress.note(format!("{} events, at position {through}", count(done.events)));
         progress.add(u64::try_from(through - done.through).unwrap_or(0));
         done.through = through;
@@ -173,7 +177,7 @@ fn nobody_reads(error: &io::Error) -> bool {
 impl Done {
     /// `7,007 events up to position 7007 in 0.1 s (70,070/s); go on with --from 7007`.
     fn said(&self, by_itself: bool) -> String {
-        let Self { events, through, started } = self;
+        let Self { events, through, started, left_out: _ } = self;
         let seconds = started.elapsed().as_secs_f64();
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // For people.
         let rate = count((*events as f64 / seconds) as u64);

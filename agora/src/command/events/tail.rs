@@ -46,7 +46,17 @@ impl Tail {
             let read = reader.after(position, BATCH).await?;
             let mut text = String::new();
             for event in read.events {
-                let event = event.map_err(|unreadable| anyhow::anyhow!("{unreadable}"))?;
+                let event = match event {
+                    Ok(event) => event,
+                    Err(left_out) if reader.is_left_out(left_out.event_id).await? => {
+                        position = left_out.position;
+                        continue;
+                    }
+                    Err(unreadable) => {
+                        command::print(&text)?;
+                        return Err(unreadable.into());
+                    }
+                };
                 position = event.position;
                 text += &if self.json { as_json(&event)?.to_string() } else { as_line(&event) };
                 text.push('\n');

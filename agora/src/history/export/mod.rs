@@ -32,6 +32,8 @@ pub struct Exported {
     pub events: u64,
     /// Files written.
     pub files: u64,
+    /// Events that nobody can read and every reader leaves out, met on the way.
+    pub left_out: u64,
     /// The target has all events up to here.
     pub through: Position,
 }
@@ -97,6 +99,7 @@ impl Run<'_> {
         let (mut at, end) = (part.after, part.through);
         let mut blocks = Blocks::<Messages>::of(store.clone(), part);
         while let Some(block) = blocks.next().await? {
+            self.exported.left_out += block.left_out;
             for Delivered { envelope, .. } in block.gathered.events {
                 self.segment.add(&envelope)?;
                 if self.segment.bytes >= self.segment_bytes && envelope.position < end {

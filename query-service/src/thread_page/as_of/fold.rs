@@ -34,18 +34,20 @@ pub(crate) struct ThreadThen {
 }
 
 impl ThreadThen {
-    /// After one more of its events; none before the first.
-    pub(super) fn after(then: Option<Self>, envelope: &Envelope) -> Result<Option<Self>, DecodeError> {
-        let mut then = then;
+    /// Takes in one more of its events; it is none before the first. An error leaves it as it was.
+    pub(super) fn take(then: &mut Option<Self>, envelope: &Envelope) -> Result<(), DecodeError> {
         for event in envelope.decode()? {
             if let Event::Thread(event) = event {
-                then = match (then, event) {
+                *then = match (then.take(), event) {
                     (_, ThreadEvent::Started(started)) => Some(Self::started(started, envelope)),
                     (then, event) => then.map(|then| then.and(event)),
                 };
             }
         }
-        Ok(then.map(|then| Self { version: envelope.sequence, ..then }))
+        if let Some(then) = then {
+            then.version = envelope.sequence;
+        }
+        Ok(())
     }
 
     fn started(started: Started, envelope: &Envelope) -> Self {
@@ -146,7 +148,7 @@ impl PostThen {
 pub(super) struct PostsThen(HashMap<Uuid, PostThen>);
 
 impl PostsThen {
-    /// Takes in one more event, in the order of its post's stream.
+    /// Takes in one more event, in the order of its post's stream. An error leaves them as they were.
     pub(super) fn take(&mut self, envelope: &Envelope) -> Result<(), DecodeError> {
         let Ok(id) = envelope.stream.uuid() else { return Ok(()) };
         for event in envelope.decode()? {

@@ -1,0 +1,238 @@
+//! An event that nobody can read stops every reader, each with its words; once it is left out, on record, all of them go on.
+
+use agora_tests::{
+    forum::{Community, Person, TestForum, text},
+    sse::EventSource,
+};
+use events::EventId;
+use projector::{
+    NotLeftOut,
+    check::{self, Checked},
+    rebuild::{Purpose, Rebuild, Silent, What},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use store_reader::StoreReader;
+use uuid::Uuid;
+
+const EVENTS: &str = "/v2/events";
+/// As events have it.
+const METADATA: &str = r#"{"correlation_id": "00000000-0000-0000-0000-000000000000"}"#;
+/// A name that no release has; half a character, which Postgres takes for JSON and nobody else; who caused it, in another
+/// shape: that one the relay cannot read either.
+const DAMAGED: [(&str, &str, &str); 3] = [
+    ("tea.made", "{}", METADATA),
+    ("thread.locked", r#"{"reason": "\ud800"}"#, METADATA),
+    ("thread.locked", "{}", r#"{"correlation_id": 7}"#),
+];
+
+/// A forum with a thread, its posts, and a like.
+struct Talk<'f> {
+    forum: &'f TestForum,
+    ada: Person<'f>,
+    bob: Person<'f>,
+    operator: Person<'f>,
+    tea: Community,
+    thread: String,
+    reply: String,
+}
+
+impl<'f> Talk<'f> {
+    async fn begin(forum: &'f TestForum) -> Self {
+        let (ada, bob, operator) = (forum.person("ada").await, forum.person("bob").await, forum.operator().await);
+        let tea = forum.community(&ada, "tea").await;
+        let (thread, _) = ada.thread(&tea, "Talk").await;
+        let reply = ada.reply(&thread, "one").await;
+        bob.put(&format!("/v2/posts/{reply}/reaction"), &json!({"kind": "like"})).await.expect(200);
+        Self { forum, ada, bob, operator, tea, thread, reply }
+    }
+
+    fn store(&self) -> StoreReader {
+        StoreReader::new(self.forum.pool.clone())
+    }
+
+    /// What each stream is called, and a command on it that succeeds whatever else happened.
+    fn commands(&self, nth: usize) -> [(String, &Person<'f>, Method, String, Value); 3] {
+        let Self { ada, bob, thread, reply, .. } = self;
+        let (post, kind) = (format!("/v2/posts/{reply}"), ["up", "down", "like"][nth]);
+        [
+            (
+                thread.clone(),
+                ada,
+                Method::PATCH,
+                format!("/v2/threads/{thread}"),
+                json!({"title": format!("Talk {nth}")}),
+            ),
+            (
+                reply.clone(),
+                ada,
+                Method::PATCH,
+                post.clone(),
+                json!({"body": format!("better {nth}"), "base_revision": nth + 1}),
+            ),
+            (format!("{reply}.{}", bob.id()), bob, Method::PUT, format!("{post}/reaction"), json!({"kind": kind})),
+        ]
+    }
+
+    /// Writes the next event of a stream, as it should never have been written.
+    async fn damage(&self, stream: &str, (name, payload, metadata): (&str, &str, &str)) -> (EventId, i64) {
+        let damaged = "with head as (update store_head set position = position + 1 returning position, recorded_at)
+            insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
+                position, shard, event_id, community_id, recorded_at)
+            select aggregate_type, aggregate_id, sequence + 1, $2, '1', $3::json, $4::json, head.position, shard,
+                gen_random_uuid(), community_id, head.recorded_at
+            from events e, head where aggregate_id = $1 order by sequence desc limit 1
+            returning event_id, position";
+        let damaged = sqlx::query_as(damaged).bind(stream).bind(name).bind(payload).bind(metadata);
+        let (id, position): (Uuid, i64) = damaged.fetch_one(&self.forum.pool).await.expect("written");
+        (EventId(id), position)
+    }
+
+    /// Waits until a query answers true.
+    async fn until(&self, what: &str) {
+        let until = async {
+            while !sqlx::query_scalar::<_, bool>(what).fetch_one(&self.forum.pool).await.expect("an answer") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), until)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    async fn broken(&self) -> Vec<Checked> {
+        let mut all = check::store(&self.store(), &|_| ()).await.expect("it is checked");
+        all.retain(|checked| !checked.broken.is_empty());
+        all
+    }
+
+    /// What the read tables differ in from what the events say.
+    async fn differences(&self) -> usize {
+        let config = &self.forum.config;
+        let rebuild = Rebuild::begin(&config.database, config.read_tables(), What::everything(Purpose::Look)).await;
+        let rebuild = rebuild.expect("it begins");
+        let compared = rebuild.compare(10, &Silent).await.expect("compared");
+        rebuild.discard().await.expect("discarded");
+        assert!(compared.rows > 0);
+        compared.differences.len()
+    }
+
+    fn as_of(&self, position: i64) -> String {
+        format!("/v2/threads/{}/posts?limit=100&as_of={position}", self.thread)
+    }
+
+    /// Everybody who meets it stops there.
+    async fn all_stop_at(&self, (id, position): (EventId, i64), told: &mut EventSource) {
+        let refused = (500, "unreadable-event");
+        let page = format!("{EVENTS}?from={}", position - 1);
+        let problem = self.operator.elsewhere().refused(Method::GET, &page, Value::Null, refused).await;
+        assert!(text(&problem["detail"]).contains(&format!("{id} at position {position}")), "{problem}");
+        let end = told.next().await.expect("a last word");
+        assert_eq!((&*end.name, &end.data["type"]), ("problem", &json!("/problems/unreadable-event")));
+        self.until("select count(*) = 7 from parked").await;
+        let broken = self.broken().await;
+        let [Checked { promise: "every event can be read", broken, .. }] = &broken[..] else { panic!("{broken:#?}") };
+        assert!(broken[0].contains(&format!("agora events skip {id} --reason")), "{broken:?}");
+    }
+
+    /// Once it is left out.
+    async fn all_go_on_behind(&self, position: i64) {
+        self.until("select count(*) = 0 from parked").await;
+        let at = format!("{EVENTS}?from={}", position - 1);
+        let page = self.operator.get(&at).await.expect(200);
+        assert_eq!((&page["items"], page["next"].is_string()), (&json!([]), true), "it is a page of its own");
+        let page = self.operator.get(&format!("{at}&cursor={}", text(&page["next"]))).await.expect(200);
+        assert_eq!(page["items"][0]["position"], json!((position + 1).to_string()));
+        let back = format!("{at}&cursor={}", text(&page["previous"]));
+        assert_eq!(self.operator.get(&back).await.expect(200)["items"], json!([]), "and so it is backwards");
+        assert!(self.broken().await.is_empty());
+        assert_eq!(self.differences().await, 0);
+        self.until("select r.position = h.position from relay r, store_head h").await;
+    }
+}
+
+async fn skip(store: &StoreReader, event: EventId) -> Result<i64, NotLeftOut> {
+    projector::leave_out(store, event, "a test", "ada@here").await.map(|(position, _)| position)
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_stops_every_reader_until_it_is_left_out_once() {
+    let forum = TestForum::start().await;
+    let talk = Talk::begin(&forum).await;
+    for (nth, damage) in DAMAGED.into_iter().enumerate() {
+        for (stream, by, method, path, body) in talk.commands(nth) {
+            let head: i64 =
+                sqlx::query_scalar("select position from store_head").fetch_one(&forum.pool).await.expect("one");
+            let url = format!("{}{EVENTS}?from={head}", forum.url);
+            let mut told = EventSource::open(&url, talk.operator.token(), &[]).await;
+            let (id, position) = talk.damage(&stream, damage).await;
+
+            let problem = by.refused(method.clone(), &path, body.clone(), (500, "unreadable-event")).await;
+            assert!(text(&problem["detail"]).ends_with("Nothing was written."), "{problem}");
+            assert!(!problem.to_string().contains(damage.0), "no cause is shown: {problem}");
+            talk.all_stop_at((id, position), &mut told).await;
+            if stream == talk.thread {
+                let then = talk.as_of(position);
+                talk.ada.elsewhere().refused(Method::GET, &then, Value::Null, (500, "unreadable-event")).await;
+            }
+
+            assert_eq!(skip(&talk.store(), id).await.expect("left out"), position);
+            // What is behind it shows that everybody came to it.
+            let mut told = EventSource::open(&url, talk.operator.token(), &[]).await;
+            let done = by.send(method, &path, Some(&body), &[]).await.expect(200);
+            assert!(!done["version"].is_null(), "{done}");
+            assert_eq!(told.next().await.expect("what follows it").data["position"], json!((position + 1).to_string()));
+            talk.all_go_on_behind(position).await;
+            let now = talk.ada.get_after(by, &format!("/v2/threads/{}/posts?limit=100", talk.thread)).await.expect(200);
+            let then = talk.ada.get(&talk.as_of(position + 1)).await.expect(200);
+            assert_eq!(then["items"], now["items"], "as the page shows it");
+        }
+    }
+    let on_record = projector::skips(&forum.pool).await.expect("the record");
+    assert_eq!(on_record.len(), 9);
+    assert!(on_record.iter().all(|skip| skip.projection == store_reader::EVERY_READER && skip.reason == "a test"));
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_unread_event_would_have_changed_is_as_it_was_before_it() {
+    let forum = TestForum::start().await;
+    let talk = Talk::begin(&forum).await;
+    // The last event of a reaction's stream, whose state is shown from that alone elsewhere.
+    let stream = format!("{}.{}", talk.reply, talk.bob.id());
+    let (id, position) = talk.damage(&stream, ("reaction.cleared", r#"{"thread": 7}"#, METADATA)).await;
+    talk.until("select count(*) = 7 from parked").await;
+    skip(&talk.store(), id).await.expect("left out");
+    talk.until("select count(*) = 0 from parked").await;
+    let (other, _) = talk.bob.thread(&talk.tea, "Other").await;
+    talk.ada.get_after(&talk.bob, &format!("/v2/threads/{other}")).await.expect(200);
+    let then = talk.ada.get(&talk.as_of(position)).await.expect(200);
+    assert_eq!(then["items"][1]["reactions"], json!({"like": 1}), "{then}");
+    // Whoever liked it knows so: it is no fact that it is liked again.
+    let liked = json!({"kind": "like"});
+    let again = talk.bob.send(Method::PUT, &format!("/v2/posts/{}/reaction", talk.reply), Some(&liked), &[]).await;
+    assert_eq!(again.header("agora-unchanged"), Some("true"), "{again:?}");
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn what_can_be_read_stays_and_what_is_not_there_is_said() {
+    let forum = TestForum::start().await;
+    let talk = Talk::begin(&forum).await;
+    let first: Uuid =
+        sqlx::query_scalar("select event_id from events where position = 1").fetch_one(&forum.pool).await.expect("one");
+    let refused = skip(&talk.store(), EventId(first)).await.expect_err("it can be read");
+    assert!(matches!(refused, NotLeftOut::Readable { position: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("can be read: it is account.registered version 1"), "{refused}");
+    let nothing = EventId::new();
+    let refused = skip(&talk.store(), nothing).await.expect_err("there is none").to_string();
+    assert_eq!(refused, format!("there is no event {nothing}"));
+    // Another release that runs knows it.
+    let (id, _) = talk.damage(&talk.thread, DAMAGED[0]).await;
+    let knows = "update instances set reads = reads || 'tea.made version 1'::text where service = 'projector'";
+    sqlx::query(knows).execute(&forum.pool).await.expect("known");
+    let refused = skip(&talk.store(), id).await.expect_err("another reads it").to_string();
+    assert!(refused.contains("tea.made version 1, which this release does not know, but projector "), "{refused}");
+    assert!(projector::skips(&forum.pool).await.expect("the record").is_empty());
+    forum.stop().await;
+}
