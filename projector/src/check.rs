@@ -234,18 +234,19 @@ async fn look_on(
 
 /// Looks at some events. What nobody can read is told, unless it is on record that it is left out.
 async fn look(store: &StoreReader, events: Vec<Found>, rules: &mut Rules) -> sqlx::Result<()> {
-    let (mut readable, mut unreadable) = (Vec::with_capacity(events.len()), Vec::new());
-    for event in events.into_iter().map(|event| event.and_then(decode)) {
-        match event {
-            Ok(event) => readable.push(event),
-            Err(event) => unreadable.push(event),
+    let mut unreadable = Vec::new();
+    for event in events {
+        match event.and_then(decode) {
+            Ok(event) => rules.look(&event),
+            Err(event) => {
+                rules.gap(&event);
+                unreadable.push(event);
+            }
         }
     }
-    unreadable.iter().for_each(|event| rules.gap(event));
     for event in store.not_left_out(unreadable).await? {
         rules.unreadable(&event);
     }
-    readable.iter().for_each(|event| rules.look(event));
     Ok(())
 }
 

@@ -124,7 +124,7 @@ impl Loader {
         // It panics at JSON that serde_json does not take, and Postgres does.
         let read = AssertUnwindSafe(self.repository.get_events::<A>(&stream.id)).catch_unwind().await;
         let said = match read {
-            Ok(events) => events?.into_iter().map(decode).collect(),
+            Ok(events) => events?.iter().map(decode).collect(),
             Err(_) => None,
         };
         match said {
@@ -174,7 +174,7 @@ impl Loader {
 
 /// Decodes what `postgres-es` read: its own upcasters are one to one and cannot fail, ours may do both. None where it cannot
 /// be read; what every reader needs is looked at, so that none can read what another cannot.
-fn decode<E: TryFrom<Event, Error = Event>>(event: SerializedEvent) -> Option<Said<E>> {
+fn decode<E: TryFrom<Event, Error = Event>>(event: &SerializedEvent) -> Option<Said<E>> {
     let metadata = Metadata::deserialize(&event.metadata).ok()?;
     let payload = to_raw_value(&event.payload).ok()?;
     let events = events::decode(&event.event_type, event.event_version.parse().ok()?, &payload).ok()?;

@@ -216,7 +216,7 @@ impl Look {
         let (mut then, mut began) = (None, None);
         self.fold(self.store().streams("thread", &id, head), |event| {
             began = began.or(Some((event.position, event.recorded_at)));
-            if event.position > self.position { Ok(()) } else { ThreadThen::take(&mut then, &event) }
+            if event.position > self.position { Ok(()) } else { ThreadThen::take(&mut then, event) }
         })
         .await?;
         then.ok_or_else(|| not_begun(began))
