@@ -9,6 +9,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use events::EventId;
 use indicatif::HumanDuration;
 use projector::{ShardStatus, State, Status};
 use serde::Serialize;
@@ -139,15 +140,20 @@ fn show(status: &Status, rates: &Rates, each: bool, now: DateTime<Utc>) -> Strin
             let _ = write!(
                 text,
                 "\n{name} stopped in shard {shard} {} ago, at event {} (position {}):\n  {}\n  go on with: agora \
-                 projections retry {name} {shard}\n  or without it: agora projections skip {name} {shard} --reason WHY\n  \
-                 where no release reads it, for every reader: agora events skip {} --reason WHY\n",
+                 projections retry {name} {shard}\n  or without it: agora projections skip {name} {shard} --reason WHY\n",
                 ago(now, parked.at),
                 parked.event_id,
                 parked.position,
-                parked.reason,
-                parked.event_id
+                parked.reason
             );
         }
+    }
+    for event in stopped_all(status) {
+        let _ = write!(
+            text,
+            "\nall stopped at event {event}: nobody can read it\n  where no release does, without it, for every reader: agora \
+             events skip {event} --reason WHY\n"
+        );
     }
     text
 }
@@ -174,9 +180,19 @@ fn ago(now: DateTime<Utc>, since: DateTime<Utc>) -> String {
     HumanDuration((now - since).to_std().unwrap_or_default()).to_string()
 }
 
+/// The events at which every projection has stopped.
+fn stopped_all(status: &Status) -> Vec<EventId> {
+    let mut stopped: BTreeMap<EventId, usize> = BTreeMap::new();
+    for event in status.projections.values().flatten().filter_map(|shard| Some(shard.parked.as_ref()?.event_id)) {
+        *stopped.entry(event).or_default() += 1;
+    }
+    stopped.retain(|_, projections| *projections == status.projections.len());
+    stopped.into_keys().collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use events::{EventId, HistoryId, Shard};
+    use events::{HistoryId, Shard};
     use projector::Parked;
 
     use super::*;
@@ -186,7 +202,8 @@ mod tests {
         let now: DateTime<Utc> = "2025-01-01T00:01:00Z".parse().expect("a time");
         let at = "2025-01-01T00:00:00Z".parse().expect("a time");
         let history = HistoryId::new();
-        let parked = Parked { event_id: EventId::new(), position: 9, reason: "no such thread".into(), at };
+        let event = EventId::new();
+        let parked = Parked { event_id: event, position: 9, reason: "no such thread".into(), at };
         let shard = |number: i16, parked: Option<Parked>| ShardStatus {
             shard: Shard::try_from(number).expect("a shard"),
             history,
@@ -209,6 +226,11 @@ mod tests {
             ["thread_page", "stopped", "8", "4", "60", "seconds", "12", "(being", "rebuilt)"]
         );
         assert!(text.contains("agora projections retry thread_page 17"), "{text}");
+        assert_eq!(stopped_all(&status), [event], "of one projection, that is all");
+        assert!(text.contains(&format!("agora events skip {event} --reason WHY\n")), "{text}");
+        let more = [("thread_list".to_owned(), vec![])];
+        let projections = status.projections.clone().into_iter().chain(more).collect();
+        assert_eq!(stopped_all(&Status { projections, ..status.clone() }), []);
         assert!(text.contains("\n  shard 3       catching up              8           2"), "{text}");
         let later = Look { at: Instant::now(), status: Status { head: 12_445, ..status.clone() } };
         let before = Look { at: later.at.checked_sub(Duration::from_secs(2)).expect("up for two seconds"), status };

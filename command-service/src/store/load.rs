@@ -20,6 +20,8 @@ use super::{StoreError, unreadable::Alarms};
 
 /// States kept folded, at most; each is far below a kilobyte but for category trees.
 const CACHED_STATES: u64 = 50_000;
+/// Streams remembered in which something cannot be read: beyond it, one is read in vain before it is read around that.
+const DAMAGED: u64 = 1_000;
 
 /// An aggregate that the store keeps: its events are some of ours.
 pub trait Stored: Aggregate<Event: Into<Event> + TryFrom<Event, Error = Event>> + Clone + 'static {}
@@ -59,6 +61,7 @@ pub(super) struct Loader {
     repository: Arc<PostgresEventRepository>,
     /// For streams in which something cannot be read.
     reader: StoreReader,
+    damaged: Cache<Stream, ()>,
     alarms: Alarms,
     states: Cache<Stream, Snapshot>,
 }
@@ -76,6 +79,7 @@ impl Loader {
         Self {
             repository: Arc::new(PostgresEventRepository::new(pool.clone())),
             reader: StoreReader::new(pool),
+            damaged: Cache::new(DAMAGED),
             alarms: Alarms::new(),
             states: Cache::new(CACHED_STATES),
         }
@@ -121,16 +125,20 @@ impl Loader {
 
     /// What the events of a stream say, in order.
     async fn said<A: Stored>(&self, stream: &Stream) -> Result<Vec<Said<A::Event>>, StoreError> {
+        if self.damaged.contains_key(stream) {
+            return self.said_around::<A>(stream).await;
+        }
         // It panics at JSON that serde_json does not take, and Postgres does.
         let read = AssertUnwindSafe(self.repository.get_events::<A>(&stream.id)).catch_unwind().await;
         let said = match read {
             Ok(events) => events?.iter().map(decode).collect(),
             Err(_) => None,
         };
-        match said {
-            Some(said) => Ok(said),
-            None => self.said_around::<A>(stream).await,
+        if let Some(said) = said {
+            return Ok(said);
         }
+        self.damaged.insert(stream.clone(), ());
+        self.said_around::<A>(stream).await
     }
 
     /// The same where one of them cannot be read: event by event, around those that every reader leaves out.

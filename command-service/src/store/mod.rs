@@ -51,8 +51,8 @@ pub enum StoreError {
     /// Others changed what the command read, or were before it, for as long as it waited.
     #[error("others keep changing what the command reads")]
     Contended,
-    /// An event of a stream cannot be read: the data, or a release older than it, is at fault. An alarm says so.
-    #[error(transparent)]
+    /// An event of a stream cannot be read: the data, or a release older than it, is at fault. An alarm says what to do.
+    #[error("event {} of {}, its event {}, cannot be read: {}", .0.event_id, .0.stream, .0.sequence, .0.reason)]
     Unreadable(Box<Unreadable>),
     /// What a decision wants written is larger than [`events::limits::EVENT_BYTES`].
     #[error("event {name} has {bytes} bytes, {max} at most", max = events::limits::EVENT_BYTES)]

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use events::{CommunityId, Shard};
+use events::{CommunityId, EventId, Shard, Stream};
 use projector::rebuild::{Phase, Rebuild, Watch};
 use serde_json::json;
+use store_reader::StoreReader;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -240,6 +241,36 @@ async fn an_event_that_cannot_be_folded_stops_it_and_one_that_was_skipped_does_n
     }
     all(&lab).await.swap(&Counted::default()).await.expect("swapped");
     lab.all_shown().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_can_read_stops_it_until_it_is_left_out_and_then_it_is_as_the_live_tables_are() {
+    let (lab, community) = (Lab::new().await, CommunityId::new());
+    let unknown = |leaf| Recorded::raw(community, Stream::community(community), "tea.made", &json!({"leaf": leaf}));
+    let (stopping, passed) = (unknown("assam"), unknown("sencha"));
+    lab.append(&[Recorded::created(community, "tea"), stopping, Recorded::renamed(community, "cha")]).await;
+    let running = lab.start().await;
+    lab.until("all stop", "select count(*) = 7 from parked").await;
+    let stopped = all(&lab).await.swap(&Counted::default()).await.expect_err("it cannot be folded").to_string();
+    let id: EventId =
+        serde_json::from_value(lab.value("select event_id from events where position = 2").await).expect("an id");
+    assert!(stopped.contains(&format!("`agora events skip {id} --reason WHY`")), "{stopped}");
+    let store = StoreReader::new(lab.pool.clone());
+    projector::leave_out(&store, id, "a test", "ada").await.expect("left out");
+    lab.all_shown().await;
+    assert_eq!(lab.value("select slug from community").await, json!("cha"));
+    // One that is left out before anybody came to it stops nobody for long.
+    running.stop().await;
+    lab.append(&[passed, Recorded::renamed(community, "herbal")]).await;
+    let id: EventId =
+        serde_json::from_value(lab.value("select event_id from events where position = 4").await).expect("an id");
+    projector::leave_out(&store, id, "a test", "ada").await.expect("left out");
+    let running = lab.start().await;
+    lab.all_shown().await;
+    let same = all(&lab).await.compare(10, &Counted::default()).await.expect("compared");
+    assert!(same.rows > 0 && same.differences.is_empty());
+    all(&lab).await.swap(&Counted::default()).await.expect("swapped");
     running.stop().await;
 }
 

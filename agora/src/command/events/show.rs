@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use events::{Delivered, EventId, upcast::Newest};
 use serde_json::{Value, json};
+use store_reader::{CopyError, StoreReader, Unreadable};
 
 use super::shown::{as_json, time};
 use crate::{
@@ -32,10 +33,14 @@ impl Show {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
         let mut found = store.copy_event(self.id).await?;
-        let (event, end) = (found.next().await?, found.next().await?);
+        let (event, end) = (found.next().await, found.next().await?);
         // Read to its end, or the connection would not be fit for the next statement.
         debug_assert!(end.is_none(), "an event's id is its own");
         drop(found);
+        let event = match event {
+            Err(CopyError::Unreadable(unreadable)) => return as_it_is(&store, unreadable).await,
+            event => event?,
+        };
         let event = event.with_context(|| format!("there is no event {}", self.id))?;
         // One that nobody can read is shown too, as far as it can be, and then said to be so.
         let newest = event.envelope.newest();
@@ -48,8 +53,27 @@ impl Show {
             as_page(&event, differs, &names)?
         };
         command::print(&text)?;
-        newest.map(drop).context("this event cannot be read")
+        match newest {
+            Ok(_) => Ok(()),
+            Err(error) => say_why(&store, self.id, error.into()).await,
+        }
     }
+}
+
+/// A row that says something else than every row says.
+async fn as_it_is(store: &StoreReader, unreadable: Unreadable) -> anyhow::Result<()> {
+    let row = sqlx::query_scalar("select row_to_json(e)::text from events e where event_id = $1");
+    let row: String = row.bind(unreadable.event_id.0).fetch_one(store.pool()).await?;
+    command::print(&(row + "\n"))?;
+    say_why(store, unreadable.event_id, anyhow::anyhow!(unreadable.reason)).await
+}
+
+/// That it cannot be read, and whether that matters.
+async fn say_why(store: &StoreReader, event: EventId, why: anyhow::Error) -> anyhow::Result<()> {
+    if store.is_left_out(event).await? {
+        eprintln!("every reader leaves this event out: `agora projections skips` says why");
+    }
+    Err(why.context("this event cannot be read"))
 }
 
 fn is_as_stored(event: &Delivered, newest: &[Newest<'_>]) -> bool {
