@@ -73,7 +73,7 @@ impl Stream {
                 let mut text = String::new();
                 for event in &events {
                     text +=
-                        &if self.json { as_json(&event.envelope)?.to_string() + "\n" } else { shown(event, &names)? };
+                        &if self.json { as_json(&event.envelope)?.to_string() + "\n" } else { shown(event, &names) };
                 }
                 super::print(&text)?;
                 first = false;
@@ -102,11 +102,11 @@ async fn batch(store: &StoreReader, copy: &mut Copy) -> (Vec<Delivered>, anyhow:
 }
 
 /// A heading, and a line for each field.
-fn shown(event: &Delivered, names: &Names) -> anyhow::Result<String> {
+fn shown(event: &Delivered, names: &Names) -> String {
     let it = &event.envelope;
     let by = it.metadata.actor.map_or_else(|| "nobody".to_owned(), |actor| names.short(actor));
     let head = format!("{:4}  {}  {} by {by}  ({})\n", it.sequence, time(it.occurred_at()), it.name, it.event_id);
-    Ok(head + &fields(it.payload.get(), 6)?)
+    head + &fields(it.payload.get(), 6)
 }
 
 impl Aggregate {

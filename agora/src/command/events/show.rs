@@ -8,7 +8,7 @@ use events::{Delivered, EventId, upcast::Newest};
 use serde_json::{Value, json};
 use store_reader::{CopyError, StoreReader, Unreadable};
 
-use super::shown::{as_json, time};
+use super::shown::{as_json, payload, time};
 use crate::{
     command::{self, names::Names},
     config::Config,
@@ -127,7 +127,6 @@ fn as_page(event: &Delivered, newest: &[Newest<'_>], names: &Names) -> anyhow::R
     Ok(text)
 }
 
-fn pretty(payload: &str) -> anyhow::Result<String> {
-    let payload: Value = serde_json::from_str(payload)?;
-    Ok(format!("\n{}\n", serde_json::to_string_pretty(&payload)?))
+fn pretty(stored: &str) -> anyhow::Result<String> {
+    Ok(format!("\n{}\n", serde_json::to_string_pretty(&payload(stored))?))
 }

@@ -32,17 +32,22 @@ pub(crate) fn as_json(event: &Envelope) -> anyhow::Result<Value> {
         "community_id": event.community,
         "recorded_at": event.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true),
         "metadata": metadata,
-        "payload": serde_json::from_str::<Value>(event.payload.get())?,
+        "payload": payload(event.payload.get()),
     }))
 }
 
+/// A payload; as a text where it is damaged, and Postgres takes for JSON what nobody else does.
+pub(crate) fn payload(stored: &str) -> Value {
+    serde_json::from_str(stored).unwrap_or_else(|_| stored.into())
+}
+
 /// Each field of a payload on a line of its own: `title  How long?`.
-pub(crate) fn fields(payload: &str, indent: usize) -> anyhow::Result<String> {
-    let payload: Value = serde_json::from_str(payload)?;
-    let Value::Object(fields) = payload else { return Ok(format!("{:indent$}{payload}\n", "")) };
+pub(crate) fn fields(stored: &str, indent: usize) -> String {
+    let payload = payload(stored);
+    let Value::Object(fields) = payload else { return format!("{:indent$}{payload}\n", "") };
     let width = fields.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     let line = |(name, value): (&String, &Value)| format!("{:indent$}{name:width$}  {}\n", "", readable(value));
-    Ok(fields.iter().map(line).collect())
+    fields.iter().map(line).collect()
 }
 
 /// On one line, without quotes where it is a text or a list of texts.
@@ -95,6 +100,13 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_payload_is_shown_as_it_is() {
+        let half = r#"{"body": "\ud800"}"#;
+        assert_eq!(payload(half), json!(half));
+        assert!(fields(half, 2).contains("ud800"));
+    }
+
+    #[test]
     fn a_line_is_short() {
         let line = as_line(&event());
         assert!(line.starts_with("       42 2011-08-17T20:18:56.507Z thread.locked "), "{line}");
@@ -105,7 +117,7 @@ mod tests {
     fn a_payload_is_shown_field_by_field() {
         let payload = json!({"title": "Two\n lines", "tags": ["a", "b"], "author": null, "body": "x".repeat(500)});
         assert_eq!(
-            fields(&payload.to_string(), 4).expect("JSON"),
+            fields(&payload.to_string(), 4),
             format!(
                 "    author  -\n    body    {}… (500 characters)\n    tags    a, b\n    title   Two lines\n",
                 "x".repeat(160)
