@@ -2,11 +2,7 @@
 //! version. Its attributes are those of the Kafka message ([`crate::kafka`]), under the same names and as text: of the
 //! types that `CloudEvents` knows, its 32-bit Integer has no room for a position.
 
-use std::fmt::Display;
-
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -16,74 +12,61 @@ use crate::{AccountId, CommunityId, DecodeError, Delivered, Metadata, kafka::SOU
 pub const CONTENT_TYPE: &str = "application/json";
 
 /// An event: a `CloudEvents` 1.0 object. Its attributes are text, as they are in the headers of Kafka's message.
-#[derive(Serialize, ToSchema)]
-pub struct CloudEvent<'a> {
+// Its schema; it is written by `write_line`.
+#[derive(ToSchema)]
+pub struct CloudEvent {
     /// The version of `CloudEvents`.
     #[schema(example = "1.0")]
-    specversion: &'static str,
+    pub specversion: String,
     /// The event's own id.
-    id: String,
+    pub id: String,
     /// Always the same.
-    source: &'static str,
+    pub source: String,
     /// The event's name.
     #[schema(example = "post.written")]
-    r#type: &'a str,
+    pub r#type: String,
     /// Whose event it is: its stream, `<aggregate>/<id>`.
-    #[schema(value_type = String, example = "thread/0191e2b8-7c00-7000-8000-000000000001")]
-    subject: Text<&'a crate::Stream>,
+    #[schema(example = "thread/0191e2b8-7c00-7000-8000-000000000001")]
+    pub subject: String,
     /// When it was recorded.
     #[schema(format = DateTime)]
-    time: String,
+    pub time: String,
     /// What the payload is.
     #[schema(example = "application/json")]
-    datacontenttype: &'static str,
+    pub datacontenttype: String,
     /// The version that the payload has here: the newest.
-    #[schema(value_type = String, example = "1")]
-    version: Text<u32>,
+    #[schema(example = "1")]
+    pub version: String,
     /// Its place in its stream, from 1.
-    #[schema(value_type = String, example = "1")]
-    sequence: Text<i64>,
+    #[schema(example = "1")]
+    pub sequence: String,
     /// Its place in the whole history, rising.
-    #[schema(value_type = String, example = "4711")]
-    position: Text<i64>,
+    #[schema(example = "4711")]
+    pub position: String,
     /// Its lane: order is promised within it.
-    #[schema(value_type = String, example = "17")]
-    shard: Text<crate::Shard>,
+    #[schema(example = "17")]
+    pub shard: String,
     /// The position of the event before it in its shard; 0 for the first.
-    #[schema(value_type = String, example = "4702")]
-    previous: Text<i64>,
+    #[schema(example = "4702")]
+    pub previous: String,
     /// The line of positions.
-    history: Uuid,
+    pub history: Uuid,
     /// The request that everything goes back to.
-    correlationid: Uuid,
+    pub correlationid: Uuid,
     /// The community it belongs to; missing for an account's own events.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    community: Option<CommunityId>,
+    pub community: Option<CommunityId>,
     /// The account that acted; missing where none did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    actor: Option<AccountId>,
+    pub actor: Option<AccountId>,
     /// The event or job that caused it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    causationid: Option<Uuid>,
+    pub causationid: Option<Uuid>,
     /// The trace it belongs to (W3C Trace Context).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<&'a str>,
+    pub traceparent: Option<String>,
     /// When it happened, where that is not when it was recorded.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
-    occurredat: Option<String>,
+    pub occurredat: Option<String>,
     /// The payload. `agora events catalogue` has the JSON Schema of each.
     #[schema(value_type = Object)]
-    data: &'a RawValue,
-}
-
-/// Written as a string, whatever it is.
-struct Text<T>(T);
-
-impl<T: Display> Serialize for Text<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
+    pub data: serde_json::Value,
 }
 
 /// Adds the event to `lines` (NDJSON: each object ends with a line feed, and has no other). One line, or several where an
@@ -99,42 +82,93 @@ pub fn write_lines(event: &Delivered, lines: &mut Vec<u8>) -> Result<(), DecodeE
 }
 
 fn write_line(event: &Delivered, nth: u32, newest: &Newest<'_>, lines: &mut Vec<u8>) {
-    let begin = lines.len();
-    serde_json::to_writer(&mut *lines, &cloud_event(event, nth, newest)).expect("text and a payload, into memory");
-    // A payload is kept byte for byte. Outside its strings, where none can be, a line feed is as good as a blank.
-    for byte in &mut lines[begin..] {
-        if matches!(*byte, b'\n' | b'\r') {
-            *byte = b' ';
-        }
+    let Delivered { envelope: it, previous, history } = event;
+    let Metadata { actor, correlation_id, causation_id, traceparent, occurred_at } = &it.metadata;
+    let mut object = Object::begin(lines);
+    object.plain("specversion", "1.0");
+    if nth == 1 {
+        object.id("id", it.event_id);
+    } else {
+        object.plain("id", &format!("{}.{nth}", it.event_id));
     }
-    lines.push(b'\n');
+    object.plain("source", SOURCE);
+    object.text("type", newest.name);
+    object.text("subject", &it.stream.to_string());
+    object.plain("time", &time(&it.recorded_at));
+    object.plain("datacontenttype", CONTENT_TYPE);
+    object.number("version", newest.version.into());
+    object.number("sequence", it.sequence);
+    object.number("position", it.position);
+    object.number("shard", it.shard.number().into());
+    object.number("previous", *previous);
+    object.id("history", *history);
+    object.id("correlationid", *correlation_id);
+    if let Some(id) = it.community {
+        object.id("community", id);
+    }
+    if let Some(id) = *actor {
+        object.id("actor", id);
+    }
+    if let Some(id) = *causation_id {
+        object.id("causationid", id);
+    }
+    if let Some(trace) = traceparent {
+        object.text("traceparent", trace);
+    }
+    if let Some(at) = occurred_at {
+        object.plain("occurredat", &time(at));
+    }
+    object.end_with("data", newest.payload.get());
 }
 
-fn cloud_event<'a>(event: &'a Delivered, nth: u32, newest: &'a Newest<'_>) -> CloudEvent<'a> {
-    let Delivered { envelope, previous, history } = event;
-    let Metadata { actor, correlation_id, causation_id, traceparent, occurred_at } = &envelope.metadata;
-    let id = envelope.event_id.to_string();
-    CloudEvent {
-        specversion: "1.0",
-        id: if nth == 1 { id } else { format!("{id}.{nth}") },
-        source: SOURCE,
-        r#type: newest.name,
-        subject: Text(&envelope.stream),
-        time: time(&envelope.recorded_at),
-        datacontenttype: CONTENT_TYPE,
-        version: Text(newest.version),
-        sequence: Text(envelope.sequence),
-        position: Text(envelope.position),
-        shard: Text(envelope.shard),
-        previous: Text(*previous),
-        history: history.0,
-        correlationid: *correlation_id,
-        community: envelope.community,
-        actor: *actor,
-        causationid: *causation_id,
-        traceparent: traceparent.as_deref(),
-        occurredat: occurred_at.as_ref().map(time),
-        data: &newest.payload,
+/// A JSON object on a line, as it is written. The names of all members, and the values of most, hold nothing that would
+/// have to be escaped: to look for it in each of them took a quarter of the time of a replay.
+struct Object<'a>(&'a mut Vec<u8>);
+
+impl<'a> Object<'a> {
+    fn begin(lines: &'a mut Vec<u8>) -> Self {
+        lines.push(b'{');
+        Self(lines)
+    }
+
+    fn name(&mut self, name: &str) {
+        for part in ["\"", name, "\":"] {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// A text that needs no escape.
+    fn plain(&mut self, name: &str, value: &str) {
+        self.name(name);
+        for part in ["\"", value, "\","] {
+            self.0.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        serde_json::to_writer(&mut *self.0, value).expect("text, into memory");
+        self.0.push(b',');
+    }
+
+    fn id(&mut self, name: &str, id: impl Into<Uuid>) {
+        self.plain(name, id.into().hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    }
+
+    fn number(&mut self, name: &str, number: i64) {
+        self.plain(name, itoa::Buffer::new().format(number));
+    }
+
+    /// A payload is kept byte for byte. Outside its strings, where none can be, a line feed is as good as a blank.
+    fn end_with(mut self, name: &str, payload: &str) {
+        self.name(name);
+        let begin = self.0.len();
+        self.0.extend_from_slice(payload.as_bytes());
+        if payload.contains('\n') || payload.contains('\r') {
+            let breaks = self.0[begin..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r'));
+            breaks.for_each(|byte| *byte = b' ');
+        }
+        self.0.extend_from_slice(b"}\n");
     }
 }
 

@@ -1,9 +1,9 @@
 //! What an event travels in: the same from the store's row and from the Kafka message.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -106,8 +106,15 @@ pub struct Metadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
     /// When it happened, where that is not when it was recorded (imports).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_time")]
     pub occurred_at: Option<DateTime<Utc>>,
+}
+
+/// As chrono reads a time, but first as it is written (RFC 3339), which is quicker: a replay reads millions.
+fn optional_time<'de, D: Deserializer<'de>>(value: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let Some(text) = Option::<Cow<'_, str>>::deserialize(value)? else { return Ok(None) };
+    let time = DateTime::parse_from_rfc3339(&text).map(|time| time.to_utc()).or_else(|_| text.parse());
+    time.map(Some).map_err(D::Error::custom)
 }
 
 /// A recorded event.

@@ -6,11 +6,13 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
+use utoipa::PartialSchema as _;
 use uuid::Uuid;
 
 use crate::{
     AccountId, CommunityId, Delivered, Envelope, Event, EventId, HistoryId, Metadata, Shard, Stream, catalogue,
-    cloud_event, kafka,
+    cloud_event::{self, CloudEvent},
+    kafka,
 };
 
 /// `samples/<name>.<version>.json`: one of every version ever written. A file there is never changed.
@@ -179,6 +181,10 @@ proptest! {
         let text = String::from_utf8(lines).expect("text");
         let [_, line] = text.lines().collect::<Vec<_>>()[..] else { panic!("not one line: {text}") };
         let mut json: serde_json::Map<String, Value> = serde_json::from_str(line).expect("an object");
+        let schema = serde_json::to_value(CloudEvent::schema()).expect("JSON");
+        prop_assert!(json.keys().all(|name| schema["properties"][name].is_object()), "{schema}");
+        let required = schema["required"].as_array().expect("names");
+        prop_assert!(required.iter().all(|name| json.contains_key(name.as_str().expect("a name"))), "{schema}");
         let data = json.remove("data").expect("a payload");
         prop_assert_eq!(data, serde_json::from_str::<Value>(event.envelope.payload.get()).expect("JSON"));
         prop_assert_eq!(json.remove("datacontenttype"), Some("application/json".into()));

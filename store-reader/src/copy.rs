@@ -1,7 +1,7 @@
 //! Reads the event store by binary `COPY`: a row comes with neither a description of its columns nor a message for each
 //! of them. For who reads all of history, or asks questions that the pipeline does not ask.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::Range};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -27,6 +27,8 @@ const HEADER: usize = 11 + 4 + 4;
 /// Bytes of a length or a number of fields.
 const LENGTH: usize = 4;
 const COUNT: usize = 2;
+/// What stands in the place of a number of fields behind the last row: -1.
+const TRAILER: [u8; COUNT] = [0xff, 0xff];
 /// Postgres counts microseconds from 2000-01-01; this is that day in Unix time.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
@@ -187,24 +189,18 @@ impl Copy {
             return Ok(None);
         }
         self.receive(COUNT).await?;
-        let Ok(fields) = usize::try_from(self.received.get_i16()) else { return Ok(self.end().await?) };
-        if fields != FIELDS {
-            return Err(broken("a row has other columns than were asked for").into());
+        if self.received.starts_with(&TRAILER) {
+            return Ok(self.end().await?);
         }
-        let (mut ends, mut length) = ([None; FIELDS], 0);
-        for end in &mut ends {
-            self.receive(length + LENGTH).await?;
-            let bytes = (&self.received[length..]).get_i32();
-            length += LENGTH;
-            // A negative length is null.
-            if let Ok(bytes) = usize::try_from(bytes) {
-                *end = Some((length, length + bytes));
-                length += bytes;
+        let (fields, length) = loop {
+            match first_row(&self.received)? {
+                Some(row) => break row,
+                None => self.receive(self.received.len() + 1).await?,
             }
-        }
-        self.receive(length).await?;
-        let row = self.received.split_to(length);
-        let (row, previous) = decode(ends.map(|field| field.map(|(begin, end)| &row[begin..end])), self.history)?;
+        };
+        let fields = fields.map(|field| field.map(|place| &self.received[place]));
+        let (row, previous) = decode(fields, self.history)?;
+        self.received.advance(length);
         let shard = Shard::try_from(row.shard).map_err(|error| broken(&error.to_string()))?;
         let previous = match &mut self.heads {
             Some(heads) => heads.go_on(shard, row.position),
@@ -213,7 +209,7 @@ impl Copy {
         Ok(Some(Delivered { envelope: row.into_envelope(shard)?, previous, history: self.history }))
     }
 
-    /// Waits for at least so many bytes. The server sends a row at a time, so that there is mostly nothing to join.
+    /// Waits for at least so many bytes.
     async fn receive(&mut self, bytes: usize) -> sqlx::Result<()> {
         while self.received.len() < bytes {
             let more = self.rows.try_next().await?.ok_or_else(|| broken("it ends in the middle of a row"))?;
@@ -234,6 +230,28 @@ impl Copy {
         while self.rows.try_next().await?.is_some() {}
         Ok(None)
     }
+}
+
+/// Where the fields of a row are, those that are not null.
+type Places = [Option<Range<usize>>; FIELDS];
+
+/// Where the fields of the first row are, and how long it is; none where it is not there whole.
+fn first_row(received: &[u8]) -> sqlx::Result<Option<(Places, usize)>> {
+    let Some((count, _)) = received.split_first_chunk() else { return Ok(None) };
+    if usize::try_from(i16::from_be_bytes(*count)) != Ok(FIELDS) {
+        return Err(broken("a row has other columns than were asked for"));
+    }
+    let (mut fields, mut at) = ([const { None }; FIELDS], COUNT);
+    for field in &mut fields {
+        let Some((length, _)) = received.get(at..).and_then(<[u8]>::split_first_chunk) else { return Ok(None) };
+        at += LENGTH;
+        // A negative length is null.
+        if let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) {
+            *field = Some(at..at + length);
+            at += length;
+        }
+    }
+    Ok((at <= received.len()).then_some((fields, at)))
 }
 
 fn decode(fields: [Option<&[u8]>; FIELDS], history: HistoryId) -> sqlx::Result<(Row, Option<Position>)> {
@@ -307,6 +325,31 @@ mod tests {
             filter.conditions(7, 9),
             "position > 7 and position <= 9 and event_type in ('post.written', 'o''; drop table events; --')"
         );
+    }
+
+    /// A binary row of nulls and of texts.
+    fn row(fields: [Option<&str>; FIELDS]) -> Vec<u8> {
+        let mut row = i16::try_from(FIELDS).expect("few").to_be_bytes().to_vec();
+        for field in fields {
+            let length = field.map_or(-1, |text| i32::try_from(text.len()).expect("short"));
+            row.extend(length.to_be_bytes());
+            row.extend(field.unwrap_or_default().bytes());
+        }
+        row
+    }
+
+    #[test]
+    fn a_row_counts_once_it_is_there_whole() {
+        let mut texts = [None; FIELDS];
+        (texts[0], texts[FIELDS - 1]) = (Some("one"), Some("two"));
+        let whole = row(texts);
+        for cut in 0..whole.len() {
+            assert!(first_row(&whole[..cut]).expect("so far").is_none(), "{cut} bytes");
+        }
+        let (fields, length) = first_row(&[&whole[..], b"what follows"].concat()).expect("a row").expect("whole");
+        assert_eq!(length, whole.len());
+        assert_eq!(fields.map(|field| field.map(|place| &whole[place])), texts.map(|text| text.map(str::as_bytes)));
+        assert!(first_row(&[0, 1, 0, 0]).is_err(), "another number of columns");
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ pub trait Gather: Default + Send + 'static {
 }
 
 /// Lines of JSON.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lines(pub Vec<u8>);
 
 /// Some events that follow those of the block before.
@@ -54,6 +54,13 @@ pub struct Blocks<G> {
     /// The next span begins behind this.
     next: Position,
     running: VecDeque<Receiver<anyhow::Result<Block<G>>>>,
+}
+
+impl Default for Lines {
+    /// With room for a block and its last line, mostly: to grow there step by step copies it over and over.
+    fn default() -> Self {
+        Self(Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 16))
+    }
 }
 
 impl Gather for Lines {

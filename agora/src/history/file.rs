@@ -9,6 +9,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,9 @@ use super::Question;
 
 /// How often what was written is brought to disk: so much work is done again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
+/// After so many bytes the disk is told to begin with them, while more are made: little is left to wait for when they are
+/// saved, and no more than twice as many are in memory only.
+const SYNC_EVERY: u64 = 32 * 1024 * 1024;
 
 /// What is on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,16 +39,24 @@ pub struct LinesFile {
     file: File,
     progress: Progress,
     saved_at: Instant,
+    /// Bytes of which the disk was not told.
+    unsynced: u64,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+    /// The disk did not take something.
+    lost: bool,
 }
 
 impl LinesFile {
     /// Opens the file, or makes it.
     ///
     /// # Errors
-    /// Where another writer has it, it is no such file, or its lines answer another question.
+    /// Where another writer has it, it is a device or no such file, or its lines answer another question.
     pub fn open(path: &Path, question: Question) -> anyhow::Result<Self> {
         let opened = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = opened.with_context(|| format!("cannot write {}", path.display()))?;
+        if !file.metadata()?.is_file() {
+            bail!("{0} is a device or a pipe, which cannot be continued: say `> {0}`", path.display());
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!("{} is being written by another process", path.display()),
@@ -52,7 +64,9 @@ impl LinesFile {
         }
         let progress = begun(path, file.metadata()?.len(), question)?;
         file.set_len(progress.bytes)?;
-        let mut this = Self { path: path.to_owned(), file, progress, saved_at: Instant::now() };
+        let saved_at = Instant::now();
+        let mut this =
+            Self { path: path.to_owned(), file, progress, saved_at, unsynced: 0, syncing: None, lost: false };
         this.file.seek(SeekFrom::End(0))?;
         this.save()?;
         Ok(this)
@@ -68,7 +82,12 @@ impl LinesFile {
     /// # Errors
     /// A full disk, for one.
     pub fn add(&mut self, lines: &[u8], through: Position) -> anyhow::Result<()> {
-        self.file.write_all(lines).with_context(|| format!("cannot write {}", self.path.display()))?;
+        let mut add = || -> io::Result<()> {
+            self.file.write_all(lines)?;
+            self.unsynced += lines.len() as u64;
+            if self.unsynced >= SYNC_EVERY { self.begin_sync() } else { Ok(()) }
+        };
+        add().with_context(|| format!("cannot write {}", self.path.display()))?;
         self.progress.bytes += lines.len() as u64;
         self.progress.position = through;
         if self.saved_at.elapsed() >= SAVE_EVERY {
@@ -77,13 +96,31 @@ impl LinesFile {
         Ok(())
     }
 
+    /// One at a time: a disk that is slower than its writer is waited for here.
+    fn begin_sync(&mut self) -> io::Result<()> {
+        self.synced()?;
+        let file = self.file.try_clone()?;
+        self.syncing = Some(thread::spawn(move || file.sync_data()));
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Waits for what was begun. The system tells of an error once: from then on nothing more counts as being on disk.
+    fn synced(&mut self) -> io::Result<()> {
+        let told = self.syncing.take().map_or(Ok(()), |syncing| syncing.join().expect("it does not panic"));
+        self.lost |= told.is_err();
+        told?;
+        if self.lost { Err(io::Error::other("what was written before did not reach the disk")) } else { Ok(()) }
+    }
+
     /// Brings to disk what was added, and then says so.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn save(&mut self) -> anyhow::Result<()> {
-        let save = || -> io::Result<()> {
-            self.file.sync_data()?;
+        let mut save = || -> io::Result<()> {
+            self.begin_sync()?;
+            self.synced()?;
             let new = with_extension(&self.path, ".progress.new");
             let mut file = File::create(&new)?;
             serde_json::to_writer(&mut file, &self.progress)?;
