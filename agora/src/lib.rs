@@ -3,6 +3,7 @@
 //! client ([`client`]): the [`import`] of other forums' history, and the [`demo`]; and what analysts take out of it
 //! ([`history`]).
 
+mod claims;
 pub mod cli;
 pub mod client;
 pub mod command;

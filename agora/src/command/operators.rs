@@ -8,7 +8,10 @@ use events::AccountId;
 use platform::identity;
 use sqlx::{PgPool, Row as _};
 
-use crate::config::Config;
+use crate::{
+    claims::{self, USERNAME},
+    config::Config,
+};
 
 /// Say who runs the platform: whose tokens may act for others
 #[derive(Debug, Subcommand)]
@@ -83,7 +86,5 @@ async fn list(store: &PgPool) -> anyhow::Result<()> {
 
 /// By username, ignoring case, or by id.
 async fn find(store: &PgPool, who: &str) -> anyhow::Result<Option<AccountId>> {
-    let claim = sqlx::query("select owner from claims where kind = 'username' and (value = $1 or owner = $1)");
-    let row = claim.bind(who.to_lowercase()).fetch_optional(store).await?;
-    Ok(row.map(|row| row.get::<String, _>(0).parse()).transpose()?)
+    Ok(claims::owner(store, USERNAME, who).await?.map(|id| id.parse()).transpose()?)
 }

@@ -1,13 +1,15 @@
 //! `agora stream`
 
-use anyhow::bail;
-use clap::{Args, ValueEnum};
+mod named;
+mod settings;
+
+use clap::Args;
 use events::Delivered;
 use store_reader::{Copy, CopyError, StoreReader};
-use uuid::Uuid;
 
+use self::{named::Aggregate, settings::Settings};
 use super::{
-    events::shown::{as_json, fields, time},
+    events::shown::{as_json, fields, payload, time},
     names::Names,
 };
 use crate::{config::Config, local};
@@ -20,32 +22,21 @@ const BATCH: usize = 1_000;
 #[command(after_help = "\
 Examples:
   agora stream thread 0191e2b8-7c00-7000-8000-000000000001
-  agora stream membership <community's id>.<account's id>
-  agora stream reaction <post's id>.<account's id> --json")]
+  agora stream account ada
+  agora stream community tea
+  agora stream membership tea.ada
+  agora stream reaction <post's id>.ada --json")]
 #[allow(clippy::doc_markdown, reason = "these are words for people, printed as they are")]
 pub struct Stream {
     /// Whose events
     #[arg(value_name = "TYPE")]
     aggregate: Aggregate,
-    /// Its id; of what belongs to two things both of theirs, with a dot between them
+    /// Its id, an account's username or a community's slug; of what belongs to two things both, with a dot between them
     #[arg(value_name = "ID")]
     id: String,
     /// Print one JSON object a line, whole
     #[arg(long)]
     json: bool,
-}
-
-/// The types of streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Aggregate {
-    Account,
-    #[value(name = "category_tree")]
-    CategoryTree,
-    Community,
-    Membership,
-    Post,
-    Reaction,
-    Thread,
 }
 
 impl Stream {
@@ -54,13 +45,13 @@ impl Stream {
     /// # Errors
     /// Where there is no such stream, or an event in it cannot be read.
     pub fn run(self, config: Config) -> anyhow::Result<()> {
-        let stream = self.aggregate.stream(&self.id)?;
         let config = local::with_database(config)?;
         let _telemetry = super::quiet_logs(&config)?;
         super::block_on(async move {
             let store = super::history(&config).await?;
+            let stream = self.aggregate.stream(store.pool(), &self.id).await?;
             let mut copy = store.copy_stream(&stream).await?;
-            let mut first = true;
+            let (mut first, mut settings) = (true, Settings::default());
             loop {
                 let (events, outcome) = batch(&store, &mut copy).await;
                 if events.is_empty() {
@@ -72,8 +63,11 @@ impl Stream {
                 let names = Names::of(store.pool(), actors).await?;
                 let mut text = String::new();
                 for event in &events {
-                    text +=
-                        &if self.json { as_json(&event.envelope)?.to_string() + "\n" } else { shown(event, &names) };
+                    text += &if self.json {
+                        as_json(&event.envelope)?.to_string() + "\n"
+                    } else {
+                        shown(event, &names, &mut settings)
+                    };
                 }
                 super::print(&text)?;
                 first = false;
@@ -102,57 +96,10 @@ async fn batch(store: &StoreReader, copy: &mut Copy) -> (Vec<Delivered>, anyhow:
 }
 
 /// A heading, and a line for each field.
-fn shown(event: &Delivered, names: &Names) -> String {
+fn shown(event: &Delivered, names: &Names, settings: &mut Settings) -> String {
     let it = &event.envelope;
     let by = it.metadata.actor.map_or_else(|| "nobody".to_owned(), |actor| names.short(actor));
     let head = format!("{:4}  {}  {} by {by}  ({})\n", it.sequence, time(it.occurred_at()), it.name, it.event_id);
-    head + &fields(it.payload.get(), 6)
-}
-
-impl Aggregate {
-    /// The stream of that id.
-    fn stream(self, id: &str) -> anyhow::Result<events::Stream> {
-        let is_id = |text: &str| text.parse::<Uuid>().is_ok();
-        let (wanted, right) = match self {
-            Self::Membership => {
-                ("<community's id>.<account's id>", id.split_once('.').is_some_and(|(a, b)| is_id(a) && is_id(b)))
-            }
-            // What a post was imported with has a stream beside those of its readers.
-            Self::Reaction => (
-                "<post's id>.<account's id>, or <post's id>.imported",
-                id.split_once('.').is_some_and(|(a, b)| is_id(a) && (is_id(b) || b == "imported")),
-            ),
-            _ => ("an id such as 0191e2b8-7c00-7000-8000-000000000001", is_id(id)),
-        };
-        let name = self.to_possible_value().expect("none is hidden");
-        if !right {
-            bail!("`{id}` is no id of a {}: it is {wanted}", name.get_name());
-        }
-        // As ids are stored.
-        Ok(events::Stream { aggregate: name.get_name().to_owned(), id: id.to_lowercase() })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: &str = "0191E2B8-7C00-7000-8000-000000000001";
-
-    #[test]
-    fn ids_are_checked() {
-        let of = |aggregate: Aggregate, id: &str| {
-            aggregate.stream(id).map(|stream| stream.to_string()).map_err(|error| error.to_string())
-        };
-        let lower = ID.to_lowercase();
-        assert_eq!(of(Aggregate::Thread, ID), Ok(format!("thread/{lower}")));
-        assert_eq!(of(Aggregate::CategoryTree, ID), Ok(format!("category_tree/{lower}")));
-        assert_eq!(of(Aggregate::Reaction, &format!("{ID}.imported")), Ok(format!("reaction/{lower}.imported")));
-        assert!(of(Aggregate::Membership, &format!("{ID}.{ID}")).is_ok());
-        for (aggregate, wrong) in
-            [(Aggregate::Thread, "tea"), (Aggregate::Membership, ID), (Aggregate::Reaction, &format!("{ID}.x"))]
-        {
-            assert!(of(aggregate, wrong).is_err_and(|said| said.contains("is no id of a ")), "{wrong}");
-        }
-    }
+    let payload = payload(it.payload.get());
+    head + &fields(&payload, &settings.change(&it.stream.aggregate, &payload), 6)
 }

@@ -7,11 +7,13 @@ pub mod export;
 pub mod file;
 pub mod topic;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, Utc};
 use events::{CommunityId, Event, HistoryId, Position, catalogue::catalogue};
 use serde::{Deserialize, Serialize};
 use store_reader::{Filter, StoreReader};
+
+use crate::claims::{self, SLUG};
 
 pub use blocks::{Block, Blocks, Gather, Lines};
 
@@ -62,15 +64,15 @@ impl Asked {
     /// # Errors
     /// Where a name or a community is unknown, or the positions are not the store's.
     pub async fn look_up(self, store: &StoreReader) -> anyhow::Result<Part> {
-        let types = known(self.types)?;
+        let types = known(self.types).context("--type")?;
         let community = match self.community {
             None => None,
-            Some(named) => Some(find_community(store, &named).await?),
+            Some(named) => Some(find_community(store, &named).await.context("--community")?),
         };
         let head = store.head().await?;
         let through = self.to.unwrap_or(head);
-        if let Some(beyond) = [self.from, through].into_iter().find(|position| *position > head) {
-            bail!("there is no position {beyond} yet: the event store is at {head}");
+        for (flag, position) in [("--from", self.from), ("--to", through)] {
+            ensure!(position <= head, "{flag}: there is no position {position} yet: the event store is at {head}");
         }
         if through < self.from {
             bail!("--to {through} is before --from {}: nothing is between them", self.from);
@@ -108,9 +110,7 @@ fn known(mut types: Vec<String>) -> anyhow::Result<Vec<String>> {
 }
 
 async fn find_community(store: &StoreReader, named: &str) -> anyhow::Result<CommunityId> {
-    let claim = "select owner from claims where kind = 'slug' and (value = $1 or owner = $1) limit 1";
-    let owner: Option<String> =
-        sqlx::query_scalar(claim).bind(named.to_lowercase()).fetch_optional(store.pool()).await?;
+    let owner = claims::owner(store.pool(), SLUG, named).await?;
     Ok(owner.with_context(|| format!("there is no community `{named}`"))?.parse()?)
 }
 

@@ -1,12 +1,18 @@
 //! A topic of Kafka that is somebody's own: the same messages as the relay's, by the same producer.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use events::{Delivered, Position};
 use platform::kafka::{Broker, KafkaConfig};
 use projector::Outbox;
 use store_reader::Unreadable;
+use tokio::time::timeout;
 
 use super::Gather;
+
+/// How long Kafka may take, once nothing more is sent, to say what has arrived.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Events as they are stored, each seen to be readable.
 #[derive(Debug, Default)]
@@ -18,8 +24,16 @@ pub struct Messages {
 /// Where messages go.
 pub struct Topic {
     outbox: Outbox,
-    /// Everything up to here has arrived.
-    arrived: Position,
+    arrived: Arrived,
+}
+
+/// What has arrived, without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// How many events.
+    pub events: u64,
+    /// Everything up to here.
+    pub through: Position,
 }
 
 impl Gather for Messages {
@@ -54,7 +68,7 @@ impl Topic {
         broker.ensure_topic(name).await?;
         let mut outbox = Outbox::new(&broker, name)?;
         outbox.connect().await?;
-        Ok(Self { outbox, arrived: after })
+        Ok(Self { outbox, arrived: Arrived { events: 0, through: after } })
     }
 
     /// Sends events, as fast as Kafka takes them.
@@ -83,11 +97,17 @@ impl Topic {
         self.refused()
     }
 
-    /// Everything up to here has arrived.
-    pub fn arrived(&mut self) -> Position {
-        if let (Some(through), _) = self.outbox.acknowledged_through() {
-            self.arrived = through;
-        }
+    /// Waits a while for what was sent: whoever goes on does not send again what arrived.
+    pub async fn settle(&mut self) {
+        // What is not known to have arrived, or was refused, is not counted.
+        let _ = timeout(LAST_ANSWERS, self.finish()).await;
+    }
+
+    /// What has arrived.
+    pub fn arrived(&mut self) -> Arrived {
+        let (through, events) = self.outbox.acknowledged_through();
+        self.arrived.events += events;
+        self.arrived.through = through.unwrap_or(self.arrived.through);
         self.arrived
     }
 

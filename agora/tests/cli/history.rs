@@ -94,8 +94,17 @@ async fn what_cannot_be_asked_is_refused_in_words() {
     let refused = |arguments: &[&str]| forum.agora.refuses(&[&["events", "replay"][..], arguments].concat());
     let said = refused(&["--type", "post.writen"]);
     assert!(said.contains("there is no event `post.writen`; there are ") && said.contains("post.written"), "{said}");
-    assert!(refused(&["--community", "nowhere"]).contains("there is no community `nowhere`"));
-    assert!(refused(&["--from", "1000000"]).contains("there is no position 1000000 yet: the event store is at "));
+    assert!(refused(&["--community", "nowhere"]).contains("--community: there is no community `nowhere`"));
+    for flag in ["--from", "--to"] {
+        let said = refused(&[flag, "1000000"]);
+        assert!(said.contains(&format!("{flag}: there is no position 1000000 yet: the event store is at ")), "{said}");
+    }
+    assert!(refused(&["--from", "5", "--to", "3"]).contains("--to 3 is before --from 5"));
+    let said = refused(&["--to-file", "/dev/full"]);
+    assert!(said.contains("--to-file: /dev/full is a device or a pipe") && said.contains("`> /dev/full`"), "{said}");
+    fs::write(forum.agora.path().join("letter"), "dear").expect("written");
+    let said = forum.agora.refuses(&["events", "export", "--to", "letter"]);
+    assert!(said.contains("letter is a file: an export goes into a directory"), "{said}");
     let said = refused(&["--kafka-topic", "agora.events", "--kafka-brokers", "127.0.0.1:1"]);
     assert!(said.contains("the topic agora.events is Agora's own"), "{said}");
     assert!(refused(&["--kafka-topic", "mine"]).contains("no Kafka is configured"));
@@ -234,7 +243,67 @@ async fn one_event_and_one_stream_are_shown() {
     assert!(forum.agora.refuses(&["events", "show", nobody]).contains(&format!("there is no event {nobody}")));
     let said = forum.agora.refuses(&["stream", "thread", nobody]);
     assert!(said.contains(&format!("there is no stream thread/{nobody}")), "{said}");
-    assert!(forum.agora.refuses(&["stream", "thread", "tea"]).contains("`tea` is no id of a thread"));
+    let said = forum.agora.refuses(&["stream", "thread", "tea"]);
+    assert!(said.contains("`tea` does not name the stream of a thread: it is an id such as "), "{said}");
+}
+
+#[tokio::test]
+async fn a_stream_is_found_by_what_a_person_has_at_hand_and_says_what_changed() {
+    let forum = Forum::made().await;
+    let mut database = tables::connect(&forum.database).await;
+    let member = "select slug.value, name.value, slug.owner, name.owner from events e
+        join claims slug on slug.kind = 'slug' and slug.owner = split_part(aggregate_id, '.', 1)
+        join claims name on name.kind = 'username' and name.owner = split_part(aggregate_id, '.', 2)
+        where aggregate_type = 'membership' order by position limit 1";
+    let (slug, name, community, account): (String, String, String, String) =
+        sqlx::query_as(member).fetch_one(&mut database).await.expect("a member");
+    for (aggregate, named, id) in [
+        ("account", name.to_uppercase(), account.clone()),
+        ("community", slug.clone(), community.clone()),
+        ("category_tree", slug.clone(), community.clone()),
+        ("membership", format!("{slug}.{name}"), format!("{community}.{account}")),
+        ("membership", format!("{community}.{name}"), format!("{community}.{account}")),
+    ] {
+        let lines = forum.agora.prints(&["stream", aggregate, &named, "--json"]);
+        assert!(lines.starts_with('{') && lines.contains(&format!("{aggregate}/{id}")), "{aggregate} {named}: {lines}");
+    }
+    for (aggregate, named, why) in [
+        ("account", "nobody", "no account is called `nobody`"),
+        ("community", "nowhere", "no community is called `nowhere`"),
+        ("membership", "nowhere.ada", "no community is called `nowhere`"),
+        ("membership", &slug, "does not name the stream of a membership: it is <community>.<account>"),
+        ("account", "", "does not name the stream of an account: it is a username"),
+        ("reaction", "tea.ada", "does not name the stream of a reaction"),
+    ] {
+        let said = forum.agora.refuses(&["stream", aggregate, named]);
+        assert!(said.contains(why), "{said}");
+    }
+
+    let edited = "insert into events
+        select aggregate_type, aggregate_id, 1000, 'thread.retitled', '1', '{\"title\": \"Anew\"}', metadata,
+            head.position + 1, shard, gen_random_uuid(), community_id, head.recorded_at
+        from events, store_head head where event_type = 'thread.started' order by events.position limit 1
+        returning aggregate_id, (select payload->>'title' from events before
+            where before.aggregate_id = events.aggregate_id and sequence = 1)";
+    let (thread, title): (String, String) = sqlx::query_as(edited).fetch_one(&mut database).await.expect("a thread");
+    let text = forum.agora.prints(&["stream", "thread", &thread]);
+    assert!(text.contains(&format!("      title  {title} → Anew\n")), "{text}");
+}
+
+#[test]
+fn what_is_no_position_or_time_is_said_with_its_flag() {
+    let agora = crate::agora::Agora::new();
+    for (arguments, why) in [
+        (&["replay", "--from", "-1"][..], "'-1' for '--from <POSITION>': positions begin at 1"),
+        (&["replay", "--to", "x"], "'x' for '--to <POSITION>': a position is a whole number"),
+        (&["replay", "--since", "x"], "'x' for '--since <TIME>': must be a time as in RFC 3339"),
+        (&["tail", "--from", "-1"], "'-1' for '--from <POSITION>': positions begin at 1"),
+        (&["export", "--to", "x", "--through", "-1"], "'-1' for '--through <POSITION>': positions begin at 1"),
+    ] {
+        let output = agora.run(&[&["events"][..], arguments].concat());
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(output.status.code() == Some(2) && said.contains(why), "{arguments:?}: {said}");
+    }
 }
 
 #[tokio::test]

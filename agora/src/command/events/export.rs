@@ -3,6 +3,7 @@
 use clap::Args;
 use events::Position;
 
+use super::position;
 use crate::{
     command,
     config::Config,
@@ -30,7 +31,7 @@ pub struct Export {
     #[arg(long, value_name = "DIR_OR_URL")]
     to: String,
     /// End with this position [default: that of the last event there is now]
-    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
     through: Option<Position>,
 }
 

@@ -10,7 +10,7 @@ mod skip;
 mod tail;
 
 use clap::{Args, Subcommand};
-use events::catalogue::catalogue;
+use events::{Position, catalogue::catalogue};
 
 use crate::{config::Config, local, terminal::count};
 
@@ -79,4 +79,10 @@ impl Events {
             }
         })
     }
+}
+
+/// A position as a person writes it. Arguments that take one need `allow_negative_numbers`, or `-1` counts as a flag.
+fn position(text: &str) -> Result<Position, &'static str> {
+    let position = text.parse().map_err(|_| "a position is a whole number, such as 4711")?;
+    if position < 0 { Err("positions begin at 1, and behind 0 is everything") } else { Ok(position) }
 }

@@ -10,10 +10,12 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use events::Position;
+use platform::extract::moment;
 use store_reader::StoreReader;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::position;
 use crate::{
     command::{self, Signals},
     config::Config,
@@ -52,10 +54,10 @@ pub struct Replay {
 #[derive(Debug, Args)]
 pub struct Which {
     /// Begin behind this position
-    #[arg(long, value_name = "POSITION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "POSITION", default_value_t = 0, value_parser = position, allow_negative_numbers = true)]
     from: Position,
     /// End with this position [default: that of the last event there is now]
-    #[arg(long, value_name = "POSITION", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
     to: Option<Position>,
     /// Only events of this name, such as post.written; may be said several times
     #[arg(long = "type", value_name = "NAME")]
@@ -64,7 +66,7 @@ pub struct Which {
     #[arg(long, value_name = "ID_OR_SLUG")]
     community: Option<String>,
     /// Only events recorded at this time or later (RFC 3339); an import is recorded when it is made
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     since: Option<DateTime<Utc>>,
 }
 
@@ -99,10 +101,15 @@ impl Replay {
                 topic.finish().await
             };
             let outcome = stop.run_until_cancelled(work).await;
-            done.through = if matches!(outcome, Some(Ok(()))) { part.through } else { topic.arrived() };
+            if outcome.is_none() {
+                topic.settle().await;
+            }
+            let arrived = topic.arrived();
+            done.events = arrived.events;
+            done.through = if matches!(outcome, Some(Ok(()))) { part.through } else { arrived.through };
             outcome
         } else if let Some(path) = &self.to_file {
-            let mut file = LinesFile::open(path, part.question())?;
+            let mut file = LinesFile::open(path, part.question()).context("--to-file")?;
             part.after = part.after.max(file.position());
             done.through = part.after;
             let add = async |Lines(lines), through| file.add(&lines, through);

@@ -1,5 +1,7 @@
 //! An event as it is printed.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::Envelope;
 use serde_json::{Value, json};
@@ -41,24 +43,32 @@ pub(crate) fn payload(stored: &str) -> Value {
     serde_json::from_str(stored).unwrap_or_else(|_| stored.into())
 }
 
-/// Each field of a payload on a line of its own: `title  How long?`.
-pub(crate) fn fields(stored: &str, indent: usize) -> String {
-    let payload = payload(stored);
+/// Each field of a payload on a line of its own, with what it said before where it said another thing:
+/// `title  How long? → How long, and how hot?`.
+pub(crate) fn fields(payload: &Value, before: &HashMap<&str, Value>, indent: usize) -> String {
     let Value::Object(fields) = payload else { return format!("{:indent$}{payload}\n", "") };
     let width = fields.keys().map(|name| name.chars().count()).max().unwrap_or(0);
-    let line = |(name, value): (&String, &Value)| format!("{:indent$}{name:width$}  {}\n", "", readable(value));
+    let line = |(name, value): (&String, &Value)| {
+        let value = match before.get(name.as_str()) {
+            Some(before) => format!("{} → {}", readable(before, FIELD_CHARS / 2), readable(value, FIELD_CHARS / 2)),
+            None => readable(value, FIELD_CHARS),
+        };
+        format!("{:indent$}{name:width$}  {value}\n", "")
+    };
     fields.iter().map(line).collect()
 }
 
-/// On one line, without quotes where it is a text or a list of texts.
-fn readable(value: &Value) -> String {
+/// On one line, without quotes where it is a text or a list of texts; cut where it is longer than so many characters.
+fn readable(value: &Value, most: usize) -> String {
     let text = match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
-        Value::Array(items) if !items.is_empty() => items.iter().map(readable).collect::<Vec<_>>().join(", "),
+        Value::Array(items) if !items.is_empty() => {
+            items.iter().map(|item| readable(item, most)).collect::<Vec<_>>().join(", ")
+        }
         other => other.to_string(),
     };
-    let shown: String = text.chars().take(FIELD_CHARS).collect();
+    let shown: String = text.chars().take(most).collect();
     if shown.len() < text.len() { format!("{shown}… ({} characters)", text.chars().count()) } else { shown }
 }
 
@@ -103,7 +113,7 @@ mod tests {
     fn a_damaged_payload_is_shown_as_it_is() {
         let half = r#"{"body": "\ud800"}"#;
         assert_eq!(payload(half), json!(half));
-        assert!(fields(half, 2).contains("ud800"));
+        assert!(fields(&super::payload(half), &HashMap::new(), 2).contains("ud800"));
     }
 
     #[test]
@@ -116,10 +126,11 @@ mod tests {
     #[test]
     fn a_payload_is_shown_field_by_field() {
         let payload = json!({"title": "Two\n lines", "tags": ["a", "b"], "author": null, "body": "x".repeat(500)});
+        let before = HashMap::from([("title", json!("One line")), ("tags", json!(["a"]))]);
         assert_eq!(
-            fields(&payload.to_string(), 4),
+            fields(&payload, &before, 4),
             format!(
-                "    author  -\n    body    {}… (500 characters)\n    tags    a, b\n    title   Two lines\n",
+                "    author  -\n    body    {}… (500 characters)\n    tags    a → a, b\n    title   One line → Two lines\n",
                 "x".repeat(160)
             )
         );

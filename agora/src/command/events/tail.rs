@@ -7,7 +7,10 @@ use events::Position;
 use sqlx::Row as _;
 use store_reader::StoreReader;
 
-use super::shown::{as_json, as_line};
+use super::{
+    position,
+    shown::{as_json, as_line},
+};
 use crate::{command, config::Config};
 
 /// Events read at once.
@@ -16,6 +19,7 @@ const BATCH: u32 = 1_000;
 const LAST: Position = 10;
 /// How often a follower looks for more.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// Print events in order, the last ones by default
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -24,7 +28,7 @@ Examples:
   agora events tail --from 0 --json > history.jsonl")]
 pub struct Tail {
     /// Begin behind this position; 0 for everything
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
     from: Option<Position>,
     /// Go on with what comes
     #[arg(long, short)]

@@ -60,7 +60,7 @@ pub async fn export(
     let (history, head) = (store.history().await?, store.head().await?);
     let mut manifest = Manifest::of(target, history).await?;
     let to = to.unwrap_or(head);
-    anyhow::ensure!(to <= head, "there is no position {to} yet: the event store is at {head}");
+    anyhow::ensure!(to <= head, "--through: there is no position {to} yet: the event store is at {head}");
     let mut exported = Exported { through: manifest.through, ..Exported::default() };
     for end in [manifest.target, to] {
         if end <= manifest.through {

@@ -36,6 +36,7 @@ impl Target {
             return Ok(Self { store: Arc::new(PrefixStore::new(bucket, prefix)), local: None, name: name.to_owned() });
         }
         anyhow::ensure!(!name.contains("://"), "{name} is neither a directory nor s3://bucket/prefix");
+        anyhow::ensure!(!FilePath::new(name).is_file(), "{name} is a file: an export goes into a directory of its own");
         let open = || -> anyhow::Result<(PathBuf, LocalFileSystem)> {
             fs::create_dir_all(name)?;
             let path = FilePath::new(name).canonicalize()?;
