@@ -67,7 +67,7 @@ async fn stopped_it_says_what_arrived(forum: &TestForum, store: &StoreReader, pa
         sent += block.events;
         topic.send(block.gathered).await.expect("Kafka takes them");
     }
-    topic.settle().await;
+    assert!(topic.settle().await, "Kafka answers");
     assert_eq!(topic.arrived(), Arrived { events: sent, through: half.through });
 }
 

@@ -205,6 +205,33 @@ mod tests {
     }
 
     #[test]
+    fn more_than_the_disk_is_told_of_at_a_time_is_there_whole() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("history.ndjson");
+        let question = question();
+        let mut file = LinesFile::open(&path, question.clone())?;
+        let lines = b"a line\n".repeat(usize::try_from(SYNC_EVERY)? / 10);
+        for position in 4..=9 {
+            file.add(&lines, position)?;
+        }
+        assert!(file.syncing.is_some(), "the disk was told to begin");
+        file.save()?;
+        drop(file);
+        let file = LinesFile::open(&path, question.clone())?;
+        assert_eq!((file.position(), fs::metadata(&path)?.len()), (9, 6 * lines.len() as u64));
+
+        // What the disk did not take is not said to be there, however often it is asked.
+        let mut file = file;
+        file.syncing = Some(thread::spawn(|| Err(io::Error::other("the disk is broken"))));
+        file.add(b"lost\n", 10)?;
+        assert!(format!("{:#}", file.save().expect_err("refused")).contains("the disk is broken"));
+        assert!(file.save().is_err());
+        drop(file);
+        assert_eq!(LinesFile::open(&path, question)?.position(), 9);
+        Ok(())
+    }
+
+    #[test]
     fn what_is_not_ours_is_left_alone() -> anyhow::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("history.ndjson");

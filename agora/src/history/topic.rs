@@ -97,10 +97,10 @@ impl Topic {
         self.refused()
     }
 
-    /// Waits a while for what was sent: whoever goes on does not send again what arrived.
-    pub async fn settle(&mut self) {
-        // What is not known to have arrived, or was refused, is not counted.
-        let _ = timeout(LAST_ANSWERS, self.finish()).await;
+    /// Waits a while for what was sent: whoever goes on does not send again what arrived. False where some of it has not
+    /// been answered for, and may arrive yet.
+    pub async fn settle(&mut self) -> bool {
+        timeout(LAST_ANSWERS, self.finish()).await.is_ok_and(|sent| sent.is_ok())
     }
 
     /// What has arrived.

@@ -90,7 +90,7 @@ struct Done {
 
 impl Replay {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
-        let Signals { stop, .. } = Signals::listen()?;
+        let Signals { stop, hurry } = Signals::listen()?;
         let store = command::history(&config).await?;
         let mut part = Asked::from(self.which).look_up(&store).await?;
         let mut done = Done { events: 0, left_out: 0, through: part.after, started: Instant::now() };
@@ -101,8 +101,10 @@ impl Replay {
                 topic.finish().await
             };
             let outcome = stop.run_until_cancelled(work).await;
-            if outcome.is_none() {
-                topic.settle().await;
+            if outcome.is_none() && hurry.run_until_cancelled(topic.settle()).await != Some(true) {
+                eprintln!(
+                    "Kafka has not answered for all that was sent: to go on from here may send some of it to {name} again"
+                );
             }
             let arrived = topic.arrived();
             done.events = arrived.events;

@@ -12,6 +12,7 @@ mod target;
 use std::collections::BTreeMap;
 
 use events::{DecodeError, Delivered, Envelope, Position};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::Connection as _;
 use store_reader::{Filter, StoreReader};
 
@@ -24,6 +25,9 @@ pub use target::Target;
 /// Bytes of a segment's events: what is held in memory at least, with as much again while it is written. Larger
 /// segments would make fewer and larger files.
 pub const SEGMENT_BYTES: usize = 128 * 1024 * 1024;
+
+/// Files of a segment that are written at a time: while one waits for the disk or S3, others are encoded.
+const FILES_AT_ONCE: usize = 4;
 
 /// What a run has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,13 +120,15 @@ impl Run<'_> {
     /// Writes the segment, which reaches up to a position, and then says that it is there.
     async fn write(&mut self, through: Position) -> anyhow::Result<()> {
         let Segment { files, events, .. } = std::mem::take(&mut self.segment);
-        for ((month, name), table) in files {
+        self.exported.files += files.len() as u64;
+        let (target, first) = (self.target, self.manifest.through + 1);
+        let write = |((month, name), table): (Key, Table)| async move {
             // Positions of a length, so that names sort as positions do.
-            let path = format!("month={month}/type={name}/{:012}-{through:012}.parquet", self.manifest.through + 1);
+            let path = format!("month={month}/type={name}/{first:012}-{through:012}.parquet");
             let bytes = tokio::task::spawn_blocking(move || table.finish()).await??;
-            self.target.put(&path, bytes).await?;
-            self.exported.files += 1;
-        }
+            target.put(&path, bytes).await
+        };
+        stream::iter(files).map(Ok).try_for_each_concurrent(FILES_AT_ONCE, write).await?;
         self.manifest.through = through;
         self.manifest.save(self.target).await?;
         self.exported.events += events;
