@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse as _, Response, Sse, sse::Event},
 };
+use chrono::{TimeDelta, Utc};
 use events::{AccountId, Delivered, Envelope, HistoryId, Position, Shard};
 use futures::stream::unfold;
 use platform::{
@@ -54,6 +55,10 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const WAITING: usize = 1;
 /// What is read from the store at once.
 const MOST: Most = Most { events: 100, bytes: 256 * 1024 };
+
+/// What was recorded within this may be later than what was known when it was last looked whether the reader may: read
+/// tables may be behind, too.
+const LATELY: TimeDelta = TimeDelta::minutes(1);
 
 /// Answers with a stream.
 pub(super) async fn open(
@@ -203,14 +208,20 @@ impl Stream {
 
     /// Looks from time to time whether the reader still may. Until that is known, nothing is told.
     async fn check(&mut self) -> Result<(), Ended> {
-        while self.checked.elapsed() >= CHECK_EVERY {
+        if self.checked.elapsed() >= CHECK_EVERY { self.look_again().await } else { Ok(()) }
+    }
+
+    async fn look_again(&mut self) -> Result<(), Ended> {
+        loop {
             match self.admission.check().await {
-                Ok(()) => self.checked = Instant::now(),
+                Ok(()) => {
+                    self.checked = Instant::now();
+                    return Ok(());
+                }
                 Err(problem) if problem.status().is_server_error() => self.pause().await?,
                 Err(problem) => return Err(Ended::Refused(problem)),
             }
         }
-        Ok(())
     }
 
     /// Sends what the store has, a piece of it.
@@ -228,8 +239,16 @@ impl Stream {
         if line != self.line || piece.events.iter().any(|event| event.history != line) {
             return Err(Ended::Lost);
         }
+        let lately = Utc::now() - LATELY;
+        if piece.events.last().is_some_and(|event| event.envelope.recorded_at > lately) {
+            self.look_again().await?;
+        }
         for event in &piece.events {
+            let changes = event.envelope.recorded_at > lately && self.is_of_the_reader(&event.envelope);
             self.tell(event).await?;
+            if changes {
+                return Err(Ended::Changed);
+            }
         }
         if let Some(unreadable) = piece.unreadable {
             return Err(unreadable.into());

@@ -132,6 +132,31 @@ fn problem(event: Option<Event>) -> Option<(u64, String)> {
 }
 
 #[tokio::test]
+async fn who_catches_up_hears_nothing_behind_a_change_of_its_role_either() {
+    let forum = TestForum::start().await;
+    let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
+    forum.community(&ada, "tea").await;
+    bob.put("/v2/communities/tea/members/me", &json!({})).await.expect(200);
+    ada.put("/v2/communities/tea/members/bob/role", &json!({"role": "admin"})).await.expect(200);
+    ada.patch("/v2/communities/tea", &json!({"name": "Teas"})).await.expect(200);
+    bob.get_after(&ada, "/v2/communities/tea").await.expect(200);
+    let (mut told, mut last) = (Vec::new(), String::new());
+    for ends_with in ["membership.joined", "membership.role_assigned"] {
+        let ids: &[_] = if last.is_empty() { &[] } else { &[("last-event-id", &*last)] };
+        let mut his = open(&forum, &bob, "?community=tea&from=0", ids).await;
+        while let Some(event) = his.next().await {
+            told.push(event.name);
+        }
+        assert_eq!(told.last().map(String::as_str), Some(ends_with), "a new request looks at what he is now");
+        last = his.last_id;
+    }
+    assert!(!told.iter().any(|name| name == "community.settings_changed"), "{told:?}");
+    let mut his = open(&forum, &bob, "?community=tea", &[("last-event-id", &last)]).await;
+    assert!(his.next().await.is_some_and(|event| event.name.starts_with("community.")), "he is an admin, and goes on");
+    forum.stop().await;
+}
+
+#[tokio::test]
 async fn an_account_has_so_many_streams_and_each_that_ends_makes_room() {
     let forum = TestForum::start().await;
     let operator = forum.operator().await;
