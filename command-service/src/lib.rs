@@ -106,6 +106,7 @@ pub async fn start(
     tasks.spawn(db::watch(pool.clone(), probe, shutdown.clone()));
     let gate = instances::join(pool.clone(), knows(), shutdown.clone(), tasks).await?;
     let store = Store::start(pool, &config.appender, tasks).behind(gate);
+    tasks.spawn(store.clone().heed_left_out(shutdown.clone()));
     let lease = db::options(&config.database, SCHEMA, &jobs::application_name())?;
     Jobs::new(store.clone(), config.jobs.clone()).checking_by(check).start(lease, shutdown, tasks);
     let authenticator = identities.authenticator();

@@ -15,6 +15,7 @@ mod consumer;
 mod fixture;
 pub mod history;
 mod lanes;
+mod left_out;
 mod membership;
 mod metrics;
 mod moderation_log;
@@ -44,8 +45,9 @@ use store_reader::StoreReader;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use left_out::{LeaveOut, LeftOut, NotLeftOut, RESTS_ON, leave_out};
 pub use outbox::Outbox;
-pub use skip::{NotLeftOut, Skip, leave_out, skip, skip_event, skips};
+pub use skip::{Skip, skip, skip_event, skips};
 pub use status::{Parked, ShardStatus, State, Status, retry, status};
 
 use apply::{AnyProjection, Of};

@@ -51,8 +51,13 @@ pub(crate) const LOCK: i64 = 0x72_6562_7569_6c64;
 const APP_NAME: &str = "agora-rebuild ";
 /// Shards folded at once: Postgres works on one while another is decoded.
 const SHARDS_AT_ONCE: usize = 4;
-/// Connections to each side: what the shards folded at once use, each with its projections side by side.
-const CONNECTIONS: u32 = 24;
+/// Connections that read events: one for each shard that is folded, and two to spare.
+const STORE_CONNECTIONS: u32 = SHARDS_AT_ONCE as u32 + 2;
+/// Connections to the live tables: a snapshot, and looks beside it.
+const LIVE_CONNECTIONS: u32 = 4;
+/// Connections that write: the projections of the shards folded at once, more than Postgres has cores for them. Others need
+/// connections, too: a server has 100 unless told.
+const SHADOW_CONNECTIONS: u32 = 16;
 
 /// Which read tables.
 #[derive(Clone, Debug)]
@@ -133,9 +138,9 @@ fn build_id() -> std::io::Result<String> {
 }
 
 /// Connections that may take their time.
-async fn connect(config: &DatabaseConfig, schema: &str) -> anyhow::Result<PgPool> {
+async fn connect(config: &DatabaseConfig, schema: &str, most: u32) -> anyhow::Result<PgPool> {
     let unhurried = DatabaseConfig {
-        max_connections: CONNECTIONS,
+        max_connections: most,
         acquire_timeout: config.startup_timeout.max(config.statement_timeout),
         statement_timeout: Duration::ZERO,
         idle_in_transaction_timeout: Duration::ZERO,
@@ -154,8 +159,9 @@ impl Rebuild {
     /// # Errors
     /// Where somebody else is at it, or a database is away.
     pub async fn begin(event_store: &DatabaseConfig, read_tables: &DatabaseConfig, what: What) -> anyhow::Result<Self> {
-        let store = StoreReader::new(connect(event_store, STORE).await?);
-        let (live, shadow) = (connect(read_tables, READ).await?, connect(read_tables, SHADOW).await?);
+        let store = StoreReader::new(connect(event_store, STORE, STORE_CONNECTIONS).await?);
+        let live = connect(read_tables, READ, LIVE_CONNECTIONS).await?;
+        let shadow = connect(read_tables, SHADOW, SHADOW_CONNECTIONS).await?;
         let mut lock = live.acquire().await?.detach();
         let free: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut lock).await?;
         if !free {

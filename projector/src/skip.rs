@@ -1,11 +1,9 @@
-//! Events that operators let projections pass by, or leave out for every reader: on record, and true for every rebuild.
+//! Events that operators let projections pass by: on record, and true for every rebuild.
 
 use chrono::{DateTime, Utc};
-use events::{DecodeError, Envelope, EventId, Position, Shard};
-use platform::instances::{self, Instance};
+use events::{EventId, Position, Shard};
 use serde::Serialize;
 use sqlx::PgPool;
-use store_reader::{CopyError, EVERY_READER, StoreReader};
 
 use crate::checkpoint;
 
@@ -15,7 +13,7 @@ const MOST_SHOWN: i64 = 1_000;
 /// An event that is passed by.
 #[derive(Clone, Debug, Serialize)]
 pub struct Skip {
-    /// By which projection; [`EVERY_READER`] where it is left out by all that reads events.
+    /// By which projection; [`store_reader::EVERY_READER`] where it is left out by all that reads events.
     pub projection: String,
     /// The event.
     pub event_id: EventId,
@@ -29,88 +27,9 @@ pub struct Skip {
     pub at: DateTime<Utc>,
 }
 
-/// Why an event is not left out for every reader.
-#[derive(Debug, thiserror::Error)]
-pub enum NotLeftOut {
-    /// It is not in the store.
-    #[error("there is no event {0}")]
-    NoSuchEvent(EventId),
-    /// Nothing that was said is hidden in this way.
-    #[error(
-        "event {event_id} can be read: it is {name} version {version}, at position {position}. What it says is history, and \
-         stays; a later event says otherwise (an edit, a lift of the ban, a restored post). Where a projection cannot fold it: \
-         `agora projections skip`"
-    )]
-    Readable {
-        /// The event.
-        event_id: EventId,
-        /// Its name.
-        name: String,
-        /// Its version.
-        version: u32,
-        /// Its place in the store.
-        position: Position,
-    },
-    /// Another release reads it.
-    #[error(
-        "event {event_id} is {what}, which this release does not know, but {by} does, and it runs: upgrade the others"
-    )]
-    ReadableElsewhere {
-        /// The event.
-        event_id: EventId,
-        /// Its name and version.
-        what: String,
-        /// Who reads it.
-        by: String,
-    },
-    /// The database.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-}
-
-/// Leaves an event that this release cannot read out for every reader, on record; answers where it is, and why it cannot be
-/// read. Projections that stand at it go on within two seconds; whoever else meets it passes it by.
-///
-/// # Errors
-/// [`NotLeftOut`].
-pub async fn leave_out(
-    store: &StoreReader,
-    event: EventId,
-    reason: &str,
-    by: &str,
-) -> Result<(Position, String), NotLeftOut> {
-    let mut copy = store.copy_event(event).await?;
-    let found = copy.next().await;
-    // To its end, which gives the connection back.
-    while let Ok(Some(_)) = copy.next().await {}
-    let (position, why) = match found {
-        Ok(None) => return Err(NotLeftOut::NoSuchEvent(event)),
-        Ok(Some(delivered)) => (delivered.envelope.position, whats_wrong(store, delivered.envelope).await?),
-        Err(CopyError::Unreadable(unreadable)) => (unreadable.position, unreadable.reason),
-        Err(CopyError::Database(error)) => return Err(error.into()),
-    };
-    record(store.pool(), EVERY_READER, (event, position), reason, by).await?;
-    Ok((position, why))
-}
-
-/// Why nobody can read it: neither this release, nor another that runs.
-async fn whats_wrong(store: &StoreReader, envelope: Envelope) -> Result<String, NotLeftOut> {
-    let decoded = envelope.decode().map(drop);
-    let Envelope { event_id, name, version, position, .. } = envelope;
-    let error = match decoded {
-        Ok(()) => return Err(NotLeftOut::Readable { event_id, name, version, position }),
-        Err(error) => error,
-    };
-    let what = format!("{name} version {version}");
-    let knows = |other: &Instance| matches!(error, DecodeError::Unknown { .. }) && other.reads.contains(&what);
-    match instances::running(store.pool()).await?.iter().find(|other| knows(other)) {
-        Some(other) => Err(NotLeftOut::ReadableElsewhere { event_id, what, by: other.words() }),
-        None => Ok(error.to_string()),
-    }
-}
-
 /// Lets a projection that stopped in a shard pass by the event it stopped at, now and in every rebuild; answers which
-/// event that is, or none where it had not stopped. The projector takes it up within two seconds.
+/// event that is, or none where it had not stopped. The projector takes it up within two seconds. What is on record
+/// already stays as it was said first.
 ///
 /// # Errors
 /// Those of the databases. Where the second of them fails, the skip is on record, and the same again lets it go on.
@@ -160,8 +79,7 @@ async fn record(
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into skips (projection, event_id, position, reason, skipped_by) values ($1, $2, $3, $4, $5)
-        on conflict (projection, event_id) do update
-        set reason = excluded.reason, skipped_by = excluded.skipped_by, skipped_at = clock_timestamp()",
+        on conflict do nothing",
         projection,
         event.0,
         position,

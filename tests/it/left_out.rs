@@ -6,7 +6,7 @@ use agora_tests::{
 };
 use events::EventId;
 use projector::{
-    NotLeftOut,
+    LeaveOut, LeftOut, NotLeftOut,
     check::{self, Checked},
     rebuild::{Purpose, Rebuild, Silent, What},
 };
@@ -152,7 +152,16 @@ impl<'f> Talk<'f> {
 }
 
 async fn skip(store: &StoreReader, event: EventId) -> Result<i64, NotLeftOut> {
-    projector::leave_out(store, event, "a test", "ada@here").await.map(|(position, _)| position)
+    leave_out(store, event, (true, false)).await.map(|left_out| left_out.position)
+}
+
+async fn leave_out(
+    store: &StoreReader,
+    event: EventId,
+    (unknown, with_rest): (bool, bool),
+) -> Result<LeftOut, NotLeftOut> {
+    let what = LeaveOut { event, reason: "a test", by: "ada@here", unknown, with_rest };
+    projector::leave_out(store, what).await
 }
 
 #[tokio::test]
@@ -233,6 +242,72 @@ async fn what_can_be_read_stays_and_what_is_not_there_is_said() {
     sqlx::query(knows).execute(&forum.pool).await.expect("known");
     let refused = skip(&talk.store(), id).await.expect_err("another reads it").to_string();
     assert!(refused.contains("tea.made version 1, which this release does not know, but projector "), "{refused}");
+    sqlx::query("update instances set reads = '{}'").execute(&forum.pool).await.expect("unknown");
+    let refused = leave_out(&talk.store(), id, (false, false)).await.expect_err("a newer one did").to_string();
+    assert!(
+        refused.contains("tea.made version 1, which this release does not know: a newer one wrote it"),
+        "{refused}"
+    );
     assert!(projector::skips(&forum.pool).await.expect("the record").is_empty());
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn what_begins_a_thing_is_left_out_with_all_that_rests_on_it() {
+    let forum = TestForum::start().await;
+    let talk = Talk::begin(&forum).await;
+    let (other, _) = talk.bob.thread(&talk.tea, "Other").await;
+    let below = json!({"body": "below", "parent_id": talk.reply});
+    talk.bob.send(Method::POST, &format!("/v2/threads/{}/posts", talk.thread), Some(&below), &[]).await.expect(201);
+    talk.ada.get_after(&talk.bob, &format!("/v2/threads/{}", talk.thread)).await.expect(200);
+    // It was read, and is damaged only now.
+    for sql in [
+        "alter table events disable trigger events_append_only",
+        "update events set payload = '{\"broken\": 1}' where event_type = 'thread.started' and sequence = 1
+            and aggregate_id = (select aggregate_id from events where event_type = 'thread.started' order by position limit 1)",
+        "alter table events enable trigger events_append_only",
+    ] {
+        sqlx::query(sql).execute(&forum.pool).await.expect("damaged");
+    }
+    let begins = "select event_id from events where aggregate_id = $1 and sequence = 1";
+    let begins = sqlx::query_scalar(begins).bind(&talk.thread).fetch_one(&forum.pool).await.expect("one");
+    let refused = leave_out(&talk.store(), EventId(begins), (false, false)).await.expect_err("others rest on it");
+    assert!(
+        matches!(&refused, NotLeftOut::OthersRest { stream, rest: 4, .. } if stream.id == talk.thread),
+        "the opening post, two replies and a reaction, and no other thread: {refused}"
+    );
+    // Commands go on with what they know until they forget it; what they write until then is left out, too.
+    let going_on = async {
+        let (path, reply) = (format!("/v2/threads/{}/posts", talk.thread), json!({"body": "more"}));
+        let mut more = 0;
+        while talk.ada.send(Method::POST, &path, Some(&reply), &[]).await.status != 404 {
+            more += 1;
+        }
+        more
+    };
+    let store = talk.store();
+    let (left_out, more) = tokio::join!(leave_out(&store, EventId(begins), (false, true)), going_on);
+    let left_out = left_out.expect("left out");
+    assert_eq!((left_out.rest, left_out.before), (4 + more, false));
+    let again = LeaveOut { event: EventId(begins), reason: "again", by: "bob", unknown: false, with_rest: true };
+    assert!(projector::leave_out(&talk.store(), again).await.expect("on record").before);
+    let on_record = projector::skips(&forum.pool).await.expect("the record");
+    assert!(
+        on_record.len() == 5 + more && on_record.iter().all(|skip| skip.reason != "again"),
+        "what was said first stands"
+    );
+
+    // Tables that have it lose it by a rebuild, and all agree.
+    let config = &forum.config;
+    let what = What::everything(Purpose::Replace);
+    let rebuild = Rebuild::begin(&config.database, config.read_tables(), what).await.expect("it begins");
+    rebuild.swap(&Silent).await.expect("it stops nowhere");
+    assert_eq!(talk.differences().await, 0);
+    assert!(talk.broken().await.is_empty());
+    for checked in check::counts(&forum.pool).await.expect("counted") {
+        assert!(checked.broken.is_empty(), "{checked:?}");
+    }
+    talk.bob.get(&format!("/v2/threads/{other}")).await.expect(200);
+    talk.ada.refused(Method::GET, &format!("/v2/threads/{}", talk.thread), Value::Null, (404, "not-found")).await;
     forum.stop().await;
 }

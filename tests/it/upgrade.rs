@@ -230,6 +230,7 @@ async fn two_builds_side_by_side_write_a_version_only_once_all_know_it() {
     let version = "select event_version from events where event_type = 'community.archived'";
     let written: String = sqlx::query_scalar(version).fetch_one(&pool).await.expect("the event");
     assert_eq!(written, "2");
+    assert!(Next::upgrade_check(&config).0, "that one knows it");
 
     // An old projector would stop at it: it does not start.
     let parts = Parts { event_store: config.database.clone(), read_tables: config.database.clone(), broker };

@@ -77,8 +77,13 @@ impl Jobs {
                 print(json, &status, || list(&status))
             }
             Self::Run(Named { job, shown: Shown { json } }) => {
+                if named(&job)? == Job::Check {
+                    let shards = jobs::shards_to_check(&store, Utc::now()).await?;
+                    let shards: Vec<String> = shards.iter().map(ToString::to_string).collect();
+                    eprintln!("looking at shards {}: `agora check` looks at all", shards.join(", "));
+                }
                 let run = run_now(&config, store, named(&job)?).await?;
-                print(json, &run, || format!("{job}: {}, in {}\n{}", outcome(&run), took(&run), looked_at(&run)))?;
+                print(json, &run, || format!("{job}: {}, in {}\n", outcome(&run), took(&run)))?;
                 anyhow::ensure!(run.failure.is_none(), "{job} did not do all its work");
                 let broken = named(&job)? == Job::Check && run.done > 0;
                 anyhow::ensure!(!broken, "it found what should not be: `agora check` looks everything through");
@@ -168,15 +173,6 @@ fn outcome(run: &Run) -> String {
         None if run.done == 0 => Job::named(&run.job).map_or("nothing to do", Job::no_deed).to_owned(),
         None => deed,
     }
-}
-
-/// Of the daily check, where it looked.
-fn looked_at(run: &Run) -> String {
-    if Job::named(&run.job) != Some(Job::Check) {
-        return String::new();
-    }
-    let shards: Vec<String> = jobs::checked_on(run.started_at).map(|shard| shard.to_string()).collect();
-    format!("  it looked at shards {}; tomorrow at others: `agora check` looks at all\n", shards.join(", "))
 }
 
 /// The names of all, each with what it does.

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use chrono::SecondsFormat;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use events::{EventId, Shard};
+use projector::RESTS_ON;
 use sqlx::PgPool;
 use store_reader::EVERY_READER;
 
@@ -14,7 +15,7 @@ use super::{
     status::ProjectionsStatus,
     who::{Who, words},
 };
-use crate::{config::Config, local};
+use crate::{config::Config, local, terminal::count};
 
 /// See how far the read tables are, and deal with what stopped
 #[derive(Debug, Subcommand)]
@@ -43,11 +44,14 @@ Killed or interrupted, the same command goes on where it was. With --shard, only
     Rebuild(Tables),
 }
 
+/// Each that stopped.
+const ALL: &str = "all";
+
 /// Where a projection stopped.
 #[derive(Debug, Args)]
 pub struct At {
-    /// Its name, as `status` shows it
-    #[arg(value_parser = PossibleValuesParser::new(projector::names()))]
+    /// Its name, as `status` shows it; `all` for each that stopped there
+    #[arg(value_parser = PossibleValuesParser::new([projector::names(), vec![ALL]].concat()))]
     projection: String,
     /// The shard, 0 to 63
     #[arg(value_parser = shard)]
@@ -107,9 +111,16 @@ impl At {
     fn retry(self, config: Config) -> anyhow::Result<()> {
         let Self { projection, shard } = self;
         said(config, async |_, read| {
-            let stood = projector::retry(&read, &projection, shard).await?;
-            anyhow::ensure!(stood, has_not_stopped(&projection, shard));
-            Ok(format!("{projection} tries shard {shard} again within two seconds\n"))
+            let names = if projection == ALL { projector::names() } else { vec![&*projection] };
+            let mut text = String::new();
+            for name in names {
+                if projector::retry(&read, name, shard).await? {
+                    let _ = writeln!(text, "{name} tries shard {shard} again within two seconds");
+                }
+            }
+            let none = if projection == ALL { "no projection" } else { &*projection };
+            anyhow::ensure!(!text.is_empty(), has_not_stopped(none, shard));
+            Ok(text)
         })
     }
 }
@@ -147,6 +158,7 @@ fn list(skips: &[projector::Skip]) -> String {
         return "no event is passed by\n".to_owned();
     }
     let mut text = String::new();
+    let (rest, skips): (Vec<_>, Vec<_>) = skips.iter().partition(|skip| skip.reason.starts_with(RESTS_ON));
     for projector::Skip { projection, event_id, position, reason, by, at } in skips {
         let (by, at) = (by.as_deref().unwrap_or("somebody"), at.to_rfc3339_opts(SecondsFormat::Secs, true));
         let who = match &**projection {
@@ -155,6 +167,9 @@ fn list(skips: &[projector::Skip]) -> String {
         };
         let _ = writeln!(text, "{who} event {event_id} (position {position}), said {by} at {at}:");
         let _ = writeln!(text, "  {reason}");
+    }
+    if !rest.is_empty() {
+        let _ = writeln!(text, "and {} events that rest on these: --json lists them", count(rest.len() as u64));
     }
     text + "\nwhat an event says: agora events show ID\n"
 }

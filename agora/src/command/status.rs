@@ -9,9 +9,9 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use events::EventId;
+use events::{EventId, Position, Shard};
 use indicatif::HumanDuration;
-use projector::{ShardStatus, State, Status};
+use projector::{Parked, State, Status};
 use serde::Serialize;
 
 use crate::{config::Config, terminal::count};
@@ -134,27 +134,7 @@ fn show(status: &Status, rates: &Rates, each: bool, now: DateTime<Utc>) -> Strin
     if status.projections.is_empty() {
         text += "none has run yet\n";
     }
-    for (name, shards) in &status.projections {
-        for ShardStatus { shard, parked, .. } in shards {
-            let Some(parked) = parked else { continue };
-            let _ = write!(
-                text,
-                "\n{name} stopped in shard {shard} {} ago, at event {} (position {}):\n  {}\n  go on with: agora \
-                 projections retry {name} {shard}\n  or without it: agora projections skip {name} {shard} --reason WHY\n",
-                ago(now, parked.at),
-                parked.event_id,
-                parked.position,
-                parked.reason
-            );
-        }
-    }
-    for event in stopped_all(status) {
-        let _ = write!(
-            text,
-            "\nall stopped at event {event}: nobody can read it\n  where no release does, without it, for every reader: agora \
-             events skip {event} --reason WHY\n"
-        );
-    }
+    text += &stopped(status, now);
     text
 }
 
@@ -180,20 +160,50 @@ fn ago(now: DateTime<Utc>, since: DateTime<Utc>) -> String {
     HumanDuration((now - since).to_std().unwrap_or_default()).to_string()
 }
 
-/// The events at which every projection has stopped.
-fn stopped_all(status: &Status) -> Vec<EventId> {
-    let mut stopped: BTreeMap<EventId, usize> = BTreeMap::new();
-    for event in status.projections.values().flatten().filter_map(|shard| Some(shard.parked.as_ref()?.event_id)) {
-        *stopped.entry(event).or_default() += 1;
+/// What stopped, event by event: where all projections did, nobody can read it.
+fn stopped(status: &Status, now: DateTime<Utc>) -> String {
+    let mut events: BTreeMap<(Position, EventId), Vec<(&str, Shard, &Parked)>> = BTreeMap::new();
+    for (name, shards) in &status.projections {
+        for (shard, parked) in shards.iter().filter_map(|shard| Some((shard.shard, shard.parked.as_ref()?))) {
+            events.entry((parked.position, parked.event_id)).or_default().push((name, shard, parked));
+        }
     }
-    stopped.retain(|_, projections| *projections == status.projections.len());
-    stopped.into_keys().collect()
+    let mut text = String::new();
+    for ((position, event), stopped) in events {
+        let at = |shard: Shard, parked: &Parked| {
+            let ago = ago(now, parked.at);
+            format!(
+                "stopped in shard {shard} {ago} ago, at event {event} (position {position}):\n  {}\n",
+                parked.reason
+            )
+        };
+        if let [(_, shard, parked), ..] = stopped[..]
+            && stopped.len() == status.projections.len()
+        {
+            let _ = write!(
+                text,
+                "\nall projections {}  once a release runs that reads it, go on with: agora projections retry all {shard}\n  \
+                 where there is none, without it, for every reader: agora events skip {event} --reason WHY\n",
+                at(shard, parked)
+            );
+            continue;
+        }
+        for (name, shard, parked) in stopped {
+            let _ = write!(
+                text,
+                "\n{name} {}  go on with: agora projections retry {name} {shard}\n  or without it: agora projections skip \
+                 {name} {shard} --reason WHY\n",
+                at(shard, parked)
+            );
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use events::{HistoryId, Shard};
-    use projector::Parked;
+    use events::HistoryId;
+    use projector::ShardStatus;
 
     use super::*;
 
@@ -225,12 +235,14 @@ mod tests {
             line.split_whitespace().collect::<Vec<_>>(),
             ["thread_page", "stopped", "8", "4", "60", "seconds", "12", "(being", "rebuilt)"]
         );
-        assert!(text.contains("agora projections retry thread_page 17"), "{text}");
-        assert_eq!(stopped_all(&status), [event], "of one projection, that is all");
+        assert!(text.contains("\nall projections stopped in shard 17 60 seconds ago, at event "), "{text}");
+        assert!(text.contains("agora projections retry all 17\n"), "{text}");
         assert!(text.contains(&format!("agora events skip {event} --reason WHY\n")), "{text}");
         let more = [("thread_list".to_owned(), vec![])];
         let projections = status.projections.clone().into_iter().chain(more).collect();
-        assert_eq!(stopped_all(&Status { projections, ..status.clone() }), []);
+        let one = stopped(&Status { projections, ..status.clone() }, now);
+        assert!(one.contains("\nthread_page stopped in shard 17") && one.contains("retry thread_page 17\n"), "{one}");
+        assert!(one.contains("agora projections skip thread_page 17") && !one.contains("events skip"), "{one}");
         assert!(text.contains("\n  shard 3       catching up              8           2"), "{text}");
         let later = Look { at: Instant::now(), status: Status { head: 12_445, ..status.clone() } };
         let before = Look { at: later.at.checked_sub(Duration::from_secs(2)).expect("up for two seconds"), status };

@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use anyhow::ensure;
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use events::catalogue;
+use events::{Position, catalogue};
 use indicatif::HumanDuration;
 use platform::instances::{self, Instance};
 use serde::Serialize;
 use sqlx::PgPool;
+use store_reader::EVERY_READER;
 
 use crate::{config::Config, stack};
 
@@ -47,8 +48,20 @@ struct Found {
     unknown: Vec<Unknown>,
     /// Those that are written now, and unknown to this release: no process of it starts.
     unknown_here: Vec<Unknown>,
+    /// Those that stand in the history, and are unknown to this release: it stops at them.
+    unknown_in_history: Vec<Stored>,
     /// Who reads events.
     readers: Vec<Instance>,
+}
+
+/// An event version in the history.
+#[derive(Serialize)]
+struct Stored {
+    version: String,
+    /// How many there are that not every reader leaves out.
+    events: i64,
+    /// The position of the first.
+    first: Position,
 }
 
 /// An event version, and who does not know it, or writes it.
@@ -67,12 +80,9 @@ impl Upgrade {
         let Self::Check(Check { json }) = self;
         super::with_store(config, async |config, store| {
             stack::require(&config).await?;
-            let found = Found::of(instances::running(&store).await?);
+            let found = Found::of(instances::running(&store).await?, unknown_in_history(&store).await?);
             super::print(&if json { serde_json::to_string_pretty(&found)? + "\n" } else { found.words() })?;
-            ensure!(
-                found.ready,
-                "this release cannot run, or refuses commands that write those versions, until they are replaced or stopped"
-            );
+            ensure!(found.ready, "this release cannot run, or not with all commands: see above");
             Ok(())
         })
     }
@@ -86,8 +96,26 @@ pub(super) async fn behind(store: &PgPool) -> sqlx::Result<Vec<Instance>> {
     Ok(running)
 }
 
+/// Every event is looked at, which takes a second for some millions of them.
+async fn unknown_in_history(store: &PgPool) -> sqlx::Result<Vec<Stored>> {
+    let readable = catalogue::readable();
+    sqlx::query_as!(
+        Stored,
+        r#"select event_type || ' version ' || event_version as "version!", count(*) as "events!",
+            min(position) as "first!"
+        from events e
+        where event_type || ' version ' || event_version <> all($1)
+            and not exists (select from skips s where s.projection = $2 and s.event_id = e.event_id)
+        group by event_type, event_version order by 1"#,
+        &readable,
+        EVERY_READER,
+    )
+    .fetch_all(store)
+    .await
+}
+
 impl Found {
-    fn of(readers: Vec<Instance>) -> Self {
+    fn of(readers: Vec<Instance>, unknown_in_history: Vec<Stored>) -> Self {
         let written = catalogue::written();
         let writes = written.len();
         let to = |version: &String| {
@@ -104,12 +132,12 @@ impl Found {
         };
         let newer = newer.into_iter().filter(|version| !readable.contains(version));
         let unknown_here: Vec<_> = newer.map(|version| Unknown { to: by(version), version: version.clone() }).collect();
-        let ready = unknown.is_empty() && unknown_here.is_empty();
-        Self { release: env!("CARGO_PKG_VERSION"), ready, writes, unknown, unknown_here, readers }
+        let ready = unknown.is_empty() && unknown_here.is_empty() && unknown_in_history.is_empty();
+        Self { release: env!("CARGO_PKG_VERSION"), ready, writes, unknown, unknown_here, unknown_in_history, readers }
     }
 
     fn words(&self) -> String {
-        let Self { release, ready, writes, unknown, unknown_here, readers } = self;
+        let Self { release, ready, writes, unknown, unknown_here, unknown_in_history, readers } = self;
         let mut text = match readers.len() {
             0 => "nobody reads events of this database now\n".to_owned(),
             _ => "these read events of this database now:\n".to_owned(),
@@ -126,6 +154,13 @@ impl Found {
                 text,
                 "\n{version} is unknown to this release, no process of which starts while these write it:\n  {}",
                 to.join("\n  ")
+            );
+        }
+        for Stored { version, events, first } in unknown_in_history {
+            let _ = writeln!(
+                text,
+                "\n{version} is unknown to this release, and stands in the history ({events} times, first at position \
+                 {first}): it would stop there, and so would a rebuild"
             );
         }
         if *ready && !readers.is_empty() {
@@ -162,7 +197,7 @@ mod tests {
     fn what_somebody_does_not_know_is_named_with_who_that_is() {
         let mut some = catalogue::readable();
         some.retain(|version| !version.starts_with("post.written "));
-        let found = Found::of(vec![projector(catalogue::readable()), projector(some)]);
+        let found = Found::of(vec![projector(catalogue::readable()), projector(some)], vec![]);
         assert!(!found.ready);
         let said = found.words();
         assert!(
@@ -176,7 +211,7 @@ mod tests {
         let newer = || vec!["post.written version 99".to_owned()];
         let mut writer = projector([catalogue::readable(), newer()].concat());
         (writer.service, writer.writes) = ("command-service".to_owned(), newer());
-        let found = Found::of(vec![writer.clone()]);
+        let found = Found::of(vec![writer.clone()], vec![]);
         assert!(!found.ready);
         let said = found.words();
         assert!(
@@ -184,16 +219,27 @@ mod tests {
             "{said}"
         );
         assert!(said.ends_with("\n  command-service 0.1.0 (process 7 on web-1)\n"), "{said}");
-        assert!(Found::of(vec![Instance { writes: vec![], ..writer }]).ready, "it holds that back");
+        assert!(Found::of(vec![Instance { writes: vec![], ..writer }], vec![]).ready, "it holds that back");
+    }
+
+    #[test]
+    fn what_stands_in_the_history_and_is_unknown_here_is_named() {
+        let stored = Stored { version: "post.written version 99".to_owned(), events: 3, first: 7 };
+        let found = Found::of(vec![], vec![stored]);
+        assert!(!found.ready);
+        let said = found.words();
+        assert!(
+            said.contains("post.written version 99 is unknown to this release, and stands in the history (3 times")
+        );
     }
 
     #[test]
     fn where_all_is_known_it_is_said_so() {
-        let found = Found::of(vec![projector(catalogue::readable())]);
+        let found = Found::of(vec![projector(catalogue::readable())], vec![]);
         assert!(
             found.ready && found.words().contains("0.1.0 (process 7 on web-1), heard 0 seconds ago\n\nthey know all")
         );
-        let nobody = Found::of(vec![]);
+        let nobody = Found::of(vec![], vec![]);
         assert!(nobody.ready && nobody.words().starts_with("nobody reads events"));
     }
 }

@@ -7,8 +7,9 @@ use chrono::{DateTime, Utc};
 use events::Shard;
 use futures::future::BoxFuture;
 use opentelemetry::{KeyValue, metrics::Counter};
+use sqlx::PgPool;
 
-use super::Outcome;
+use super::{Job, Outcome, record};
 
 /// Within so many days every shard is checked.
 pub const DAYS: i64 = 7;
@@ -22,21 +23,41 @@ pub trait Check: Send + Sync {
     fn shard(&self, shard: Shard) -> BoxFuture<'_, anyhow::Result<Vec<String>>>;
 }
 
-/// The shards whose day this is: nine or ten of all, by their numbers.
-pub fn checked_on(now: DateTime<Utc>) -> impl Iterator<Item = Shard> {
-    let today = now.timestamp().div_euclid(SECONDS_A_DAY).rem_euclid(DAYS);
-    Shard::all().filter(move |shard| i64::from(shard.number()) % DAYS == today)
+/// The shards whose day came since those of `since` were looked at, today's in any case: nine or ten for each day.
+fn due(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> impl Iterator<Item = Shard> {
+    let day = |time: DateTime<Utc>| time.timestamp().div_euclid(SECONDS_A_DAY);
+    let today = day(now);
+    let first = since.map_or(today, |since| (day(since) + 1).clamp(today - DAYS + 1, today));
+    Shard::all()
+        .filter(move |shard| (first..=today).any(|day| day.rem_euclid(DAYS) == i64::from(shard.number()) % DAYS))
 }
 
-/// Looks at today's shards, one after the other: it may take its time. Answers how many places are broken; each is an
-/// alarm.
-pub(super) async fn check(check: Option<&Arc<dyn Check>>, now: DateTime<Utc>, alarms: &Counter<u64>) -> Outcome {
-    let Some(check) = check else {
-        return Outcome { done: 0, failure: Some("this process has nothing to check with".to_owned()) };
+/// The shards that the daily check looks at when it runs at `now`: those whose day came since it last did all, so that a day
+/// on which nothing ran is made up for; all of them after [`DAYS`].
+///
+/// # Errors
+/// Those of the database.
+pub async fn shards_to_check(store: &PgPool, now: DateTime<Utc>) -> sqlx::Result<Vec<Shard>> {
+    Ok(due(record::done_through(store, Job::Check).await?, now).collect())
+}
+
+/// Looks at the shards that are due, one after the other: it may take its time. Answers how many places are broken; each is
+/// an alarm.
+pub(super) async fn check(
+    check: Option<&Arc<dyn Check>>,
+    store: &PgPool,
+    now: DateTime<Utc>,
+    alarms: &Counter<u64>,
+) -> Outcome {
+    let failed = |failure| Outcome { done: 0, failure: Some(failure) };
+    let Some(check) = check else { return failed("this process has nothing to check with".to_owned()) };
+    let shards = match shards_to_check(store, now).await {
+        Ok(shards) => shards,
+        Err(error) => return failed(error.to_string()),
     };
     let mut outcome = Outcome::default();
     let mut told = 0;
-    for shard in checked_on(now) {
+    for shard in shards {
         match check.shard(shard).await {
             Ok(broken) => {
                 alarms.add(broken.len() as u64, &[KeyValue::new("kind", "check")]);
@@ -69,9 +90,22 @@ mod tests {
     fn within_its_days_each_shard_is_looked_at_once() {
         let monday: DateTime<Utc> = "2026-01-05T03:00:00Z".parse().expect("a time");
         let mut looked: Vec<u8> =
-            (0..DAYS).flat_map(|day| checked_on(monday + TimeDelta::days(day))).map(Shard::number).collect();
-        assert!(checked_on(monday).count() <= 10);
+            (0..DAYS).flat_map(|day| due(None, monday + TimeDelta::days(day))).map(Shard::number).collect();
+        assert!(due(None, monday).count() <= 10);
         looked.sort_unstable();
         assert!(looked.into_iter().eq(0..Shard::COUNT));
+    }
+
+    #[test]
+    fn a_day_that_was_left_out_is_made_up_for_and_a_week_is_all() {
+        let monday: DateTime<Utc> = "2026-01-05T03:00:00Z".parse().expect("a time");
+        let due_after = |days: i64| due(Some(monday - TimeDelta::days(days)), monday).collect::<Vec<_>>();
+        assert_eq!(due_after(1), due(None, monday).collect::<Vec<_>>());
+        assert_eq!(due_after(0), due_after(1), "run again, it looks at the same");
+        let mut yesterday = due(None, monday - TimeDelta::days(1));
+        assert!(due_after(2).len() > 17 && yesterday.all(|shard| due_after(2).contains(&shard)));
+        for days in [7, 8, 400] {
+            assert_eq!(due_after(days), Shard::all().collect::<Vec<_>>(), "{days}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use check::{Check, DAYS as CHECKED_WITHIN_DAYS, checked_on};
+pub use check::{Check, DAYS as CHECKED_WITHIN_DAYS, shards_to_check};
 pub use leader::application_name;
 pub use record::{Leader, Listed, Run, Status, history, status};
 pub use schedule::{Expression, NoExpression, NoZone, Schedule, Zone};
@@ -270,7 +270,7 @@ impl Jobs {
             Job::ExpireReceipts => receipts::expire(self.store.pool(), self.config.receipts_kept).await.into(),
             Job::PurgeSessions => platform::identity::purge_expired(self.store.pool()).await.into(),
             Job::ReportOrphanedClaims => orphans::report(&self.store, &self.metrics.alarms).await,
-            Job::Check => check::check(self.check.as_ref(), now, &self.metrics.alarms).await,
+            Job::Check => check::check(self.check.as_ref(), self.store.pool(), now, &self.metrics.alarms).await,
         }
     }
 }

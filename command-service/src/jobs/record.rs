@@ -125,6 +125,12 @@ pub(super) async fn standings(pool: &PgPool) -> sqlx::Result<Vec<Standing>> {
     jobs.fetch_all(pool).await
 }
 
+/// The last due time of a job that was worked off.
+pub(super) async fn done_through(pool: &PgPool, job: Job) -> sqlx::Result<Option<DateTime<Utc>>> {
+    let found = sqlx::query_scalar!("select done_through from jobs where job = $1", job.name());
+    Ok(found.fetch_optional(pool).await?.flatten())
+}
+
 /// Takes all due times until then as worked off, and none after it.
 pub(super) async fn set_back(pool: &PgPool, job: Job, to: DateTime<Utc>) -> sqlx::Result<()> {
     sqlx::query!("update jobs set done_through = $2 where job = $1", job.name(), to).execute(pool).await?;

@@ -172,6 +172,11 @@ impl Loader {
         });
     }
 
+    /// Forgets every state.
+    pub(super) fn forget_all(&self) {
+        self.states.invalidate_all();
+    }
+
     /// Forgets a state of which it came out that it is past; what came in its place meanwhile stays.
     pub(super) fn forget(&self, stream: &Stream, version: i64) {
         if self.states.get(stream).is_some_and(|known| known.version == version) {

@@ -8,6 +8,7 @@
 mod append;
 mod appender;
 mod cqrs;
+mod left_out;
 mod load;
 mod operation;
 mod ping;

@@ -150,13 +150,16 @@ impl Rebuild {
         let Park { event_id, position, reason, unreadable } = park;
         let name = self.projections[projection].name();
         let leave_out = if *unreadable {
-            format!("`agora events skip {event_id} --reason WHY` leaves the event out for every reader")
+            format!(
+                "install a release that reads it; where there is none, `agora events skip {event_id} --reason WHY` leaves it \
+                 out for every reader"
+            )
         } else {
-            format!("`agora projections skip {name} --event {event_id} --reason WHY` leaves the event out for good")
+            format!("`agora projections skip {name} --event {event_id} --reason WHY` leaves it out for good")
         };
         CannotFold(format!(
             "{name} cannot fold event {event_id} at position {position} of shard {shard}: {reason}. The live tables are \
-             as they were. {leave_out}, of the live tables too"
+             as they were. To go on: {leave_out}, of the live tables too"
         ))
     }
 }

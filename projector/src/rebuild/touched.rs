@@ -38,8 +38,11 @@ impl Rebuild {
         let positions: Vec<i64> = rows.iter().filter_map(|row| row.get("position")?.as_i64()).collect();
         let columns = rows.iter().flat_map(|row| row.iter());
         let posts = columns.filter(|(column, _)| column.ends_with("post_id")).filter_map(|(_, id)| text(id));
-        let ids: Vec<String> = key.values().filter_map(text).collect();
-        let streams: Vec<String> = ids.iter().cloned().chain([ids.join(".")]).chain(posts).collect();
+        let mut ids: Vec<String> = key.values().filter_map(text).collect();
+        let mut streams: Vec<String> = ids.iter().cloned().chain([ids.join(".")]).chain(posts).collect();
+        // What belongs to two things has a stream named by both, in an order of its own.
+        ids.reverse();
+        streams.push(ids.join("."));
         let community = key.get("community_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
         let rest: Vec<String> =
             key.iter().filter(|(column, _)| *column != "community_id").filter_map(|(_, value)| text(value)).collect();

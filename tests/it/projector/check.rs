@@ -1,7 +1,10 @@
 //! `agora check`: a history as it should be passes, and each way of being broken is told.
 
 use events::{CommunityId, EventId, Shard};
-use projector::check::{self, Checked};
+use projector::{
+    LeaveOut,
+    check::{self, Checked},
+};
 use store_reader::StoreReader;
 
 use super::{
@@ -147,7 +150,8 @@ async fn what_rests_on_an_event_that_is_left_out_is_not_judged() {
         let id = lab.value("select event_id from events where event_version = '99' order by position limit 1").await;
         let id = EventId(serde_json::from_value(id).expect("an id"));
         let store = StoreReader::new(lab.pool.clone());
-        projector::leave_out(&store, id, "a test", "ada").await.expect("left out");
+        let what = LeaveOut { event: id, reason: "a test", by: "ada", unknown: true, with_rest: true };
+        projector::leave_out(&store, what).await.expect("left out");
         assert!(broken(&lab).await.is_empty() && broken_in_a_shard(&lab).await.is_empty(), "{name}");
         lab.execute("update events set event_version = '1' where event_version = '99'").await;
         lab.execute("delete from skips").await;

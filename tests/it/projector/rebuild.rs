@@ -10,7 +10,10 @@ use std::{
 };
 
 use events::{CommunityId, EventId, Shard, Stream};
-use projector::rebuild::{Phase, Rebuild, Watch};
+use projector::{
+    LeaveOut,
+    rebuild::{Phase, Rebuild, Watch},
+};
 use serde_json::json;
 use store_reader::StoreReader;
 use tokio::sync::Notify;
@@ -244,6 +247,10 @@ async fn an_event_that_cannot_be_folded_stops_it_and_one_that_was_skipped_does_n
     running.stop().await;
 }
 
+fn left_out(event: EventId) -> LeaveOut<'static> {
+    LeaveOut { event, reason: "a test", by: "ada", unknown: true, with_rest: false }
+}
+
 #[tokio::test]
 async fn an_event_that_nobody_can_read_stops_it_until_it_is_left_out_and_then_it_is_as_the_live_tables_are() {
     let (lab, community) = (Lab::new().await, CommunityId::new());
@@ -257,7 +264,7 @@ async fn an_event_that_nobody_can_read_stops_it_until_it_is_left_out_and_then_it
         serde_json::from_value(lab.value("select event_id from events where position = 2").await).expect("an id");
     assert!(stopped.contains(&format!("`agora events skip {id} --reason WHY`")), "{stopped}");
     let store = StoreReader::new(lab.pool.clone());
-    projector::leave_out(&store, id, "a test", "ada").await.expect("left out");
+    projector::leave_out(&store, left_out(id)).await.expect("left out");
     lab.all_shown().await;
     assert_eq!(lab.value("select slug from community").await, json!("cha"));
     // One that is left out before anybody came to it stops nobody for long.
@@ -265,7 +272,7 @@ async fn an_event_that_nobody_can_read_stops_it_until_it_is_left_out_and_then_it
     lab.append(&[passed, Recorded::renamed(community, "herbal")]).await;
     let id: EventId =
         serde_json::from_value(lab.value("select event_id from events where position = 4").await).expect("an id");
-    projector::leave_out(&store, id, "a test", "ada").await.expect("left out");
+    projector::leave_out(&store, left_out(id)).await.expect("left out");
     let running = lab.start().await;
     lab.all_shown().await;
     let same = all(&lab).await.compare(10, &Counted::default()).await.expect("compared");

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use events::EventId;
+use projector::{LeaveOut, LeftOut};
 
 use crate::{
     command::{
@@ -9,13 +10,15 @@ use crate::{
         who::{Who, words},
     },
     config::Config,
+    terminal::count,
 };
 
 /// Leave an event that nobody can read out for every reader: on record, and for good
 ///
 /// Projections that stand at it go on within two seconds, and rebuilds pass it by; so do replays and exports, pages and
 /// streams of events, `agora check`, and the commands on its stream. An event that this release can read is refused:
-/// what it says is history, and another event says otherwise. Try a newer release first.
+/// what it says is history, and another event says otherwise. Try a newer release first, and what a backup or an export
+/// has of it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,6 +33,12 @@ pub struct Skip {
     /// Why it is right to
     #[arg(long, value_name = "WHY", value_parser = words)]
     reason: String,
+    /// Also where a newer release wrote it: none is to read it ever
+    #[arg(long)]
+    unknown: bool,
+    /// Also the later events that rest on it: of a thread that it began, the posts and their reactions
+    #[arg(long)]
+    with_rest: bool,
     #[command(flatten)]
     who: Who,
 }
@@ -37,11 +46,26 @@ pub struct Skip {
 impl Skip {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
-        let (id, by) = (self.id, self.who.name());
-        let (position, why) = projector::leave_out(&store, id, &self.reason, &by).await?;
+        let Self { id, unknown, with_rest, .. } = self;
+        let by = self.who.name();
+        if with_rest {
+            eprintln!("waiting some seconds for what commands still write");
+        }
+        let what = LeaveOut { event: id, reason: &self.reason, by: &by, unknown, with_rest };
+        let LeftOut { position, why, rest, before } = projector::leave_out(&store, what).await?;
+        let begin = if before {
+            format!("event {id}, at position {position}, was left out before: what was said then stands")
+        } else {
+            format!("every reader leaves out event {id}, at position {position}, from now on; {by} said so")
+        };
+        let rest = match rest {
+            0 => String::new(),
+            many => format!("  with it {} later events that rest on it\n", count(many as u64)),
+        };
         Ok(command::print(&format!(
-            "every reader leaves out event {id}, at position {position}, from now on; {by} said so, on record (`agora \
-             projections skips`)\n  it cannot be read: {why}\n  projections that stand at it go on within two seconds\n"
+            "{begin} (`agora projections skips`)\n{rest}  it cannot be read: {why}\n  projections that stand at it go on \
+             within two seconds. Tables that have it already, from before it was damaged, lose it by\n  agora projections \
+             rebuild --all\n"
         ))?)
     }
 }
