@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use events::kafka;
+use events::{
+    Delivered,
+    kafka::{self, CodecError},
+};
 use futures::{FutureExt as _, StreamExt as _};
 use platform::{
     kafka::{Broker, Quiet},
@@ -226,8 +229,12 @@ pub(crate) fn partitions<C: rdkafka::consumer::ConsumerContext>(
 
 /// A message as an event.
 pub(crate) fn decode(message: &BorrowedMessage<'_>) -> Result<Item, String> {
+    delivered(message).map(Item::from).map_err(|error| error.to_string())
+}
+
+/// The same, whatever it says.
+pub(crate) fn delivered(message: &BorrowedMessage<'_>) -> Result<Delivered, CodecError> {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     let headers = headers.map(|header| (header.key, header.value.unwrap_or_default()));
-    let delivered = kafka::decode(headers, message.payload().unwrap_or_default());
-    delivered.map(Item::from).map_err(|error| error.to_string())
+    kafka::decode(headers, message.payload().unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
-//! [`start`] runs all of it; [`Outbox`] sends events to Kafka; [`status()`], [`retry`], [`skip()`] and [`leave_out`], [`rebuild`],
+//! [`start`] runs all of it; [`Outbox`] sends events to Kafka, [`topic`] looks at what is there; [`status()`], [`retry`], [`skip()`] and [`leave_out`], [`rebuild`],
 //! [`check`] and [`history`] are what operators ask and decide.
 
 mod account;
@@ -31,6 +31,7 @@ mod status;
 mod table;
 mod thread_list;
 mod thread_page;
+pub mod topic;
 mod trace;
 
 use std::{marker::PhantomData, sync::Arc};

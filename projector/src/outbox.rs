@@ -28,12 +28,16 @@ const QUEUE_KIB: &str = "65536";
 /// How long Kafka may take to tell the topic's partitions.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The header with what its sender says of a message besides ([`Outbox::marked`]).
+pub const MARK: &str = "agora_question";
+
 /// An idempotent producer: what it sends arrives in order and once, or not at all.
 pub struct Outbox {
     producer: Arc<Producer<Deliveries>>,
     ledger: Arc<Ledger>,
     topic: String,
     partitions: i32,
+    mark: Option<String>,
 }
 
 /// What was sent, in order, and which of it has arrived.
@@ -70,7 +74,18 @@ impl Outbox {
         config.set("queue.buffering.max.messages", QUEUE_MESSAGES).set("queue.buffering.max.kbytes", QUEUE_KIB);
         let context = Deliveries { ledger: Arc::clone(&ledger), log: Quiet::new("the producer of events") };
         let producer = Arc::new(Producer::new(&config, context)?);
-        Ok(Self { producer, ledger, topic: topic.to_owned(), partitions: 1 })
+        Ok(Self { producer, ledger, topic: topic.to_owned(), partitions: 1, mark: None })
+    }
+
+    /// Puts a mark on each message that it sends from now on.
+    #[must_use]
+    pub fn marked(self, mark: String) -> Self {
+        Self { mark: Some(mark), ..self }
+    }
+
+    /// How many partitions the topic has, once it is [connected](Self::connect).
+    pub fn partitions(&self) -> i32 {
+        self.partitions
     }
 
     /// Reaches Kafka, and learns how many partitions the topic has.
@@ -92,10 +107,10 @@ impl Outbox {
     /// # Errors
     /// As [`Self::connect`].
     pub async fn replaced(self, broker: &Broker) -> anyhow::Result<Self> {
-        let topic = self.topic.clone();
+        let (topic, mark) = (self.topic.clone(), self.mark.clone());
         // Waits for the old one's thread.
         tokio::task::spawn_blocking(move || drop(self)).await?;
-        let mut new = Self::new(broker, &topic)?;
+        let mut new = Self { mark, ..Self::new(broker, &topic)? };
         new.connect().await?;
         Ok(new)
     }
@@ -108,9 +123,12 @@ impl Outbox {
     /// Sends an event; false where librdkafka has no room, or the producer has failed.
     pub fn send(&self, delivered: &Delivered) -> bool {
         let message = kafka::encode(delivered);
-        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len() + 1);
         for (key, value) in &message.headers {
             headers = headers.insert(Header { key, value: Some(value) });
+        }
+        if let Some(mark) = &self.mark {
+            headers = headers.insert(Header { key: MARK, value: Some(mark) });
         }
         // Noted first: its acknowledgement may come at once.
         let number = self.ledger.add(delivered.envelope.position);

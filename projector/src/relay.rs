@@ -10,11 +10,15 @@ use store_reader::{Heads, StoreReader, Unreadable};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{checkpoint, history, metrics::Metrics, outbox::Outbox};
+use crate::{
+    checkpoint, history,
+    metrics::Metrics,
+    outbox::Outbox,
+    topic::{self, Last},
+};
 
 use wake::Wake;
 
-mod topic;
 mod wake;
 
 /// The lease's key, "relay" in ASCII. Advisory locks are per database: one relay for each event store.
@@ -121,8 +125,15 @@ impl Relay {
     async fn verified_history(&self) -> anyhow::Result<HistoryId> {
         let history = self.store.history().await?;
         let mut seen = history::seen_by(&checkpoint::all(&self.read).await?, history);
-        let relayed = topic::last_messages(&self.broker).await?;
-        seen.extend(relayed.into_iter().filter(|(of, _)| *of == history).map(|(_, seen)| seen));
+        self.broker.ensure_topics().await?;
+        let relayed = topic::last_messages(&self.broker, &self.broker.config().events_topic).await?;
+        seen.extend(relayed.into_values().filter_map(|last| match last {
+            Last::Event(event, _) if event.history == history => {
+                Some((event.envelope.position, event.envelope.event_id))
+            }
+            // What is not ours, or not of this history, says nothing about it.
+            Last::Event(..) | Last::Foreign(_) | Last::Dropped => None,
+        }));
         Ok(history::verify(&self.store, history, seen, &self.metrics).await?)
     }
 

@@ -22,6 +22,7 @@ mod post;
 mod projector;
 mod query_service;
 mod reaction;
+mod replay;
 mod session;
 mod support;
 mod thread;

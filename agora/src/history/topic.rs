@@ -1,4 +1,7 @@
-//! A topic of Kafka that is somebody's own: the same messages as the relay's, by the same producer.
+//! A topic of Kafka that is somebody's own: the same messages as the relay's, by the same producer, with one header more
+//! ([`projector::outbox::MARK`]) that names the question they answer. By that it can be continued, whatever ended its writer.
+
+mod there;
 
 use std::time::Duration;
 
@@ -9,7 +12,8 @@ use projector::Outbox;
 use store_reader::Unreadable;
 use tokio::time::timeout;
 
-use super::Gather;
+use super::{Gather, Part, Question};
+use there::There;
 
 /// How long Kafka may take, once nothing more is sent, to say what has arrived.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -24,6 +28,7 @@ pub struct Messages {
 /// Where messages go.
 pub struct Topic {
     outbox: Outbox,
+    there: There,
     arrived: Arrived,
 }
 
@@ -50,11 +55,11 @@ impl Gather for Messages {
 }
 
 impl Topic {
-    /// Makes the topic where it is missing, and reaches it. What is sent follows the position `after`.
+    /// Makes the topic where it is missing, reaches it, and finds out what it has of the part.
     ///
     /// # Errors
-    /// Where there is no Kafka, or the topic is one of Agora's.
-    pub async fn open(config: &KafkaConfig, name: &str, after: Position) -> anyhow::Result<Self> {
+    /// Where there is no Kafka, the topic is one of Agora's, or it has what answers another question.
+    pub async fn open(config: &KafkaConfig, name: &str, part: &Part) -> anyhow::Result<Self> {
         if config.brokers.is_none() {
             bail!("no Kafka is configured: give --kafka-brokers (the broker inside `agora up` is its own)");
         }
@@ -68,15 +73,23 @@ impl Topic {
         broker.ensure_topic(name).await?;
         let mut outbox = Outbox::new(&broker, name)?;
         outbox.connect().await?;
-        Ok(Self { outbox, arrived: Arrived { events: 0, through: after } })
+        let (question, partitions) = (part.question(), outbox.partitions());
+        let there = There::look(&broker, name, &question, partitions).await?;
+        let arrived = Arrived { events: 0, through: there.through(question.community) };
+        Ok(Self { outbox: outbox.marked(there::mark(&question, partitions)?), there, arrived })
     }
 
-    /// Sends events, as fast as Kafka takes them.
+    /// The last event of the part that it had, where it goes on.
+    pub fn goes_on_from(&self) -> Option<Position> {
+        self.there.last()
+    }
+
+    /// Sends the events that it did not have, as fast as Kafka takes them.
     ///
     /// # Errors
     /// Where Kafka refused one for good. It waits for a Kafka that is away.
     pub async fn send(&mut self, Messages { events, .. }: Messages) -> anyhow::Result<()> {
-        for event in &events {
+        for event in events.iter().filter(|event| !self.there.has(event)) {
             while !self.outbox.has_room() || !self.outbox.send(event) {
                 self.refused()?;
                 self.outbox.acknowledgement().await;
@@ -97,8 +110,8 @@ impl Topic {
         self.refused()
     }
 
-    /// Waits a while for what was sent: whoever goes on does not send again what arrived. False where some of it has not
-    /// been answered for, and may arrive yet.
+    /// Waits a while for what was sent, to say how far it reaches. False where some of it has not been answered for, and
+    /// may arrive yet.
     pub async fn settle(&mut self) -> bool {
         timeout(LAST_ANSWERS, self.finish()).await.is_ok_and(|sent| sent.is_ok())
     }
@@ -118,6 +131,9 @@ impl Topic {
 
 #[cfg(test)]
 mod tests {
+    use events::HistoryId;
+    use store_reader::Filter;
+
     use super::*;
 
     #[tokio::test]
@@ -127,11 +143,12 @@ mod tests {
             events_topic: "forum.events".into(),
             ..KafkaConfig::default()
         };
+        let part = Part { after: 0, through: 0, filter: Filter::default(), history: HistoryId::new() };
         for name in ["forum.events", "agora.events", "agora.changes"] {
-            let refused = Topic::open(&config, name, 0).await.err().expect("refused");
+            let refused = Topic::open(&config, name, &part).await.err().expect("refused");
             assert_eq!(refused.to_string(), format!("the topic {name} is Agora's own: name another one"));
         }
-        let refused = Topic::open(&KafkaConfig::default(), "replayed", 0).await.err().expect("refused");
+        let refused = Topic::open(&KafkaConfig::default(), "replayed", &part).await.err().expect("refused");
         assert!(refused.to_string().starts_with("no Kafka is configured"));
     }
 }

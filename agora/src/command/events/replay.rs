@@ -37,7 +37,9 @@ Examples:
   agora events replay --kafka-topic replayed --kafka-brokers localhost:9092
 
 The same command with --to-file goes on where the file ends, however it came to end there:
-after a crash, or a month later. Beside the file, FILE.progress says how far it is.")]
+after a crash, or a month later. Beside the file, FILE.progress says how far it is.
+With --kafka-topic it looks at the last message of each partition, and sends what is missing:
+their header agora_question tells that they answer the same. What answers another is refused.")]
 #[allow(clippy::doc_markdown, reason = "these are words for people, printed as they are")]
 pub struct Replay {
     #[command(flatten)]
@@ -95,16 +97,19 @@ impl Replay {
         let mut part = Asked::from(self.which).look_up(&store).await?;
         let mut done = Done { events: 0, left_out: 0, through: part.after, started: Instant::now() };
         let outcome = if let Some(name) = &self.kafka_topic {
-            let mut topic = Topic::open(&config.kafka, name, part.after).await?;
+            let mut topic = Topic::open(&config.kafka, name, &part).await.context("--kafka-topic")?;
+            if let Some(last) = topic.goes_on_from() {
+                eprintln!("{name} has events of this replay up to position {last}: what is missing is sent");
+            }
+            part.after = topic.arrived().through;
+            done.through = part.after;
             let work = async {
                 each(store, &part, &mut done, async |messages, _| topic.send(messages).await).await?;
                 topic.finish().await
             };
             let outcome = stop.run_until_cancelled(work).await;
             if outcome.is_none() && hurry.run_until_cancelled(topic.settle()).await != Some(true) {
-                eprintln!(
-                    "Kafka has not answered for all that was sent: to go on from here may send some of it to {name} again"
-                );
+                eprintln!("Kafka has not answered for all that was sent: more of it may have arrived");
             }
             let arrived = topic.arrived();
             done.events = arrived.events;
@@ -128,7 +133,7 @@ impl Replay {
         {
             return outcome.unwrap_or(Ok(()));
         }
-        eprintln!("{}", done.said(self.to_file.is_some()));
+        eprintln!("{}", done.said(self.to_file.is_some() || self.kafka_topic.is_some()));
         super::say_left_out(done.left_out);
         outcome.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before position {}", part.through)))
     }

@@ -1,0 +1,160 @@
+//! `agora events replay --kafka-topic`: a topic of somebody's own gets what was asked for, each event once, whatever ended
+//! who sent it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use agora::history::{
+    Blocks, Part,
+    topic::{Arrived, Messages, Topic},
+};
+use agora_tests::{kafka, postgres::fresh_database};
+use events::{HistoryId, Position};
+use platform::kafka::{Broker, KafkaConfig};
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    message::Headers as _,
+    producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
+};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use store_reader::{Filter, StoreReader};
+use uuid::Uuid;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// More than twice what a producer lets wait (5,000): of the first 8,000, some have arrived and some have not.
+const EVENTS: Position = 12_000;
+const PARTITIONS: i32 = 4;
+
+/// A store with events in all shards in turn, and all of it.
+async fn store() -> (StoreReader, Part) {
+    let options: PgConnectOptions = fresh_database().await.parse().expect("a URL");
+    let pool = PgPool::connect_with(options.options([("search_path", "store,read")])).await.expect("connects");
+    let events = format!(
+        r#"insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
+            position, shard, event_id, community_id, recorded_at)
+        select 'thread', 'x', n, case n % 3 when 0 then 'thread.locked' else 'thread.unlocked' end, '1', '{{}}',
+            '{{"correlation_id": "00000000-0000-0000-0000-000000000000"}}', n, n % 64, gen_random_uuid(), null, now()
+        from generate_series(1, {EVENTS}) n;
+        update store_head set position = {EVENTS}"#
+    );
+    sqlx::raw_sql(&events).execute(&pool).await.expect("events");
+    let store = StoreReader::new(pool);
+    let history = store.history().await.expect("a history");
+    (store, Part { after: 0, through: EVENTS, filter: Filter::default(), history })
+}
+
+/// A Kafka, and a topic of one's own there.
+async fn own_topic() -> (KafkaConfig, String) {
+    let config = KafkaConfig { partitions: PARTITIONS, ..kafka::topics_on(kafka::shared().await.brokers()) };
+    (config, format!("own-{}", Uuid::now_v7().simple()))
+}
+
+/// Sends what is missing up to a position. Kafka has not answered for all of it yet.
+async fn send(config: &KafkaConfig, name: &str, store: &StoreReader, part: &Part, through: Position) -> Topic {
+    let mut topic = Topic::open(config, name, part).await.expect("what is there answers the same");
+    let missing = Part { after: topic.arrived().through, through, ..part.clone() };
+    let mut blocks = Blocks::<Messages>::of(store.clone(), missing);
+    while let Some(block) = blocks.next().await.expect("events") {
+        topic.send(block.gathered).await.expect("Kafka takes them");
+    }
+    topic
+}
+
+async fn refused(config: &KafkaConfig, name: &str, part: &Part) -> String {
+    Topic::open(config, name, part).await.err().expect("refused").to_string()
+}
+
+/// The positions in each partition, in the order of their offsets.
+fn positions(config: &KafkaConfig, topic: &str) -> BTreeMap<i32, Vec<Position>> {
+    let broker = Broker::start(config).expect("a handle");
+    let consumer: BaseConsumer = broker.consumer().set("group.id", "test-replay").create().expect("a consumer");
+    let mut wanted = 0;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        wanted += consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("Kafka answers").1;
+        partitions.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&partitions).expect("assigns");
+    let mut found = BTreeMap::<i32, Vec<Position>>::new();
+    for _ in 0..wanted {
+        let message = consumer.poll(TIMEOUT).expect("a message in time").expect("a message");
+        let headers = message.headers().expect("headers").iter();
+        let position = headers.filter(|header| header.key == "ce_position").find_map(|header| header.value);
+        let position = std::str::from_utf8(position.expect("a position")).expect("text").parse().expect("a number");
+        found.entry(message.partition()).or_default().push(position);
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_topic_goes_on_whatever_ended_who_wrote_it() {
+    let ((store, part), (config, name)) = (store().await, own_topic().await);
+    let topic = send(&config, &name, &store, &part, 8_000).await;
+    assert_eq!(topic.goes_on_from(), None, "nothing was there");
+    drop(topic);
+    let mut topic = send(&config, &name, &store, &part, 9_000).await;
+    let last = topic.goes_on_from().expect("some of it was there");
+    assert!(topic.settle().await, "Kafka answers");
+    let arrived = topic.arrived();
+    assert!(arrived.events < 9_000, "{arrived:?} though {last} was there");
+    assert_eq!(arrived.through, 9_000);
+    drop(topic);
+    drop(send(&config, &name, &store, &part, EVENTS - 7).await);
+    let mut topic = send(&config, &name, &store, &part, EVENTS).await;
+    topic.finish().await.expect("it arrives");
+    drop(topic);
+
+    let asked = |partition| (1..=EVENTS).filter(move |position| position % 64 % i64::from(PARTITIONS) == partition);
+    let expected = (0..PARTITIONS).map(|partition| (partition, asked(i64::from(partition)).collect())).collect();
+    assert!(positions(&config, &name) == expected, "each once, in order");
+    let mut topic = send(&config, &name, &store, &part, EVENTS).await;
+    assert_eq!((topic.goes_on_from(), topic.arrived()), (Some(EVENTS), Arrived { events: 0, through: EVENTS - 3 }));
+}
+
+#[tokio::test]
+async fn what_answers_another_question_is_not_added_to() {
+    let ((store, part), (config, name)) = (store().await, own_topic().await);
+    send(&config, &name, &store, &part, 100).await.finish().await.expect("it arrives");
+    let locked = Filter { types: vec!["thread.locked".into()], community: None };
+    for other in [
+        Part { filter: locked.clone(), ..part.clone() },
+        Part { after: 99, ..part.clone() },
+        Part { after: 99, filter: locked.clone(), ..part.clone() },
+    ] {
+        let said = refused(&config, &name, &other).await;
+        let why = format!("{name} has events up to position 100 that answer another question: ask the same again");
+        assert!(said.starts_with(&why) && said.ends_with("--from 100"), "{said}");
+    }
+    let restored = Part { history: HistoryId::new(), ..part.clone() };
+    assert!(refused(&config, &name, &restored).await.contains("holds another history"));
+
+    // Behind all of it nothing can be there twice; and it goes on as any other.
+    let behind = Part { after: 100, filter: locked, ..part.clone() };
+    let topic = send(&config, &name, &store, &behind, 200).await;
+    assert_eq!(topic.goes_on_from(), None);
+    drop(topic);
+    send(&config, &name, &store, &behind, 300).await.finish().await.expect("it arrives");
+    let mut sent: Vec<Position> = positions(&config, &name).into_values().flatten().collect();
+    sent.sort_unstable();
+    let locked = (101..=300).filter(|position| position % 3 == 0);
+    assert_eq!(sent, (1..=100).chain(locked).collect::<Vec<Position>>());
+
+    // Shards are elsewhere then: what a partition has says nothing of what is in them.
+    let more = KafkaConfig { partitions: PARTITIONS + 2, ..config.clone() };
+    assert!(refused(&more, &name, &behind).await.contains("that answer another question"));
+}
+
+#[tokio::test]
+async fn what_is_none_of_ours_is_left_alone() {
+    let ((store, part), (config, name)) = (store().await, own_topic().await);
+    send(&config, &name, &store, &part, 100).await.finish().await.expect("it arrives");
+    let broker = Broker::start(&config).expect("a handle");
+    let producer: ThreadedProducer<DefaultProducerContext> = broker.client().create().expect("a producer");
+    let letter = BaseRecord::<str, str>::to(&name).partition(1).payload("Dear Ada");
+    producer.send(letter).map_err(|(error, _)| error).expect("room");
+    producer.flush(TIMEOUT).expect("it arrives");
+    let said = refused(&config, &name, &part).await;
+    let why =
+        format!("{name} has something else than Agora's events in partition 1 (header ce_specversion is missing)");
+    assert!(said.starts_with(&why), "{said}");
+}
