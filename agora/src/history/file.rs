@@ -38,6 +38,8 @@ pub struct LinesFile {
     path: PathBuf,
     file: File,
     progress: Progress,
+    /// Bytes that it had behind those that are known.
+    cut_off: u64,
     saved_at: Instant,
     /// Bytes of which the disk was not told.
     unsynced: u64,
@@ -62,11 +64,13 @@ impl LinesFile {
             Err(TryLockError::WouldBlock) => bail!("{} is being written by another process", path.display()),
             Err(TryLockError::Error(error)) => return Err(error).context(format!("cannot lock {}", path.display())),
         }
-        let progress = begun(path, file.metadata()?.len(), question)?;
+        let there = file.metadata()?.len();
+        let progress = begun(path, there, question)?;
+        let cut_off = there - progress.bytes;
         file.set_len(progress.bytes)?;
         let saved_at = Instant::now();
         let mut this =
-            Self { path: path.to_owned(), file, progress, saved_at, unsynced: 0, syncing: None, lost: false };
+            Self { path: path.to_owned(), file, progress, cut_off, saved_at, unsynced: 0, syncing: None, lost: false };
         this.file.seek(SeekFrom::End(0))?;
         this.save()?;
         Ok(this)
@@ -75,6 +79,11 @@ impl LinesFile {
     /// How far its lines reach.
     pub fn position(&self) -> Position {
         self.progress.position
+    }
+
+    /// How many bytes behind them were not known to be whole when it was opened, and are gone.
+    pub fn cut_off(&self) -> u64 {
+        self.cut_off
     }
 
     /// Adds whole lines, which reach up to a position.
@@ -187,7 +196,7 @@ mod tests {
         let path = dir.path().join("history.ndjson");
         let question = question();
         let mut file = LinesFile::open(&path, question.clone())?;
-        assert_eq!(file.position(), 3);
+        assert_eq!((file.position(), file.cut_off()), (3, 0));
         file.add(b"four\nfive\n", 5)?;
         file.save()?;
         // Not yet said to be there when its writer was killed.
@@ -196,6 +205,7 @@ mod tests {
 
         let mut file = LinesFile::open(&path, question.clone())?;
         assert_eq!((file.position(), fs::read_to_string(&path)?.as_str()), (5, "four\nfive\n"));
+        assert_eq!(file.cut_off(), "six\nsev".len() as u64);
         file.add(b"six\nseven\n", 7)?;
         file.save()?;
         drop(file);

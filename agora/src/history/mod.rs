@@ -17,6 +17,9 @@ use crate::claims::{self, SLUG};
 
 pub use blocks::{Block, Blocks, Gather, Lines};
 
+/// How much a name has to be like another to be suggested in its place, of 1: as much as for clap.
+const ALIKE: f64 = 0.7;
+
 /// Which part of the history somebody wants.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
@@ -72,7 +75,7 @@ impl Asked {
         let head = store.head().await?;
         let through = self.to.unwrap_or(head);
         for (flag, position) in [("--from", self.from), ("--to", through)] {
-            ensure!(position <= head, "{flag}: there is no position {position} yet: the event store is at {head}");
+            no_later(flag, position, head)?;
         }
         if through < self.from {
             bail!("--to {through} is before --from {}: nothing is between them", self.from);
@@ -99,14 +102,26 @@ impl Part {
     }
 }
 
+/// Refuses a position that the store has not come to.
+///
+/// # Errors
+/// Which names the flag, and the position `head` that it is at.
+pub fn no_later(flag: &str, position: Position, head: Position) -> anyhow::Result<()> {
+    ensure!(position <= head, "{flag}: there is no position {position} yet: the event store is at {head}");
+    Ok(())
+}
+
 /// Sorted, each once: the same question however it was asked.
 fn known(mut types: Vec<String>) -> anyhow::Result<Vec<String>> {
     types.sort();
     types.dedup();
     let Some(unknown) = types.iter().find(|name| Event::newest_version(name).is_none()) else { return Ok(types) };
-    let all = catalogue();
-    let names: Vec<&str> = all.iter().map(|entry| entry.name).collect();
-    bail!("there is no event `{unknown}`; there are {}", names.join(", "))
+    let near = catalogue().into_iter().map(|entry| (strsim::jaro(unknown, entry.name), entry.name));
+    let meant = match near.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((likeness, name)) if likeness > ALIKE => format!(": did you mean `{name}`?"),
+        _ => String::new(),
+    };
+    bail!("there is no event `{unknown}`{meant} (`agora events catalogue` prints all there are)")
 }
 
 async fn find_community(store: &StoreReader, named: &str) -> anyhow::Result<CommunityId> {
@@ -119,10 +134,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_is_refused_with_those_that_there_are() {
-        let error = known(vec!["post.written".into(), "post.writen".into()]).expect_err("unknown").to_string();
-        assert!(error.starts_with("there is no event `post.writen`; there are account.registered, "), "{error}");
-        assert!(error.contains(", post.written, "), "{error}");
+    fn an_unknown_name_is_refused_with_the_one_that_is_like_it() {
+        let refused = |name: &str| known(vec!["post.written".into(), name.into()]).expect_err("unknown").to_string();
+        for (name, meant) in [
+            ("post.writen", ": did you mean `post.written`?"),
+            ("Thread.Started", ": did you mean `thread.started`?"),
+            ("", ""),
+            ("xyz", ""),
+        ] {
+            let said = format!("there is no event `{name}`{meant} (`agora events catalogue` prints all there are)");
+            assert_eq!(refused(name), said);
+        }
     }
 
     #[test]

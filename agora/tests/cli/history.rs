@@ -73,6 +73,7 @@ async fn a_replay_is_the_history_and_its_parts_are_what_was_asked_for() {
     let posts = "event_type in ('post.written', 'post.edited')";
     let asked = ["--type", "post.written", "--type", "post.edited"];
     assert_eq!(positions(&forum.replay(&asked)), forum.positions(posts).await);
+    assert_eq!(forum.replay(&["--type", "post.written,post.edited"]), forum.replay(&asked));
     let slug = "select value, owner from claims where kind = 'slug' order by value limit 1";
     let (slug, id): (String, String) =
         sqlx::query_as(slug).fetch_one(&mut tables::connect(&forum.database).await).await.expect("a community");
@@ -93,7 +94,7 @@ async fn what_cannot_be_asked_is_refused_in_words() {
     let forum = Forum::made().await;
     let refused = |arguments: &[&str]| forum.agora.refuses(&[&["events", "replay"][..], arguments].concat());
     let said = refused(&["--type", "post.writen"]);
-    assert!(said.contains("there is no event `post.writen`; there are ") && said.contains("post.written"), "{said}");
+    assert!(said.contains("--type: there is no event `post.writen`: did you mean `post.written`?"), "{said}");
     assert!(refused(&["--community", "nowhere"]).contains("--community: there is no community `nowhere`"));
     for flag in ["--from", "--to"] {
         let said = refused(&[flag, "1000000"]);
@@ -102,9 +103,20 @@ async fn what_cannot_be_asked_is_refused_in_words() {
     assert!(refused(&["--from", "5", "--to", "3"]).contains("--to 3 is before --from 5"));
     let said = refused(&["--to-file", "/dev/full"]);
     assert!(said.contains("--to-file: /dev/full is a device or a pipe") && said.contains("`> /dev/full`"), "{said}");
+    for follow in [&[][..], &["--follow"]] {
+        let said = forum.agora.refuses(&[&["events", "tail", "--from", "1000000"][..], follow].concat());
+        assert!(said.contains("--from: there is no position 1000000 yet: the event store is at "), "{said}");
+    }
     fs::write(forum.agora.path().join("letter"), "dear").expect("written");
-    let said = forum.agora.refuses(&["events", "export", "--to", "letter"]);
-    assert!(said.contains("letter is a file: an export goes into a directory"), "{said}");
+    for (to, why) in [
+        ("letter", "letter is a file: an export goes into a directory"),
+        ("/dev/null", "/dev/null is a device or a pipe: an export goes into a directory"),
+        ("s3://", "s3:// names no bucket"),
+        ("", "nothing is named: it is a directory or s3://bucket/prefix"),
+    ] {
+        let said = forum.agora.refuses(&["events", "export", "--to", to]);
+        assert!(said.contains(&format!("--to: {why}")), "{said}");
+    }
     let said = refused(&["--kafka-topic", "agora.events", "--kafka-brokers", "127.0.0.1:1"]);
     assert!(said.contains("the topic agora.events is Agora's own"), "{said}");
     assert!(refused(&["--kafka-topic", "mine"]).contains("no Kafka is configured"));
@@ -120,7 +132,10 @@ async fn a_file_goes_on_where_it_was_left() {
     // Killed while it wrote.
     fs::write(&path, format!("{part}{}\n{{\"specversion\":\"1", part.lines().last().expect("a line")))
         .expect("written");
-    forum.replay(&["--to-file", "history.ndjson"]);
+    let cut = fs::metadata(&path).expect("a file").len() - u64::try_from(part.len()).expect("few");
+    let again = forum.agora.run(&["events", "replay", "--to-file", "history.ndjson"]);
+    let said = String::from_utf8(again.stderr).expect("text");
+    assert!(again.status.success() && said.contains(&format!("cut off {cut} bytes behind position 25, ")), "{said}");
     assert_eq!(fs::read_to_string(&path).expect("a file"), forum.replay(&[]));
     let said = forum.agora.refuses(&["events", "replay", "--to-file", "history.ndjson", "--type", "post.written"]);
     assert!(said.contains("answers another question"), "{said}");
@@ -241,6 +256,15 @@ async fn one_event_and_one_stream_are_shown() {
 
     let nobody = "0191e2b8-7c00-7000-8000-000000000001";
     assert!(forum.agora.refuses(&["events", "show", nobody]).contains(&format!("there is no event {nobody}")));
+    let (id, last): (String, i64) =
+        sqlx::query_as("select event_id::text, position from events order by position desc limit 1")
+            .fetch_one(&mut database)
+            .await
+            .expect("an event");
+    let by = |name: &str| forum.agora.prints(&["events", "show", name]);
+    assert_eq!(by(&last.to_string()), by(&id));
+    let said = forum.agora.refuses(&["events", "show", &(last + 1).to_string()]);
+    assert!(said.contains(&format!("no event at position {}: they are at 1 to {last}", last + 1)), "{said}");
     let said = forum.agora.refuses(&["stream", "thread", nobody]);
     assert!(said.contains(&format!("there is no stream thread/{nobody}")), "{said}");
     let said = forum.agora.refuses(&["stream", "thread", "tea"]);
@@ -297,6 +321,8 @@ fn what_is_no_position_or_time_is_said_with_its_flag() {
         (&["replay", "--from", "-1"][..], "'-1' for '--from <POSITION>': positions begin at 1"),
         (&["replay", "--to", "x"], "'x' for '--to <POSITION>': a position is a whole number"),
         (&["replay", "--since", "x"], "'x' for '--since <TIME>': must be a time as in RFC 3339"),
+        (&["show", "-1"], "'-1' for '<ID_OR_POSITION>': positions begin at 1"),
+        (&["show", "tea"], "'tea' for '<ID_OR_POSITION>': it is neither an event's id, such as "),
         (&["tail", "--from", "-1"], "'-1' for '--from <POSITION>': positions begin at 1"),
         (&["export", "--to", "x", "--through", "-1"], "'-1' for '--through <POSITION>': positions begin at 1"),
     ] {

@@ -1,5 +1,6 @@
 //! `agora events export`
 
+use anyhow::Context as _;
 use clap::Args;
 use events::Position;
 
@@ -38,7 +39,7 @@ pub struct Export {
 impl Export {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
-        let target = Target::parse(&self.to)?;
+        let target = Target::parse(&self.to).context("--to")?;
         let Exported { events, files, left_out, through } =
             export(&store, &target, self.through, SEGMENT_BYTES).await?;
         let to = &self.to;

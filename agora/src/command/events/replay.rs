@@ -61,8 +61,8 @@ pub struct Which {
     /// End with this position [default: that of the last event there is now]
     #[arg(long, value_name = "POSITION", value_parser = position, allow_negative_numbers = true)]
     to: Option<Position>,
-    /// Only events of this name, such as post.written; may be said several times
-    #[arg(long = "type", value_name = "NAME")]
+    /// Only events of this name, such as post.written; several with commas, or said several times
+    #[arg(long = "type", value_name = "NAME", value_delimiter = ',')]
     types: Vec<String>,
     /// Only events of this community
     #[arg(long, value_name = "ID_OR_SLUG")]
@@ -117,6 +117,13 @@ impl Replay {
             outcome
         } else if let Some(path) = &self.to_file {
             let mut file = LinesFile::open(path, part.question()).context("--to-file")?;
+            if file.cut_off() > 0 {
+                let (name, bytes, whole) = (path.display(), count(file.cut_off()), file.position());
+                eprintln!(
+                    "{name}: cut off {bytes} bytes behind position {whole}, which were not known to be on disk whole: a replay \
+                     was killed, or somebody added them"
+                );
+            }
             part.after = part.after.max(file.position());
             done.through = part.after;
             let add = async |Lines(lines), through| file.add(&lines, through);

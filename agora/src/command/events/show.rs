@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use clap::Args;
-use events::{Delivered, EventId, upcast::Newest};
+use events::{Delivered, EventId, Position, upcast::Newest};
 use serde_json::{Value, json};
 use store_reader::{CopyError, StoreReader, Unreadable};
 
-use super::shown::{as_json, payload, time};
+use super::{
+    position,
+    shown::{as_json, payload, time},
+};
 use crate::{
     command::{self, names::Names},
     config::Config,
@@ -19,20 +22,51 @@ use crate::{
 #[command(after_help = "\
 Examples:
   agora events show 0191e2b8-7c00-7000-8000-000000000001
-  agora events show 0191e2b8-7c00-7000-8000-000000000001 --json | jq .payload")]
+  agora events show 4711 --json | jq .payload")]
 pub struct Show {
-    /// The event's id
-    #[arg(value_name = "ID")]
-    id: EventId,
+    /// The event's id, or its position
+    #[arg(value_name = "ID_OR_POSITION", value_parser = Named::parse, allow_negative_numbers = true)]
+    event: Named,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
+/// How a person names an event.
+#[derive(Clone, Copy, Debug)]
+enum Named {
+    Id(EventId),
+    Position(Position),
+}
+
+impl Named {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.parse::<Position>().is_ok() {
+            return Ok(Self::Position(position(text)?));
+        }
+        let neither = |_| {
+            "it is neither an event's id, such as 0191e2b8-7c00-7000-8000-000000000001, nor a position, \
+                           such as 4711"
+        };
+        Ok(Self::Id(text.parse().map_err(neither)?))
+    }
+
+    async fn look_up(self, store: &StoreReader) -> anyhow::Result<EventId> {
+        let position = match self {
+            Self::Id(id) => return Ok(id),
+            Self::Position(position) => position,
+        };
+        let found = store.find(&[position]).await?.remove(&position);
+        let head = store.head().await?;
+        found.with_context(|| format!("there is no event at position {position}: they are at 1 to {head}"))
+    }
+}
+
 impl Show {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
-        let mut found = store.copy_event(self.id).await?;
+        let id = self.event.look_up(&store).await?;
+        let mut found = store.copy_event(id).await?;
         let (event, end) = (found.next().await, found.next().await?);
         // Read to its end, or the connection would not be fit for the next statement.
         debug_assert!(end.is_none(), "an event's id is its own");
@@ -41,7 +75,7 @@ impl Show {
             Err(CopyError::Unreadable(unreadable)) => return as_it_is(&store, unreadable).await,
             event => event?,
         };
-        let event = event.with_context(|| format!("there is no event {}", self.id))?;
+        let event = event.with_context(|| format!("there is no event {id}"))?;
         // One that nobody can read is shown too, as far as it can be, and then said to be so.
         let newest = event.envelope.newest();
         let differs = newest.as_deref().unwrap_or(&[]);
@@ -55,7 +89,7 @@ impl Show {
         command::print(&text)?;
         match newest {
             Ok(_) => Ok(()),
-            Err(error) => say_why(&store, self.id, error.into()).await,
+            Err(error) => say_why(&store, id, error.into()).await,
         }
     }
 }

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 use events::Position;
-use sqlx::Row as _;
 use store_reader::StoreReader;
 
 use super::{
     position,
     shown::{as_json, as_line},
 };
-use crate::{command, config::Config};
+use crate::{command, config::Config, history::no_later};
 
 /// Events read at once.
 const BATCH: u32 = 1_000;
@@ -41,11 +40,10 @@ pub struct Tail {
 impl Tail {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::store(&config).await?;
-        let mut position = match self.from {
-            Some(position) => position,
-            None => sqlx::query("select position from store_head").fetch_one(&store).await?.get::<i64, _>(0) - LAST,
-        };
         let reader = StoreReader::new(store);
+        let head = reader.head().await?;
+        let mut position = self.from.unwrap_or(head - LAST);
+        no_later("--from", position, head)?;
         loop {
             let read = reader.after(position, BATCH).await?;
             let mut text = String::new();

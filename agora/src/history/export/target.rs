@@ -30,13 +30,20 @@ impl Target {
     /// Where it is neither.
     pub fn parse(name: &str) -> anyhow::Result<Self> {
         if let Some(rest) = name.strip_prefix("s3://") {
+            anyhow::ensure!(
+                !rest.is_empty() && !rest.starts_with('/'),
+                "{name} names no bucket: it is s3://bucket/prefix"
+            );
             let bucket = AmazonS3Builder::from_env().with_url(name).build();
             let bucket = bucket.with_context(|| format!("cannot use {name}"))?;
             let prefix = Path::parse(rest.split_once('/').map_or("", |(_, prefix)| prefix))?;
             return Ok(Self { store: Arc::new(PrefixStore::new(bucket, prefix)), local: None, name: name.to_owned() });
         }
         anyhow::ensure!(!name.contains("://"), "{name} is neither a directory nor s3://bucket/prefix");
-        anyhow::ensure!(!FilePath::new(name).is_file(), "{name} is a file: an export goes into a directory of its own");
+        anyhow::ensure!(!name.is_empty(), "nothing is named: it is a directory or s3://bucket/prefix");
+        let (path, own) = (FilePath::new(name), "an export goes into a directory of its own");
+        anyhow::ensure!(!path.is_file(), "{name} is a file: {own}");
+        anyhow::ensure!(path.is_dir() || !path.exists(), "{name} is a device or a pipe: {own}");
         let open = || -> anyhow::Result<(PathBuf, LocalFileSystem)> {
             fs::create_dir_all(name)?;
             let path = FilePath::new(name).canonicalize()?;
