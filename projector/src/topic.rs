@@ -2,21 +2,26 @@
 
 use std::{
     collections::BTreeMap,
+    thread,
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use events::Delivered;
 use platform::kafka::{Broker, Quiet};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers as _},
 };
 
 use crate::{consumer, outbox::MARK};
 
-/// How long Kafka may take for one answer.
+/// How long Kafka may take for one answer, and for all of them.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is asked for a partition that has no leader yet.
+const LEADER_POLL: Duration = Duration::from_millis(20);
 
 /// The last message of a partition.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ pub enum Last {
 /// The last message of each partition that has ever had one.
 ///
 /// # Errors
-/// Where there is no such topic, or Kafka does not answer in 5 s.
+/// Where there is no such topic, or Kafka does not answer in [`TIMEOUT`].
 pub async fn last_messages(broker: &Broker, topic: &str) -> anyhow::Result<BTreeMap<i32, Last>> {
     let mut config = broker.consumer();
     // Offsets are neither asked of the group nor told to it; librdkafka wants a name to assign partitions.
@@ -43,10 +48,11 @@ pub async fn last_messages(broker: &Broker, topic: &str) -> anyhow::Result<BTree
 }
 
 fn read_last(consumer: &BaseConsumer<Quiet>, topic: &str) -> anyhow::Result<BTreeMap<i32, Last>> {
+    let deadline = Instant::now() + TIMEOUT;
     let mut assignment = TopicPartitionList::new();
     let mut last = BTreeMap::new();
     for partition in 0..consumer::partitions(consumer, topic)? {
-        let (first, next) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
+        let (first, next) = watermarks(consumer, topic, partition, deadline)?;
         if next > first {
             assignment.add_partition_offset(topic, partition, Offset::Offset(next - 1))?;
         } else if next > 0 {
@@ -55,7 +61,6 @@ fn read_last(consumer: &BaseConsumer<Quiet>, topic: &str) -> anyhow::Result<BTre
     }
     let wanted = last.len() + assignment.count();
     consumer.assign(&assignment)?;
-    let deadline = Instant::now() + TIMEOUT;
     while last.len() < wanted {
         let patience = deadline.saturating_duration_since(Instant::now());
         anyhow::ensure!(!patience.is_zero(), "Kafka does not give the last messages of topic {topic}");
@@ -65,6 +70,27 @@ fn read_last(consumer: &BaseConsumer<Quiet>, topic: &str) -> anyhow::Result<BTre
         last.entry(message.partition()).or_insert_with(|| Last::of(&message));
     }
     Ok(last)
+}
+
+/// Where a partition begins and ends. Of a topic that was just made its broker may not know yet that it leads it.
+fn watermarks(
+    consumer: &BaseConsumer<Quiet>,
+    topic: &str,
+    partition: i32,
+    deadline: Instant,
+) -> anyhow::Result<(i64, i64)> {
+    loop {
+        match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+            Err(error) if is_passing(&error) && Instant::now() < deadline => thread::sleep(LEADER_POLL),
+            answer => return answer.with_context(|| format!("cannot look at partition {partition} of topic {topic}")),
+        }
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition};
+    let passing = [LeaderNotAvailable, NotLeaderForPartition, UnknownTopicOrPartition];
+    error.rdkafka_error_code().is_some_and(|code| passing.contains(&code))
 }
 
 impl Last {
