@@ -1,6 +1,7 @@
 //! The event history itself, for operators and for a community's own admins: [page by page](page), or [as it goes
 //! on](stream). Read from the event store, which may be away while all other reads go on.
 
+mod joining;
 mod page;
 mod seats;
 mod stream;
@@ -14,23 +15,16 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{
-    CommunityId, DecodeError, Delivered, Event, HistoryId, Position,
-    catalogue::{self, catalogue},
-    cloud_event,
-};
+use events::{CommunityId, DecodeError, Delivered, Event, HistoryId, Position, catalogue::catalogue, cloud_event};
 use garde::Validate;
 use platform::{
     db::{self, DatabaseConfig},
     extract::{invalid, optional_moment_field},
     http::Stopping,
-    instances::{self, Knows},
-    patience::Patience,
     problem::{FieldError, Problem},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use sqlx::PgPool;
 use store_reader::{Filter, StoreReader, Unreadable};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::{IntoParams, PartialSchema, ToSchema, openapi};
@@ -43,6 +37,7 @@ use crate::{
     thread_page::Folded,
     visibility::InHistory,
 };
+use joining::Joining;
 use seats::Seats;
 use tail::Tail;
 
@@ -52,7 +47,8 @@ const CONNECTIONS: u32 = 4;
 
 /// The event store, as it is read here.
 pub(crate) struct History {
-    pub(crate) store: StoreReader,
+    store: StoreReader,
+    joining: Joining,
     tail: Arc<Tail>,
     /// Threads as they were.
     pub(crate) folded: Folded,
@@ -74,24 +70,28 @@ impl History {
     ) -> anyhow::Result<Self> {
         let few = DatabaseConfig { max_connections: store.max_connections.min(CONNECTIONS), ..store.clone() };
         let pool = db::connect_lazily(&few, STORE_SCHEMA, "agora query-service history", &store_reader::CONNECTION)?;
-        tasks.spawn(join(pool.clone(), shutdown.clone(), tasks.clone()));
+        let joining = Joining::start(pool.clone(), shutdown.clone(), tasks);
         let store = StoreReader::new(pool);
         let tail = Arc::new(Tail::new());
         tasks.spawn(tail::follow(Arc::clone(&tail), store.clone(), Arc::clone(changes), shutdown.clone()));
-        Ok(Self { store, tail, folded: Folded::default(), seats: Seats::default(), shutdown, tasks: tasks.clone() })
+        Ok(Self {
+            store,
+            joining,
+            tail,
+            folded: Folded::default(),
+            seats: Seats::default(),
+            shutdown,
+            tasks: tasks.clone(),
+        })
     }
-}
 
-/// Says that events are read here too, once the store can be told.
-async fn join(store: PgPool, shutdown: CancellationToken, tasks: TaskTracker) {
-    let release = env!("CARGO_PKG_VERSION");
-    let knows = Knows { service: "query-service", release, reads: catalogue::readable(), writes: Vec::new() };
-    let mut patience = Patience::new("reading events over HTTP");
-    while !shutdown.is_cancelled() {
-        match instances::join(store.clone(), knows.clone(), shutdown.clone(), &tasks).await {
-            Ok(_) => return patience.worked(),
-            Err(error) => patience.failed(error, &shutdown).await,
-        }
+    /// The event store, once this process may read it.
+    ///
+    /// # Errors
+    /// 503 as long as it may not.
+    pub(crate) async fn store(&self) -> Result<&StoreReader, Problem> {
+        self.joining.passed().await?;
+        Ok(&self.store)
     }
 }
 
@@ -209,6 +209,9 @@ impl ToSchema for Told {
         (status = 500, description = "`unreadable-event`: the next event cannot be read, and an operator has to see to it. None \
             is skipped but by an operator, on record.",
             body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`events-not-read-yet`: this process does not read events yet, as the event store is away, \
+            or another release writes what this one does not know; `position-not-reached`, as all reads; or the service is \
+            overloaded."),
     ),
 )]
 pub(crate) async fn list(

@@ -142,8 +142,10 @@ impl Default for Page {
         (status = 403, description = "`role-required`: `as_of` is for moderators."),
         (status = 404, description = "There is no such thread, or the reader may not know of it; `thread-not-begun`: not yet as \
             of then."),
-        (status = 500, description = "`unreadable-event`: with `as_of`, one of its events was written by a newer release.",
-            body = Problem, content_type = "application/problem+json"),
+        (status = 500, description = "`unreadable-event`: with `as_of`, one of its events cannot be read, and an operator has to \
+            see to it.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`position-not-reached`, as all reads; `events-not-read-yet`: with `as_of`, this process \
+            does not read events yet; or the service is overloaded."),
     ),
 )]
 pub(crate) async fn list(at: InThread, Query(page): Query<Page>) -> Result<Response, Problem> {

@@ -3,7 +3,7 @@
 mod as_of;
 mod stream;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use agora_tests::{
     forum::{Person, TestForum, text},
@@ -21,6 +21,7 @@ use platform::{
     db::DatabaseConfig,
     health::Health,
     identity::{Authenticator, Identity, TokenError},
+    instances::{self, Knows},
     kafka::{Broker, KafkaConfig},
 };
 use reqwest::Method;
@@ -31,6 +32,10 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 const EVENTS: &str = "/v2/events";
+/// What this release does not know.
+const NEWER: &str = "tea.made version 1";
+/// How long what should happen soon may take on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The positions that a condition holds for, in order.
 async fn positions(pool: &PgPool, condition: &str) -> Vec<Value> {
@@ -266,7 +271,62 @@ async fn without_the_event_store_other_reads_go_on() {
     let reads = start(&url, nowhere, &shutdown, &tasks).await;
     assert_eq!(ask(&reads, "/v2/communities").await.0, 200);
     let (status, problem) = ask(&reads, EVENTS).await;
-    assert_eq!((status, &problem["type"]), (503, &json!("/problems/unavailable")));
+    assert_eq!((status, &problem["type"]), (503, &json!("/problems/events-not-read-yet")));
+    end(&shutdown, &tasks).await;
+}
+
+#[tokio::test]
+async fn who_does_not_know_what_is_written_answers_no_events_until_it_may() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Talk").await;
+    let as_of = format!("/v2/threads/{thread}/posts?as_of=2999-01-01T00:00:00Z");
+    ada.get(&format!("/v2/threads/{thread}/posts")).await.expect(200);
+    let (pool, url) = (forum.pool.clone(), forum.database_url.clone());
+    forum.stop().await;
+    // Nobody else runs: it writes.
+    let newer = Knows { service: "writer", release: "7.0.0", reads: Vec::new(), writes: vec![NEWER.to_owned()] };
+    let (stop_writing, writing) = (CancellationToken::new(), TaskTracker::new());
+    instances::join(pool.clone(), newer, stop_writing.clone(), &writing).await.expect("it writes");
+
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let reads = start(&url, &url, &shutdown, &tasks).await;
+    assert_eq!(ask(&reads, "/v2/communities").await.0, 200, "other reads go on");
+    for (path, accept) in [(EVENTS, "application/json"), (EVENTS, "text/event-stream"), (&as_of, "*/*")] {
+        let request = Request::get(path).header("authorization", "Bearer operator").header("accept", accept);
+        let answer = reads.clone().oneshot(request.body(Body::empty()).expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), 503, "{path} {accept}");
+        assert_eq!(answer.headers()["retry-after"], "2");
+        let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the body is whole");
+        let problem: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(problem["type"], "/problems/events-not-read-yet", "{problem}");
+    }
+    let readers = "select count(*) from instances where service = 'query-service'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(readers).fetch_one(&pool).await.expect("a count"), 0);
+
+    end(&stop_writing, &writing).await;
+    let page = async {
+        loop {
+            match ask(&reads, EVENTS).await {
+                (503, _) => tokio::task::yield_now().await,
+                answer => break answer,
+            }
+        }
+    };
+    let (status, page) = tokio::time::timeout(PATIENCE, page).await.expect("it may read");
+    assert_eq!((status, &page["items"][0]["type"]), (200, &json!("account.registered")), "{page}");
+    let (status, then) = ask(&reads, &as_of).await;
+    assert_eq!(
+        (status, &then["errors"][0]["code"]),
+        (422, &json!("in_the_future")),
+        "it looks at what is asked: {then}"
+    );
+    assert_eq!(
+        sqlx::query_scalar::<_, i64>(readers).fetch_one(&pool).await.expect("a count"),
+        1,
+        "writers wait for it"
+    );
     end(&shutdown, &tasks).await;
 }
 

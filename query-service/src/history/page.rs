@@ -25,10 +25,11 @@ pub(super) async fn show(side: &ReadSide, at: InHistory) -> Result<Response, Pro
     let filters: Vec<_> = filters.iter().map(|(name, value)| (*name, value.as_deref())).collect();
     let listing = Listing::<Key>::new("/v2/events".to_owned(), &filters, asked.page(), asked.cursor.as_deref())?;
     let listing = listing.of_keys(|(_, position)| *position >= 0)?;
-    let part = asked.look_up(&side.history.store, community).await?;
+    let store = side.history.store().await?;
+    let part = asked.look_up(store, community).await?;
     let (span, from) = part.span(&listing)?;
     let most = Most { events: listing.limit(), bytes: LONGEST_TEXT };
-    let piece = side.history.store.piece(span, &part.filter, from, most).await?;
+    let piece = store.piece(span, &part.filter, from, most).await?;
     let (list, links) = part.page(piece, &listing)?;
     let body = serde_json::to_vec(&list).expect("events are JSON");
     let answer = Answer {

@@ -15,7 +15,7 @@ use platform::{
     problem::{FieldError, Problem},
 };
 use serde_json::json;
-use store_reader::{Filter, Most, Side, Unreadable};
+use store_reader::{Filter, Most, Side, StoreReader, Unreadable};
 use tokio::{
     sync::{
         broadcast::{Receiver, error::RecvError},
@@ -74,10 +74,11 @@ pub(super) async fn open(
             .filter_map(|(pointer, given)| given.then_some((pointer, "does not go with a stream"))),
     )?;
     let last = last_event_id(headers)?;
+    let store = side.history.store().await?.clone();
     let seat = side.history.seats.take(reader, community.is_none())?;
     // Before the store is asked: what comes in between is heard.
     let tail = side.history.tail.listen();
-    let part = asked.look_up(&side.history.store, community).await?;
+    let part = asked.look_up(&store, community).await?;
     let position = match last {
         Some((line, position)) if line == part.line && position <= part.head => position,
         Some(_) => return Err(history_lost("Last-Event-ID")),
@@ -88,6 +89,7 @@ pub(super) async fn open(
     let now = Instant::now();
     let stream = Stream {
         side: side.clone(),
+        store,
         reader,
         admission,
         filter: part.filter,
@@ -124,6 +126,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<(HistoryId, Position)>, P
 
 struct Stream {
     side: ReadSide,
+    store: StoreReader,
     reader: AccountId,
     admission: Admission,
     filter: Filter,
@@ -227,7 +230,7 @@ impl Stream {
     /// Sends what the store has, a piece of it.
     async fn catch_up(&mut self) -> Result<(), Ended> {
         let read = async {
-            let store = &self.side.history.store;
+            let store = &self.store;
             let (line, head) = store.standing().await?;
             Ok((line, head, store.piece((self.position, head), &self.filter, Side::Beginning, MOST).await?))
         };

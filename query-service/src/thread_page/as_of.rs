@@ -118,6 +118,7 @@ impl Default for Folded {
 /// Reads one thread at one moment.
 struct Look {
     side: ReadSide,
+    store: StoreReader,
     request: Request,
     thread: ThreadId,
     shard: Shard,
@@ -128,11 +129,12 @@ struct Look {
 pub(super) async fn show(at: InThread, wanted: Wanted<'_>) -> Result<Response, Problem> {
     let InThread { thread, community, reading, .. } = at.moderated()?;
     let (side, request) = reading.apart();
-    let store = &side.history.store;
+    let store = side.history.store().await?;
     let (line, head) = store.standing().await?;
     let position = wanted.as_of.position(store, head).await?;
     let listing = wanted.listing(thread, position)?;
-    let look = Look { request, thread, shard: Shard::of_community(community), line, position, side: side.clone() };
+    let (shard, store) = (Shard::of_community(community), store.clone());
+    let look = Look { request, thread, shard, line, position, store, side: side.clone() };
     let then = look.then(head).await?;
     let rows = look.rows(&then.thread, &then.posts, &listing).await?;
     let mut paged = listing.page(rows, |row| row.number);
@@ -191,10 +193,6 @@ impl Wanted<'_> {
 }
 
 impl Look {
-    fn store(&self) -> &StoreReader {
-        &self.side.history.store
-    }
-
     /// The thread and its posts then. What was is not to change any more: who goes from page to page folds them once.
     async fn then(&self, head: Position) -> Result<Arc<Then>, Problem> {
         let (folded, key) = (&self.side.history.folded, (self.line, self.thread, self.position));
@@ -214,7 +212,7 @@ impl Look {
     async fn thread(&self, head: Position) -> Result<ThreadThen, Problem> {
         let id = [self.thread.to_string()];
         let (mut then, mut began) = (None, None);
-        self.fold(self.store().streams("thread", &id, head), |event| {
+        self.fold(self.store.streams("thread", &id, head), |event| {
             began = began.or(Some((event.position, event.recorded_at)));
             if event.position > self.position { Ok(()) } else { ThreadThen::take(&mut then, event) }
         })
@@ -225,14 +223,14 @@ impl Look {
     async fn posts(&self) -> Result<PostsThen, Problem> {
         let mut posts = PostsThen::default();
         for ids in self.post_ids().await?.chunks(TOGETHER) {
-            self.fold(self.store().streams("post", ids, self.position), |event| posts.take(event)).await?;
+            self.fold(self.store.streams("post", ids, self.position), |event| posts.take(event)).await?;
         }
         Ok(posts)
     }
 
     /// All posts that the thread has, once the read tables know of those that it had then.
     async fn post_ids(&self) -> Result<Vec<String>, Problem> {
-        let position = self.store().heads_at(self.position).await?.of(self.shard);
+        let position = self.store.heads_at(self.position).await?.of(self.shard);
         let token = PositionToken { history: self.line, shard: self.shard, position };
         let reached = self.side.freshness.reach(&self.request.wanted.instead(token), &[Projection::ThreadPage]).await;
         // No position that the client named: of that moment, and tables of another history are on their way to this one.
@@ -309,7 +307,7 @@ impl Look {
     async fn texts(&self, posts: &[(i32, &PostThen)]) -> Result<HashMap<Position, (String, Format)>, Problem> {
         let at: Vec<Position> = posts.iter().map(|(_, post)| post.text).collect();
         let mut texts = HashMap::with_capacity(at.len());
-        self.fold(self.store().at(&at), |envelope| {
+        self.fold(self.store.at(&at), |envelope| {
             for event in envelope.decode()? {
                 match event {
                     Event::Post(PostEvent::Written(written)) => {
@@ -338,11 +336,11 @@ impl Look {
             last.extend(reactions);
             Ok(())
         };
-        let passed = self.fold(self.store().last_of_streams_below("reaction", &ids, self.position), &mut take).await?;
+        let passed = self.fold(self.store.last_of_streams_below("reaction", &ids, self.position), &mut take).await?;
         if !passed.is_empty() {
             // What stands is what the last one said that can be read.
             let streams: Vec<String> = passed.into_iter().map(|event| event.stream.id).collect();
-            self.fold(self.store().streams("reaction", &streams, self.position), &mut take).await?;
+            self.fold(self.store.streams("reaction", &streams, self.position), &mut take).await?;
         }
         let mut reactions: HashMap<Uuid, ReactionsThen> = HashMap::new();
         for (stream, event) in last {
@@ -369,7 +367,7 @@ impl Look {
                 met.extend(taken.err());
             }
         }
-        match self.store().not_left_out(met.clone()).await?.first() {
+        match self.store.not_left_out(met.clone()).await?.first() {
             None => Ok(met),
             Some(stop) => Err(unreadable(stop)),
         }
