@@ -176,17 +176,20 @@ impl ToSchema for Told {
 /// The history of events, or what happens from now on
 ///
 /// For operators, and for a community's own admins and owners: they name their `community`. Events come as CloudEvents
-/// (1.0, JSON), each payload in its newest version. No e-mail address, password hash or token is in any.
+/// (1.0, JSON), each payload in its newest version. No e-mail address that an account was registered with is in any, nor a
+/// password's hash or a token; what people wrote, in a post or a profile, is as they wrote it. Who is an operator no more reads
+/// on until its access token expires, 15 minutes at most.
 ///
-/// **A page** has events in the order of their positions. 50,000 are looked at for one page at most: where `type` lets few
-/// through, a page may be short, or empty, and have a `next`.
+/// **A page** has events in the order of their positions; `last` of its `Link` header is the one with the newest. 50,000 are
+/// looked at for one page at most: where `type` lets few through, a page may be short, or empty, and have a `next` (or, read
+/// backwards, a `previous`).
 ///
-/// **With `Accept: text/event-stream`** the answer does not end (Server-Sent Events, WHATWG HTML, 9.2): `event` is an event's
-/// name, `data` the event as on a page, and `id` what `Last-Event-ID` goes on behind, with nothing missing and nothing twice. It
-/// begins behind `from`, with `since`, or now. A stream ends when the access token expires or its session ends, which is
-/// looked at every 5 s; before anything that follows a change of what the reader is in the community; when the server stops;
-/// or when the client takes nothing for 30 s. Connect again, then. Where that would be refused, the last event is a
-/// `problem`, its `data` the problem's `type`, `status` and `detail`. There may be 8 streams of one account.
+/// **With `Accept: text/event-stream`**, preferred to JSON, the answer does not end (Server-Sent Events, WHATWG HTML, 9.2):
+/// `event` is an event's name, `data` the event as on a page, and `id` what `Last-Event-ID` goes on behind, with nothing missing
+/// and nothing twice. It begins behind `from`, with `since`, or now. A stream ends when the access token expires or its session
+/// ends, which is looked at every 5 s; before anything that follows a change of what the reader is in the community; when the
+/// server stops; or when the client takes nothing for 30 s. Connect again, then. Where that would be refused, the last event is
+/// a `problem`, its `data` the problem's `type`, `status` and `detail`. There may be 8 streams of one account.
 #[utoipa::path(
     get, path = "/v2/events", tag = "events", operation_id = "events_list",
     params(
@@ -229,13 +232,25 @@ pub(crate) async fn list(
     Ok(response)
 }
 
-/// Whether `Accept` names streams, and does not weigh them 0 (RFC 9110, section 12.5.1).
+/// Whether `Accept` prefers streams to JSON (RFC 9110, section 12.5.1): they do not end, so they have to be named, and where
+/// both are and neither is preferred, it is a page.
 fn wants_stream(headers: &HeaderMap) -> bool {
+    let Some(stream) = weight(headers, "text/event-stream").filter(|stream| *stream > 0.0) else { return false };
+    if let Some(page) = weight(headers, "application/json") {
+        return stream > page;
+    }
+    let page = weight(headers, "application/*").or_else(|| weight(headers, "*/*"));
+    page.is_none_or(|page| stream >= page)
+}
+
+/// What `Accept` weighs this range, from 0 to 1; none where it does not name it.
+fn weight(headers: &HeaderMap, range: &str) -> Option<f32> {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        parts.next().is_some_and(|media| media.eq_ignore_ascii_case("text/event-stream"))
-            && !parts.any(|part| part.strip_prefix("q=").is_some_and(|weight| weight.parse() == Ok(0.0)))
+    accepted.flat_map(|value| value.split(',')).find_map(|accepted| {
+        let mut parts = accepted.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(range));
+        let mut weights = parts.filter_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        named.then(|| weights.next().and_then(|weight| weight.parse().ok()).unwrap_or(1.0))
     })
 }
 
@@ -324,14 +339,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_for_who_accepts_one() {
+    fn a_stream_is_for_who_prefers_one() {
         let wants = |accept: &'static str| {
             wants_stream(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]))
         };
-        for accept in ["text/event-stream", "application/json, Text/Event-Stream;q=0.5"] {
+        for accept in [
+            "text/event-stream",
+            "application/json;q=0.5, Text/Event-Stream ; Q=0.6",
+            "text/event-stream, */*",
+            "application/*;q=0.5, text/event-stream;q=0.5, */*",
+            "*/*;q=0.1, text/event-stream;charset=utf-8;q=0.2",
+            "application/json;q=0, text/event-stream;q=0.1, */*",
+        ] {
             assert!(wants(accept), "{accept}");
         }
-        for accept in ["*/*", "application/json", "text/event-stream;q=0", "text/*"] {
+        for accept in [
+            "*/*",
+            "application/json",
+            "text/event-stream;q=0",
+            "text/*",
+            "application/json, text/event-stream;q=0.1",
+            "application/json, text/event-stream",
+            "text/event-stream;q=0.5, */*",
+            "text/event-stream;q=0, application/*;q=0",
+        ] {
             assert!(!wants(accept), "{accept}");
         }
     }

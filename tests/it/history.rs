@@ -98,6 +98,40 @@ async fn pages_are_the_history_and_its_parts_are_what_was_asked_for() {
     forum.stop().await;
 }
 
+#[tokio::test]
+async fn the_newest_events_are_one_link_away() {
+    let forum = TestForum::start().await;
+    let (ada, operator) = (forum.person("ada").await, forum.operator().await);
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, _) = ada.thread(&tea, "Talk").await;
+    for n in 0..5 {
+        ada.reply(&thread, &format!("reply {n}")).await;
+    }
+    for query in ["limit=2", "limit=2&type=post.written", "limit=2&from=3&to=7"] {
+        let answer = operator.get(&format!("{EVENTS}?{query}")).await;
+        let links = answer.header("link").expect("links").to_owned();
+        let last = links.split(", ").find_map(|link| link.strip_suffix(r#">; rel="last""#)).expect("the last one");
+        let last = &last[1..];
+        for reply in ["newer", "newest"] {
+            let page = operator.get(last).await.expect(200);
+            let shown = positions_of(page["items"].as_array().expect("events"));
+            let condition = match query {
+                "limit=2" => "true",
+                "limit=2&type=post.written" => "event_type = 'post.written'",
+                _ => "position > 3 and position <= 7",
+            };
+            let all = positions(&forum.pool, condition).await;
+            assert_eq!(shown, all[all.len() - 2..], "{query}, whatever has come since");
+            assert!(page["next"].is_null() && page["previous"].is_string(), "{page}");
+            let before = format!("{EVENTS}?{query}&cursor={}", text(&page["previous"]));
+            let before = operator.get(&before).await.expect(200);
+            assert_eq!(positions_of(before["items"].as_array().expect("events")), all[all.len() - 4..all.len() - 2]);
+            ada.reply(&thread, reply).await;
+        }
+    }
+    forum.stop().await;
+}
+
 /// Two on a page, forwards and then backwards: where there is a filter, the last page may be empty.
 async fn walk_filtered(reader: &Person<'_>, query: &str) -> Vec<Value> {
     let forwards = follow(reader, query, "next", None).await;

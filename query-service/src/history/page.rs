@@ -18,6 +18,8 @@ use crate::{
 
 /// A history, and the position that a page begins behind, or ends with.
 type Key = (Uuid, Position);
+/// The key that the newest page ends with, whatever has come since.
+const NEWEST: Position = Position::MAX;
 
 pub(super) async fn show(side: &ReadSide, at: InHistory) -> Result<Response, Problem> {
     let InHistory { asked, community, request, .. } = at;
@@ -50,7 +52,7 @@ impl Part {
         let Some((line, position)) = listing.from().copied() else {
             return Ok(((self.after, self.through), Side::Beginning));
         };
-        if HistoryId(line) != self.line || position > self.head {
+        if HistoryId(line) != self.line || (position > self.head && position != NEWEST) {
             return Err(history_lost("the cursor"));
         }
         Ok(match listing.direction() {
@@ -73,9 +75,10 @@ impl Part {
         let cursor = |position, direction| listing.cursor(&Place { key: (self.line.0, position), direction });
         let next = (piece.through < self.through).then(|| cursor(piece.through, Direction::Forward));
         let previous = (piece.after > self.after).then(|| cursor(piece.after, Direction::Backward));
+        let last = Some(cursor(NEWEST, Direction::Backward));
         let mut links = Links::default();
         links.add("first", &listing.target(None));
-        for (relation, cursor) in [("prev", &previous), ("next", &next)] {
+        for (relation, cursor) in [("prev", &previous), ("next", &next), ("last", &last)] {
             if let Some(cursor) = cursor {
                 links.add(relation, &listing.target(Some(("cursor", cursor))));
             }
