@@ -7,7 +7,7 @@ mod seats;
 mod stream;
 mod tail;
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
 use axum::{
     extract::State,
@@ -25,7 +25,7 @@ use platform::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use store_reader::{Filter, StoreReader, Unreadable};
+use store_reader::{Alarms, Filter, StoreReader, Unreadable};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::{IntoParams, PartialSchema, ToSchema, openapi};
 
@@ -45,6 +45,10 @@ use tail::Tail;
 /// wait for one another rather than take the store's from the commands.
 const CONNECTIONS: u32 = 4;
 
+/// What an event stops that cannot be read.
+const UNREADABLE_STOPS: &str =
+    "pages and streams of /v2/events end in front of it, and as_of does not show its thread (500 unreadable-event)";
+
 /// The event store, as it is read here.
 pub(crate) struct History {
     store: StoreReader,
@@ -53,6 +57,7 @@ pub(crate) struct History {
     /// Threads as they were.
     pub(crate) folded: Folded,
     seats: Seats,
+    alarms: Alarms,
     shutdown: CancellationToken,
     tasks: TaskTracker,
 }
@@ -80,6 +85,7 @@ impl History {
             tail,
             folded: Folded::default(),
             seats: Seats::default(),
+            alarms: Alarms::new(),
             shutdown,
             tasks: tasks.clone(),
         })
@@ -92,6 +98,23 @@ impl History {
     pub(crate) async fn store(&self) -> Result<&StoreReader, Problem> {
         self.joining.passed().await?;
         Ok(&self.store)
+    }
+
+    /// Raises the alarm of an event that cannot be read, and says so; and `instead`, what can be asked for. None is skipped
+    /// but by an operator, on record: who wants to go on behind it says so.
+    pub(crate) fn unreadable(&self, event: &Unreadable, instead: impl Display) -> Problem {
+        let Unreadable { event_id, position, .. } = event;
+        self.alarms.raise(event, UNREADABLE_STOPS);
+        let words = format_args!(
+            "The event {event_id} at position {position} cannot be read by this release, and none is skipped. {instead}"
+        );
+        // Without a cause: each request that meets it would tell the log again what the alarm says once a minute.
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable-event", words)
+    }
+
+    /// The same, for who goes through the history.
+    fn unreadable_here(&self, event: &Unreadable) -> Problem {
+        self.unreadable(event, format_args!("What follows it is read with from={}.", event.position))
     }
 }
 
@@ -318,20 +341,6 @@ fn told(event: &Delivered) -> Result<Vec<Told>, DecodeError> {
     cloud_event::write_lines(event, &mut lines)?;
     let text = String::from_utf8(lines).expect("JSON is UTF-8");
     Ok(text.lines().map(|line| Told(RawValue::from_string(line.to_owned()).expect("a line is JSON"))).collect())
-}
-
-/// None is skipped but by an operator, on record: who wants to go on behind it says so.
-pub(crate) fn unreadable(event: &Unreadable) -> Problem {
-    let Unreadable { event_id, position, .. } = event;
-    Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "unreadable-event",
-        format_args!(
-            "The event {event_id} at position {position} cannot be read by this release, and none is skipped. What follows \
-             it is read with from={position}."
-        ),
-    )
-    .with_cause(event)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Reads the event store in order, as the envelopes that everybody agrees on. The relay, the projections' gap filling
 //! and tail check, the endpoints that show events, and whoever replays history read it through here.
 
+mod alarms;
 mod copy;
 mod left_out;
 mod piece;
@@ -18,6 +19,7 @@ use serde_json::value::RawValue;
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
+pub use alarms::Alarms;
 pub use copy::{Copy, CopyError, Filter};
 pub use left_out::EVERY_READER;
 pub use piece::{LOOKED_AT, Most, Piece, Side};

@@ -14,9 +14,9 @@ use postgres_es::PostgresEventRepository;
 use serde::Deserialize as _;
 use serde_json::value::to_raw_value;
 use sqlx::PgPool;
-use store_reader::{StoreReader, Unreadable};
+use store_reader::{Alarms, StoreReader, Unreadable};
 
-use super::{StoreError, unreadable::Alarms};
+use super::StoreError;
 
 /// States kept folded, at most; each is far below a kilobyte but for category trees.
 const CACHED_STATES: u64 = 50_000;
@@ -158,7 +158,11 @@ impl Loader {
         match self.reader.not_left_out(met).await?.into_iter().next() {
             None => Ok(all),
             Some(stop) => {
-                self.alarms.raise(&stop);
+                let (stream, sequence) = (&stop.stream, stop.sequence);
+                let stops = format_args!(
+                    "commands that rest on {stream} are not taken (500 unreadable-event), as of event {sequence} of it"
+                );
+                self.alarms.raise(&stop, stops);
                 Err(StoreError::Unreadable(Box::new(stop)))
             }
         }

@@ -13,7 +13,6 @@ mod load;
 mod operation;
 mod ping;
 mod turns;
-mod unreadable;
 mod work;
 
 pub use append::{Append, Claim, NewEvent, PrivateData, Receipt, Replay, Verdict, append};

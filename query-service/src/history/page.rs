@@ -6,7 +6,7 @@ use platform::problem::Problem;
 use store_reader::{Most, Piece, Side};
 use uuid::Uuid;
 
-use super::{Part, Told, told, unreadable};
+use super::{Part, Told, told};
 use crate::{
     answer::{Answer, ETag},
     cursor::{Direction, Place},
@@ -32,7 +32,10 @@ pub(super) async fn show(side: &ReadSide, at: InHistory) -> Result<Response, Pro
     let (span, from) = part.span(&listing)?;
     let most = Most { events: listing.limit(), bytes: LONGEST_TEXT };
     let piece = store.piece(span, &part.filter, from, most).await?;
-    let (list, links) = part.page(piece, &listing)?;
+    if let Some(stop) = piece.unreadable.as_ref().filter(|_| piece.events.is_empty()) {
+        return Err(side.history.unreadable_here(stop));
+    }
+    let (list, links) = part.page(&piece, &listing)?;
     let body = serde_json::to_vec(&list).expect("events are JSON");
     let answer = Answer {
         etag: ETag { version: 0, hash: hash(&body) },
@@ -61,10 +64,7 @@ impl Part {
         })
     }
 
-    fn page(&self, piece: Piece, listing: &Listing<Key>) -> Result<(List<Told>, Links), Problem> {
-        if let Some(stop) = piece.unreadable.filter(|_| piece.events.is_empty()) {
-            return Err(unreadable(&stop));
-        }
+    fn page(&self, piece: &Piece, listing: &Listing<Key>) -> Result<(List<Told>, Links), Problem> {
         let mut items = Vec::with_capacity(piece.events.len());
         for event in &piece.events {
             if event.history != self.line {

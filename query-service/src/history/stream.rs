@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{seats::Seat, tail::Batch, told, unreadable};
+use super::{History, seats::Seat, tail::Batch, told};
 use crate::{
     freshness::history_lost,
     listing,
@@ -165,11 +165,11 @@ enum Ended {
 
 impl Ended {
     /// The last event of the stream: the problem that a new request would be answered, or that it may connect again.
-    fn said(self) -> Event {
+    fn said(self, history: &History) -> Event {
         let problem = match self {
             Self::Refused(problem) => problem,
             Self::Lost => history_lost("the id of the last event"),
-            Self::Unreadable(event) => unreadable(&event),
+            Self::Unreadable(event) => history.unreadable_here(&event),
             Self::Changed | Self::Stalled | Self::Stopped | Self::Failed(_) => {
                 return Event::default().comment("ended: connect again");
             }
@@ -190,11 +190,11 @@ impl Stream {
             () = stopping.begun() => Ended::Stopped,
             Err(ended) = self.follow() => ended,
         };
-        if let Ended::Failed(_) | Ended::Unreadable(_) = ended {
+        if let Ended::Failed(_) = ended {
             tracing::warn!(cause = %ended, "a stream of events ended");
         }
         // Said where there is room for it, or comes to be soon.
-        let _ = timeout(LAST_WORD, self.out.send(ended.said())).await;
+        let _ = timeout(LAST_WORD, self.out.send(ended.said(&self.side.history))).await;
     }
 
     async fn follow(&mut self) -> Result<Infallible, Ended> {

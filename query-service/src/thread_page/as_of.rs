@@ -34,7 +34,6 @@ use crate::{
     answer::{Answer, ETag},
     cursor::{Direction, Place},
     freshness::not_yet,
-    history::unreadable,
     listing::{self, Listing, fitting},
     projection::Projection,
     reading::{ReadSide, Request, hash},
@@ -364,12 +363,16 @@ impl Look {
             let mut events = pin!(events);
             while let Some(event) = events.try_next().await? {
                 let taken = event.and_then(|event| take(&event).map_err(|error| Unreadable::of(&event, error)));
-                met.extend(taken.err());
+                // What came later is nobody's business here.
+                met.extend(taken.err().filter(|met| met.position <= self.position));
             }
         }
         match self.store.not_left_out(met.clone()).await?.first() {
             None => Ok(met),
-            Some(stop) => Err(unreadable(stop)),
+            Some(stop) => {
+                let before = format_args!("The thread is shown as of a moment before it: as_of={}.", stop.position - 1);
+                Err(self.side.history.unreadable(stop, before))
+            }
         }
     }
 

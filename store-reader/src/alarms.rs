@@ -1,28 +1,32 @@
-//! Events that a command met and nobody can read: an alarm for each.
+//! Events that a request met and nobody can read: an alarm for each.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use events::EventId;
 use moka::sync::Cache;
 use opentelemetry::{KeyValue, global, metrics::Counter};
-use store_reader::Unreadable;
 
-/// How long an event that was told of is not told of again, however many commands meet it.
+use super::Unreadable;
+
+/// How long an event that was told of is not told of again, however many requests meet it.
 const QUIET_FOR: Duration = Duration::from_secs(60);
 /// Events remembered for that: beyond it, one may be told of more often.
 const REMEMBERED: u64 = 1_000;
 /// What is counted of them, as of those that the relay meets.
 const KIND: &str = "unreadable";
 
-/// Raises them; clones share what they remember.
-#[derive(Clone)]
-pub(super) struct Alarms {
+/// Raises them, each as one line of the log at ERROR that names the command which resolves it, counted as `agora.alarms`.
+/// Clones share what they remember.
+#[derive(Clone, Debug)]
+pub struct Alarms {
     told: Cache<EventId, ()>,
     counter: Counter<u64>,
 }
 
 impl Alarms {
-    pub(super) fn new() -> Self {
+    /// None raised so far.
+    #[expect(clippy::new_without_default, reason = "it registers a counter")]
+    pub fn new() -> Self {
         let counter = global::meter("agora")
             .u64_counter("agora.alarms")
             .with_description("Error lines that name the command which resolves them.")
@@ -32,20 +36,14 @@ impl Alarms {
         Self { told: Cache::builder().max_capacity(REMEMBERED).time_to_live(QUIET_FOR).build(), counter }
     }
 
-    /// Says which event it is, and what resolves it, unless that was said a moment ago.
-    pub(super) fn raise(&self, event: &Unreadable) {
+    /// Says what stops there, which event it is, and what resolves it, unless that was said within the last minute.
+    pub fn raise(&self, event: &Unreadable, stops: impl fmt::Display) {
         if !self.is_news(event.event_id) {
             return;
         }
         self.counter.add(1, &[KeyValue::new("kind", KIND)]);
         let Unreadable { event_id, stream, sequence, position, .. } = event;
-        tracing::error!(
-            %event_id,
-            %stream,
-            sequence,
-            position,
-            "commands that rest on {stream} are not taken (500 unreadable-event), as of event {sequence} of it: {event}"
-        );
+        tracing::error!(%event_id, %stream, sequence, position, "{stops}: {event}");
     }
 
     fn is_news(&self, event: EventId) -> bool {
@@ -58,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn however_many_commands_meet_it_an_event_is_told_of_once() {
+    fn however_many_requests_meet_it_an_event_is_told_of_once() {
         let (alarms, event) = (Alarms::new(), EventId::new());
         assert!(alarms.is_news(event));
         assert!(!alarms.clone().is_news(event));
