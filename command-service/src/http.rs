@@ -1,16 +1,14 @@
 //! All routes of the command-service, and what all of them have in common in the API's documentation.
 
 use platform::{
-    openapi::{BEARER, close_request_bodies, describe_bearer},
+    openapi::{BEARER, close_request_bodies, describe_bearer, describe_headers, header},
     problem::Problem,
 };
 use utoipa::{
     IntoParams, OpenApi,
     openapi::{
-        Header, ObjectBuilder, RefOr,
-        header::HeaderBuilder,
+        RefOr,
         path::{Operation, Parameter, ParameterIn, PathItem},
-        schema::Type,
         security::SecurityRequirement,
     },
 };
@@ -46,6 +44,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     let api = routes.get_openapi_mut();
     describe_bearer(api);
     api.paths.paths.values_mut().for_each(document);
+    describe_headers(api);
     close_request_bodies(api);
     routes
 }
@@ -148,10 +147,6 @@ fn answers(operation: &mut Operation) {
             say("Location", "Where it is found.");
         }
     }
-}
-
-fn header(what: &str) -> Header {
-    HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).description(Some(what)).build()
 }
 
 #[cfg(test)]

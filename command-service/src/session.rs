@@ -244,9 +244,8 @@ async fn find(store: &Store, login: &str) -> Result<Option<AccountId>, StoreErro
 /// The same whether the account is not there, has no password, or has another one.
 fn refused() -> Problem {
     let detail = "There is no account of this name and password.";
-    Problem::new(StatusCode::UNAUTHORIZED, "credentials-refused", detail)
-        .with_header(header::WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"))
-        .with_errors(vec![FieldError::new("#/password", "credentials_refused", detail)])
+    let errors = vec![FieldError::new("#/password", "credentials_refused", detail)];
+    Problem::new(StatusCode::UNAUTHORIZED, "credentials-refused", detail).with_errors(errors)
 }
 
 #[cfg(test)]

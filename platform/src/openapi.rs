@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use axum::{Router, http::StatusCode};
 use utoipa::openapi::{
-    Content, ContentBuilder, OpenApi, Ref, RefOr, Schema,
+    Content, ContentBuilder, Header, ObjectBuilder, OpenApi, Ref, RefOr, Schema,
+    header::HeaderBuilder,
     path::PathItem,
     schema::{AdditionalProperties, ArrayItems, SchemaType, Type},
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
@@ -33,6 +34,33 @@ pub fn problem(status: StatusCode, name: &'static str) -> Content {
     let example = Problem::new(status, name, "What went wrong this time, and what to do about it.").to_json();
     let schema = Ref::from_schema_name("Problem");
     ContentBuilder::new().schema(Some(schema)).example(serde_json::from_str(&example).ok()).build()
+}
+
+/// The header that every answer of a status has.
+const ALWAYS: [(&str, &str, &str); 4] = [
+    ("304", "ETag", "The one that the client has, and that is still good (RFC 9110, 8.8.3)."),
+    ("401", "WWW-Authenticate", "`Bearer`, and what is wrong with the token that was sent, if any (RFC 6750, 3)."),
+    ("429", "Retry-After", "In how many seconds the same request may succeed (RFC 9110, 10.2.3)."),
+    ("503", "Retry-After", "In how many seconds the same request may succeed (RFC 9110, 10.2.3)."),
+];
+
+/// Says of every operation which headers its answers have by their status.
+pub fn describe_headers(api: &mut OpenApi) {
+    for PathItem { get, put, post, delete, patch, .. } in api.paths.paths.values_mut() {
+        for operation in [get, put, post, delete, patch].into_iter().flatten() {
+            for (status, name, description) in ALWAYS {
+                if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
+                    response.headers.insert(name.to_owned(), RefOr::T(header(description)));
+                }
+            }
+        }
+    }
+}
+
+/// A header that is text.
+pub fn header(description: &str) -> Header {
+    let text = ObjectBuilder::new().schema_type(Type::String);
+    HeaderBuilder::new().schema(Some(text)).description(Some(description)).build()
 }
 
 /// Says of every object in a request's body what [`Json`](crate::extract::Json) does: fields that it does not name are
@@ -119,6 +147,25 @@ mod tests {
         assert!(status == 200 && page.contains("swagger-ui") && !page.contains("https://"), "{page}");
         let (status, script) = get("/docs/swagger-initializer.js").await;
         assert!(status == 200 && script.as_str().expect("a script").contains("/openapi.json"));
+    }
+
+    #[utoipa::path(get, path = "/orders", responses((status = 200), (status = 304), (status = 401), (status = 503)))]
+    #[allow(dead_code, reason = "only described")]
+    fn orders() {}
+
+    #[test]
+    fn answers_have_the_headers_of_their_status() {
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths(orders))]
+        struct Api;
+        let mut api = Api::openapi();
+        describe_headers(&mut api);
+        let api = serde_json::to_value(api).expect("JSON");
+        let responses = &api["paths"]["/orders"]["get"]["responses"];
+        for (status, header) in [("304", "ETag"), ("401", "WWW-Authenticate"), ("503", "Retry-After")] {
+            assert_eq!(responses[status]["headers"][header]["schema"]["type"], "string", "{status}");
+        }
+        assert!(responses["200"]["headers"].is_null() && responses["429"].is_null(), "{responses}");
     }
 
     #[derive(ToSchema)]

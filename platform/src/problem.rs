@@ -176,6 +176,12 @@ impl IntoResponse for Problem {
         // Who asks again may be answered differently, and so may somebody else.
         let headers = [(header::CONTENT_TYPE, CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
         let mut response = (self.status, headers, self.to_json()).into_response();
+        if self.status == StatusCode::UNAUTHORIZED
+            && self.headers.iter().all(|(name, _)| name != header::WWW_AUTHENTICATE)
+        {
+            // Each 401 has one (RFC 9110, section 15.5.2).
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         for (name, value) in self.headers {
             response.headers_mut().append(name, value);
         }
@@ -295,6 +301,18 @@ mod tests {
             let (response, _) = answered(Problem::unavailable("busy", Duration::from_millis(after))).await;
             assert_eq!(response.headers()["retry-after"], header);
         }
+    }
+
+    #[tokio::test]
+    async fn a_401_says_how_to_log_in() {
+        let refused = Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "Who are you?");
+        let (response, _) = answered(refused.clone()).await;
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        let (response, _) =
+            answered(refused.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"x\"")))
+                .await;
+        let said: Vec<_> = response.headers().get_all("www-authenticate").iter().collect();
+        assert_eq!(said, ["Bearer error=\"x\""]);
     }
 
     #[tokio::test]

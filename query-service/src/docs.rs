@@ -2,16 +2,14 @@
 
 use axum::http::StatusCode;
 use platform::{
-    openapi::{self as docs, BEARER},
+    openapi::{self as docs, BEARER, header},
     problem::{self, Problem},
 };
 use utoipa::{
     OpenApi, PartialSchema,
     openapi::{
-        self, Header, Object, ObjectBuilder, RefOr, Required, ResponseBuilder,
-        header::HeaderBuilder,
+        self, RefOr, Required, ResponseBuilder,
         path::{Operation, ParameterBuilder, ParameterIn},
-        schema::Type,
         security::SecurityRequirement,
     },
 };
@@ -83,6 +81,7 @@ pub(crate) fn complete(api: &mut openapi::OpenApi) {
             Some(vec![SecurityRequirement::default(), SecurityRequirement::new::<_, [String; 0], String>(BEARER, [])]);
         complete_operation(operation);
     }
+    docs::describe_headers(api);
 }
 
 fn complete_operation(operation: &mut Operation) {
@@ -119,14 +118,6 @@ fn complete_operation(operation: &mut Operation) {
 
 fn text() -> RefOr<openapi::Schema> {
     String::schema()
-}
-
-fn header(description: &str) -> Header {
-    HeaderBuilder::new().schema(Some(text_object())).description(Some(description)).build()
-}
-
-fn text_object() -> Object {
-    ObjectBuilder::new().schema_type(Type::String).build()
 }
 
 #[cfg(test)]

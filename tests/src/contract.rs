@@ -12,6 +12,9 @@ use uuid::Uuid;
 
 static API: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(agora::stack::openapi()).expect("JSON"));
 
+/// What an answer of a status always has, and the description says so.
+const ALWAYS: [(u16, &str); 4] = [(304, "ETag"), (401, "WWW-Authenticate"), (429, "Retry-After"), (503, "Retry-After")];
+
 /// What of an answer the description does not say; nothing where the answer is as described. What has no operation is
 /// described by no answer but a refusal, outside of the API by any.
 pub fn check(method: &str, path: &str, status: u16, headers: &HeaderMap, body: &[u8]) -> Result<(), String> {
@@ -26,6 +29,11 @@ pub fn check(method: &str, path: &str, status: u16, headers: &HeaderMap, body: &
     let described = &operation["responses"][status.to_string()];
     if described.is_null() {
         return Err(format!("{status} is not described"));
+    }
+    for (of, header) in ALWAYS {
+        if status == of && (described["headers"][header].is_null() || !headers.contains_key(header)) {
+            return Err(format!("{status} without {header}, or it is not described"));
+        }
     }
     if head {
         return Ok(());

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use axum::{
     Extension, Router,
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use futures::future::BoxFuture;
 
@@ -103,7 +103,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 fn challenge(detail: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
-        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 #[cfg(test)]
