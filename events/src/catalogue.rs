@@ -2,17 +2,21 @@
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{Event, upcast::CURRENT};
 
 /// One event of the catalogue.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CatalogueEntry)]
 pub struct Entry {
     /// `aggregate.past_participle`, the `CloudEvents` `type`.
+    #[schema(example = "post.written")]
     pub name: &'static str,
     /// The version in which it is written now.
     pub version: u32,
     /// The payload, in JSON Schema 2020-12.
+    #[schema(value_type = Object)]
     pub schema: Schema,
 }
 
@@ -22,7 +26,7 @@ impl Entry {
     }
 }
 
-/// Every event in its newest version, as `agora events catalogue` prints it.
+/// Every event in its newest version, as `agora events catalogue` prints it and `GET /v2/events/catalogue` answers.
 pub fn catalogue() -> Vec<Entry> {
     Event::catalogue()
 }

@@ -64,7 +64,7 @@ pub struct CloudEvent {
     /// When it happened, where that is not when it was recorded.
     #[schema(format = DateTime)]
     pub occurredat: Option<String>,
-    /// The payload. `agora events catalogue` has the JSON Schema of each.
+    /// The payload. `GET /v2/events/catalogue` (and `agora events catalogue`) has the JSON Schema of each.
     #[schema(value_type = Object)]
     pub data: serde_json::Value,
 }

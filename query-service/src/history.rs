@@ -1,6 +1,7 @@
 //! The event history itself, for operators and for a community's own admins: [page by page](page), or [as it goes
 //! on](stream). Read from the event store, which may be away while all other reads go on.
 
+pub(crate) mod catalogue;
 mod joining;
 mod page;
 mod seats;
@@ -15,7 +16,7 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{CommunityId, DecodeError, Delivered, Event, HistoryId, Position, catalogue::catalogue, cloud_event};
+use events::{CommunityId, DecodeError, Delivered, Event, HistoryId, Position, cloud_event};
 use garde::Validate;
 use platform::{
     db::{self, DatabaseConfig},
@@ -134,7 +135,10 @@ pub(crate) struct Asked {
     to: Option<Position>,
     /// Only events of these names, separated by commas.
     #[garde(inner(custom(known)))]
-    #[param(value_type = Option<Vec<String>>, style = Form, explode = false, example = json!(["post.written", "post.edited"]))]
+    #[param(
+        inline, value_type = Option<Vec<catalogue::Name>>, style = Form, explode = false,
+        example = json!(["post.written", "post.edited"])
+    )]
     r#type: Option<Names>,
     /// Only events of this community: its id or slug. Its admins and owners must name it, operators may.
     #[garde(skip)]
@@ -170,7 +174,7 @@ impl<'de> Deserialize<'de> for Names {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "garde's signature")]
 fn known(names: &Names, _: &()) -> garde::Result {
     let Some(unknown) = names.0.iter().find(|name| Event::newest_version(name).is_none()) else { return Ok(()) };
-    let all: Vec<_> = catalogue().into_iter().map(|entry| entry.name).collect();
+    let all: Vec<_> = Event::newest().map(|(name, _)| name).collect();
     Err(invalid("unknown_value", format_args!("there is no event `{unknown}`; there are {}", all.join(", "))))
 }
 
@@ -199,9 +203,9 @@ impl ToSchema for Told {
 /// The history of events, or what happens from now on
 ///
 /// For operators, and for a community's own admins and owners: they name their `community`. Events come as CloudEvents
-/// (1.0, JSON), each payload in its newest version. No e-mail address that an account was registered with is in any, nor a
-/// password's hash or a token; what people wrote, in a post or a profile, is as they wrote it. Who is an operator no more reads
-/// on until its access token expires, 15 minutes at most.
+/// (1.0, JSON), each payload in its newest version, whose JSON Schema `GET /v2/events/catalogue` has. No e-mail address that an
+/// account was registered with is in any, nor a password's hash or a token; what people wrote, in a post or a profile, is as
+/// they wrote it. Who is an operator no more reads on until its access token expires, 15 minutes at most.
 ///
 /// **A page** has events in the order of their positions; `last` of its `Link` header is the one with the newest. 50,000 are
 /// looked at for one page at most: where `type` lets few through, a page may be short, or empty, and have a `next` (or, read

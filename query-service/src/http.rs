@@ -23,6 +23,7 @@ pub(crate) fn routes() -> OpenApiRouter<ReadSide> {
         .routes(routes!(category_tree::tree))
         .routes(routes!(category_tree::show))
         .routes(routes!(history::list))
+        .routes(routes!(history::catalogue::show))
         .routes(routes!(membership::list))
         .routes(routes!(membership::show))
         .routes(routes!(moderation_log::list))

@@ -132,6 +132,27 @@ async fn the_newest_events_are_one_link_away() {
     forum.stop().await;
 }
 
+#[tokio::test]
+async fn the_catalogue_tells_everybody_what_each_event_says() {
+    let forum = TestForum::start().await;
+    let answer = forum.guest().get(&format!("{EVENTS}/catalogue")).await;
+    let etag = answer.header("etag").expect("an ETag").to_owned();
+    assert_eq!(answer.header("cache-control"), Some("no-cache"));
+    let catalogue = answer.expect(200);
+    let printed = events::catalogue::catalogue();
+    assert_eq!(catalogue, json!({"items": printed}));
+    assert_eq!(catalogue["items"][0]["schema"]["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let path = format!("{EVENTS}/catalogue");
+    let again = forum.guest().send(Method::GET, &path, None, &[("if-none-match", &etag)]).await;
+    assert_eq!(again.status, 304);
+    // And the parameter says which there are.
+    let api = serde_json::to_value(agora::stack::openapi()).expect("JSON");
+    let parameters = api["paths"][EVENTS]["get"]["parameters"].as_array().expect("parameters");
+    let names = parameters.iter().find(|it| it["name"] == "type").expect("one")["schema"]["items"]["enum"].clone();
+    assert_eq!(names, json!(printed.iter().map(|entry| entry.name).collect::<Vec<_>>()));
+    forum.stop().await;
+}
+
 /// Two on a page, forwards and then backwards: where there is a filter, the last page may be empty.
 async fn walk_filtered(reader: &Person<'_>, query: &str) -> Vec<Value> {
     let forwards = follow(reader, query, "next", None).await;
