@@ -313,6 +313,8 @@ async fn what_begins_a_thing_is_left_out_with_all_that_rests_on_it() {
         assert!(checked.broken.is_empty(), "{checked:?}");
     }
     talk.bob.get(&format!("/v2/threads/{other}")).await.expect(200);
-    talk.ada.refused(Method::GET, &format!("/v2/threads/{}", talk.thread), Value::Null, (404, "not-found")).await;
+    talk.ada
+        .refused(Method::GET, &format!("/v2/threads/{}", talk.thread), Value::Null, (404, "thread-not-found"))
+        .await;
     forum.stop().await;
 }
