@@ -154,9 +154,8 @@ async fn whats_wrong(store: &StoreReader, what: LeaveOut<'_>) -> Result<Unreadab
     };
     let (event_id, position) = (envelope.event_id, envelope.position);
     let named = events::catalogue::words(&envelope.name, envelope.version);
-    let error = match envelope.decode() {
-        Ok(_) => return Err(NotLeftOut::Readable { event_id, what: named, position }),
-        Err(error) => error,
+    let Err(error) = envelope.decode() else {
+        return Err(NotLeftOut::Readable { event_id, what: named, position });
     };
     if matches!(error, DecodeError::Unknown { .. }) {
         let knows = |other: &&Instance| other.reads.contains(&named);

@@ -51,8 +51,8 @@ pub(crate) const LOCK: i64 = 0x72_6562_7569_6c64;
 const APP_NAME: &str = "agora-rebuild ";
 /// Shards folded at once: Postgres works on one while another is decoded.
 const SHARDS_AT_ONCE: usize = 4;
-/// Connections that read events: one for each shard that is folded, and two to spare.
-const STORE_CONNECTIONS: u32 = SHARDS_AT_ONCE as u32 + 2;
+/// Connections that read events: one for each of [`SHARDS_AT_ONCE`], and two to spare.
+const STORE_CONNECTIONS: u32 = 6;
 /// Connections to the live tables: a snapshot, and looks beside it.
 const LIVE_CONNECTIONS: u32 = 4;
 /// Connections that write: the projections of the shards folded at once, more than Postgres has cores for them. Others need

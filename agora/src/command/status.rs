@@ -162,7 +162,8 @@ fn ago(now: DateTime<Utc>, since: DateTime<Utc>) -> String {
 
 /// What stopped, event by event: where all projections did, nobody can read it.
 fn stopped(status: &Status, now: DateTime<Utc>) -> String {
-    let mut events: BTreeMap<(Position, EventId), Vec<(&str, Shard, &Parked)>> = BTreeMap::new();
+    type Lane<'a> = (&'a str, Shard, &'a Parked);
+    let mut events: BTreeMap<(Position, EventId), Vec<Lane<'_>>> = BTreeMap::new();
     for (name, shards) in &status.projections {
         for (shard, parked) in shards.iter().filter_map(|shard| Some((shard.shard, shard.parked.as_ref()?))) {
             events.entry((parked.position, parked.event_id)).or_default().push((name, shard, parked));
