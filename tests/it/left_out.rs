@@ -296,11 +296,9 @@ async fn what_begins_a_thing_is_left_out_with_all_that_rests_on_it() {
     assert_eq!((left_out.rest, left_out.before), (4 + more, false));
     let again = LeaveOut { event: EventId(begins), reason: "again", by: "bob", unknown: false, with_rest: true };
     assert!(projector::leave_out(&talk.store(), again).await.expect("on record").before);
-    let on_record = projector::skips(&forum.pool).await.expect("the record");
-    assert!(
-        on_record.len() == 5 + more && on_record.iter().all(|skip| skip.reason != "again"),
-        "what was said first stands"
-    );
+    let on_record = "select (count(*), count(*) filter (where reason = 'again'))::text from skips";
+    let on_record: String = sqlx::query_scalar(on_record).fetch_one(&forum.pool).await.expect("the record");
+    assert_eq!(on_record, format!("({},0)", 5 + more), "what was said first stands");
 
     // Tables that have it lose it by a rebuild, and all agree.
     let config = &forum.config;
@@ -308,7 +306,8 @@ async fn what_begins_a_thing_is_left_out_with_all_that_rests_on_it() {
     let rebuild = Rebuild::begin(&config.database, config.read_tables(), what).await.expect("it begins");
     rebuild.swap(&Silent).await.expect("it stops nowhere");
     assert_eq!(talk.differences().await, 0);
-    assert!(talk.broken().await.is_empty());
+    let broken = talk.broken().await;
+    assert!(broken.is_empty(), "{broken:?}");
     for checked in check::counts(&forum.pool).await.expect("counted") {
         assert!(checked.broken.is_empty(), "{checked:?}");
     }
