@@ -118,8 +118,7 @@ impl At {
                     let _ = writeln!(text, "{name} tries shard {shard} again within two seconds");
                 }
             }
-            let none = if projection == ALL { "no projection" } else { &*projection };
-            anyhow::ensure!(!text.is_empty(), has_not_stopped(none, shard));
+            anyhow::ensure!(!text.is_empty(), has_not_stopped(&projection, shard));
             Ok(text)
         })
     }
@@ -186,7 +185,8 @@ fn said(config: Config, what: impl AsyncFnOnce(Config, PgPool) -> anyhow::Result
 }
 
 fn has_not_stopped(projection: &str, shard: Shard) -> String {
-    format!("{projection} has not stopped in shard {shard}: `agora projections status` lists what has")
+    let what = if projection == ALL { "nothing has" } else { &*format!("{projection} has not") };
+    format!("{what} stopped in shard {shard}: `agora projections status` lists what has")
 }
 
 #[cfg(test)]
