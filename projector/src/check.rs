@@ -256,7 +256,7 @@ fn decode(envelope: Envelope) -> Result<Readable, Unreadable> {
 }
 
 /// Its place in the store.
-fn place(event: &Found) -> Position {
+pub(crate) fn place(event: &Found) -> Position {
     event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position)
 }
 

@@ -6,7 +6,8 @@ use events::{CommunityId, DecodeError, Envelope, EventId, Position, Stream};
 use platform::instances::{self, Instance};
 use serde_json::Value;
 use store_reader::{CopyError, EVERY_READER, StoreReader, Unreadable};
-use uuid::Uuid;
+
+use crate::{check::place, skip};
 
 /// What begins the reason of each event that is left out with another, whose id follows.
 pub const RESTS_ON: &str = "rests on event ";
@@ -189,10 +190,6 @@ async fn rest(store: &StoreReader, begins: &Unreadable) -> sqlx::Result<Vec<(Eve
     }
 }
 
-fn place(event: &Result<Envelope, Unreadable>) -> Position {
-    event.as_ref().map_or_else(|unreadable| unreadable.position, |event| event.position)
-}
-
 /// Things whose beginning is left out.
 struct Gone {
     ids: HashSet<String>,
@@ -236,28 +233,15 @@ impl Gone {
     }
 }
 
-/// All or none of it; answers how many were not on record yet.
+/// Answers how many were not on record yet.
 async fn record(
     store: &StoreReader,
     what: LeaveOut<'_>,
     position: Position,
     rest: &[(EventId, Position)],
 ) -> sqlx::Result<u64> {
-    let (mut ids, mut positions): (Vec<Uuid>, Vec<Position>) = rest.iter().map(|(id, at)| (id.0, *at)).unzip();
-    let mut reasons = vec![format!("{RESTS_ON}{}", what.event); rest.len()];
-    ids.push(what.event.0);
-    positions.push(position);
-    reasons.push(what.reason.to_owned());
-    let recorded = sqlx::query!(
-        "insert into skips (projection, event_id, position, reason, skipped_by)
-        select $1, event_id, position, reason, $5
-        from unnest($2::uuid[], $3::bigint[], $4::text[]) e (event_id, position, reason)
-        on conflict do nothing",
-        EVERY_READER,
-        &ids,
-        &positions,
-        &reasons,
-        what.by,
-    );
-    Ok(recorded.execute(store.pool()).await?.rows_affected())
+    let rests = format!("{RESTS_ON}{}", what.event);
+    let rest = rest.iter().map(|(event, position)| (*event, *position, &*rests));
+    let events: Vec<_> = rest.chain([(what.event, position, what.reason)]).collect();
+    skip::record(store.pool(), EVERY_READER, &events, what.by).await
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use events::{EventId, Position, Shard};
 use serde::Serialize;
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::checkpoint;
 
@@ -47,7 +48,7 @@ pub async fn skip(
     );
     let Some(stopped) = stopped.fetch_optional(read).await? else { return Ok(None) };
     let event = EventId(stopped.event_id);
-    record(store, projection, (event, stopped.position), reason, by).await?;
+    record(store, projection, &[(event, stopped.position, reason)], by).await?;
     checkpoint::go_on(read, projection, shard, event).await?;
     Ok(Some(event))
 }
@@ -66,29 +67,33 @@ pub async fn skip_event(
 ) -> sqlx::Result<Option<Position>> {
     let found = sqlx::query_scalar!("select position from events where event_id = $1", event.0);
     let Some(position) = found.fetch_optional(store).await? else { return Ok(None) };
-    record(store, projection, (event, position), reason, by).await?;
+    record(store, projection, &[(event, position, reason)], by).await?;
     Ok(Some(position))
 }
 
-async fn record(
+/// Puts events on record, each with why: all or none of them. Answers how many were not there yet; of the others, what was
+/// said first stays.
+pub(crate) async fn record(
     store: &PgPool,
     projection: &str,
-    (event, position): (EventId, Position),
-    reason: &str,
+    events: &[(EventId, Position, &str)],
     by: &str,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into skips (projection, event_id, position, reason, skipped_by) values ($1, $2, $3, $4, $5)
+) -> sqlx::Result<u64> {
+    let ids: Vec<Uuid> = events.iter().map(|(event, ..)| event.0).collect();
+    let positions: Vec<Position> = events.iter().map(|(_, position, _)| *position).collect();
+    let reasons: Vec<String> = events.iter().map(|(.., reason)| (*reason).to_owned()).collect();
+    let recorded = sqlx::query!(
+        "insert into skips (projection, event_id, position, reason, skipped_by)
+        select $1, event_id, position, reason, $5
+        from unnest($2::uuid[], $3::bigint[], $4::text[]) e (event_id, position, reason)
         on conflict do nothing",
         projection,
-        event.0,
-        position,
-        reason,
+        &ids,
+        &positions,
+        &reasons,
         by,
-    )
-    .execute(store)
-    .await?;
-    Ok(())
+    );
+    Ok(recorded.execute(store).await?.rows_affected())
 }
 
 /// What projections pass by, the newest first.

@@ -13,6 +13,14 @@ use super::{StoreReader, Unreadable};
 /// so.
 pub const EVERY_READER: &str = "*";
 
+/// What resolves it that an event cannot be read, in words.
+pub fn way_out(event: EventId) -> String {
+    format!(
+        "install a release that reads it; where there is none, `agora events skip {event} --reason WHY` leaves it out for \
+         every reader"
+    )
+}
+
 impl StoreReader {
     /// Whether every reader leaves an event out.
     ///

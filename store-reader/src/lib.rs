@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub use alarms::Alarms;
 pub use copy::{Copy, CopyError, Filter};
-pub use left_out::EVERY_READER;
+pub use left_out::{EVERY_READER, way_out};
 pub use piece::{LOOKED_AT, Most, Piece, Side};
 
 /// Bytes of payload after which a read ends early: what one read may hold in memory.
@@ -51,10 +51,7 @@ pub struct Read {
 /// An event that this release cannot read. Readers stop there: none is skipped, unless an operator has left it out, on
 /// record ([`StoreReader::is_left_out`]).
 #[derive(Clone, Debug, thiserror::Error)]
-#[error(
-    "the event {event_id} at position {position} cannot be read: {reason} (install a release that reads it; where there is \
-     none, `agora events skip {event_id} --reason WHY` leaves it out for every reader)"
-)]
+#[error("the event {event_id} at position {position} cannot be read: {reason} ({})", way_out(*event_id))]
 pub struct Unreadable {
     /// Which event.
     pub event_id: EventId,

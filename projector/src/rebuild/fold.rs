@@ -10,7 +10,7 @@ use events::{EventId, HistoryId, Position, Shard};
 use futures::{FutureExt as _, StreamExt, TryStreamExt, future::join_all, stream};
 
 use super::{Phase, Rebuild, SHARDS_AT_ONCE, Targets, Watch};
-use store_reader::Heads;
+use store_reader::{Heads, way_out};
 
 use crate::{
     apply::{Outcome, Target},
@@ -150,10 +150,7 @@ impl Rebuild {
         let Park { event_id, position, reason, unreadable } = park;
         let name = self.projections[projection].name();
         let leave_out = if *unreadable {
-            format!(
-                "install a release that reads it; where there is none, `agora events skip {event_id} --reason WHY` leaves it \
-                 out for every reader"
-            )
+            way_out(*event_id)
         } else {
             format!("`agora projections skip {name} --event {event_id} --reason WHY` leaves it out for good")
         };
