@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) filled: Counter<u64>,
     alarms: Counter<u64>,
     parked: Gauge<u64>,
+    rebuilding: Gauge<u64>,
     /// Shard by shard.
     pub(crate) lanes: Arc<Lanes>,
 }
@@ -78,6 +79,10 @@ impl Metrics {
                 .u64_gauge("agora.projection.parked")
                 .with_description("Shards in which a projection has stopped.")
                 .build(),
+            rebuilding: meter
+                .u64_gauge("agora.projection.rebuilding")
+                .with_description("1 while a projection is rebuilt beside its live rows, or verified; else 0.")
+                .build(),
             lanes: Lanes::shown_on(&meter, projections),
         }
     }
@@ -97,6 +102,10 @@ impl Metrics {
 
     pub(crate) fn parked(&self, projection: &'static str, shards: usize) {
         self.parked.record(shards as u64, &[KeyValue::new("projection", projection)]);
+    }
+
+    pub(crate) fn rebuilding(&self, projection: &'static str, is_rebuilt: bool) {
+        self.rebuilding.record(u64::from(is_rebuilt), &[KeyValue::new("projection", projection)]);
     }
 
     /// One of [`ALARMS`].

@@ -41,6 +41,8 @@ pub enum State {
     Parked,
     /// A newer release has made its rows: only projectors of that release go on with them.
     Newer,
+    /// Its checkpoint is ahead of the store, which is not the one it was: it gets a new history within seconds.
+    Ahead,
 }
 
 /// How long an event may wait before a projection counts as behind.
@@ -149,6 +151,7 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
             lag: behind.lag,
             waiting_since: behind.since,
             state: match behind.since {
+                _ if row.history == head.history && row.position > behind.head => State::Ahead,
                 _ if parked.is_some() => State::Parked,
                 _ if row.version < ours => State::Outdated,
                 _ if row.version > ours => State::Newer,
@@ -173,7 +176,14 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
 }
 
 /// The projections that somebody makes anew at the moment: one that was killed is not at it.
-async fn rebuilding(read: &PgPool) -> sqlx::Result<BTreeSet<String>> {
+pub(crate) async fn rebuilding(read: &PgPool) -> sqlx::Result<BTreeSet<String>> {
+    // Asked every few seconds: this costs less than to look through all locks.
+    if !sqlx::query_scalar!(r#"select to_regclass('rebuild.checkpoint') is not null as "there!""#)
+        .fetch_one(read)
+        .await?
+    {
+        return Ok(BTreeSet::new());
+    }
     if Lease::holder(rebuild::LOCK, read).await?.is_none() {
         return Ok(BTreeSet::new());
     }

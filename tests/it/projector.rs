@@ -1,11 +1,11 @@
 //! The projector alone, over a store that the tests write: what it promises when Kafka forgets, repeats or is shared, when
 //! an event cannot be folded, and when the store is not the one it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use events::{CommunityId, EventId, Shard, Stream};
 use platform::kafka::{Broker, KafkaConfig};
-use projector::{retry, skip};
+use projector::{State, retry, skip};
 use rdkafka::{
     Message as _,
     consumer::{BaseConsumer, Consumer as _},
@@ -212,6 +212,7 @@ async fn a_restored_store_is_a_new_history_and_the_rows_are_made_anew() {
 
     // A backup from before the last 30 events comes back, and life goes on differently.
     lab.restore(70).await;
+    assert!(lab.states().await.contains(&State::Ahead));
     let other = Recorded::created(CommunityId::new(), "another-life");
     lab.append(std::slice::from_ref(&other)).await;
     let running = lab.start().await;
@@ -225,6 +226,22 @@ async fn a_restored_store_is_a_new_history_and_the_rows_are_made_anew() {
     let lived: Vec<Recorded> = history[..70].iter().cloned().chain([other]).collect();
     assert_eq!(lab.rows().await, Lab::with(&lived).await.rows().await);
     assert_eq!(lab.value("select count(distinct history) from checkpoint").await, json!(1));
+}
+
+#[tokio::test]
+async fn a_store_restored_below_a_running_projector_is_recognised_within_seconds() {
+    let lab = Lab::new().await;
+    let history = Recorded::history(19, 60);
+    let running = lab.start().await;
+    lab.append(&history).await;
+    lab.all_shown().await;
+    lab.restore(40).await;
+    let seen = Instant::now();
+    lab.until("it is recognised", "select count(*) = 1 from histories").await;
+    assert!(seen.elapsed() < Duration::from_secs(20), "it waited for the check of each minute");
+    lab.all_shown().await;
+    assert!(lab.states().await.iter().all(|state| *state == State::Live));
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -149,6 +149,7 @@ fn word(state: State) -> &'static str {
         State::Outdated => "outdated",
         State::Newer => "of a newer one",
         State::Parked => "stopped",
+        State::Ahead => "ahead",
     }
 }
 

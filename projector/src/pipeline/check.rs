@@ -14,6 +14,7 @@ use crate::{
     checkpoint::{self, Checkpoint},
     history,
     lanes::Standing,
+    status,
 };
 
 /// How often the checkpoints are compared with the store's heads: a lost tail shows no gap.
@@ -24,7 +25,7 @@ const TAIL_CHECK_BEHIND: Duration = Duration::from_millis(500);
 const TAIL_CHECK_ALONE: Duration = Duration::from_millis(200);
 /// How long Kafka may bring nothing of what there is before another consumer goes on.
 const REPLACE_AFTER: Duration = Duration::from_secs(6);
-/// How often what the checkpoints have seen is looked up in the store.
+/// How often what the checkpoints have seen is looked up in the store; at once where one is ahead of it.
 const HISTORY_CHECK: Duration = Duration::from_secs(60);
 
 /// The number of each projection, by its name.
@@ -45,7 +46,10 @@ impl Running<'_> {
         let now = Instant::now();
         let mut history = store.history().await?;
         let mut checkpoints = checkpoint::all(read).await?;
-        if self.verified_at.is_none_or(|at| now >= at + HISTORY_CHECK) {
+        let heads = store.heads().await?;
+        let is_ahead =
+            |checkpoint: &Checkpoint| checkpoint.history == history && checkpoint.position > heads.of(checkpoint.shard);
+        if self.verified_at.is_none_or(|at| now >= at + HISTORY_CHECK) || checkpoints.iter().any(is_ahead) {
             history = history::verify(store, history, history::seen_by(&checkpoints, history), metrics).await?;
             self.verified_at = Some(now);
         }
@@ -58,9 +62,8 @@ impl Running<'_> {
         }
         self.skipped = checkpoint::skipped(store.pool(), projections).await?;
         self.go_on_behind_skipped(&mut checkpoints).await?;
-        let heads = store.heads().await?;
         self.lanes.history = history;
-        let indices = self.its.indices();
+        let (indices, rebuilding) = (self.its.indices(), status::rebuilding(read).await?);
         let behind = self.take_over(&checkpoints, &heads, &indices);
         let late = checkpoints.iter().filter(|checkpoint| checkpoint.position < heads.of(checkpoint.shard));
         // Those that have stopped too.
@@ -78,6 +81,7 @@ impl Running<'_> {
             metrics.lag(projection.name(), late.iter().filter_map(lag).max().unwrap_or(0));
             let parked = Shard::all().filter(|shard| self.lanes.standing(index, *shard) == Standing::Parked);
             metrics.parked(projection.name(), parked.count());
+            metrics.rebuilding(projection.name(), rebuilding.contains(projection.name()));
         }
         self.show(&checkpoints, &heads, &waiting, &indices);
         // From here on, not from when it began: between two checks there is room for a batch, however slow the database is.

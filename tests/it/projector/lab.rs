@@ -12,7 +12,10 @@ use platform::{
     db::DatabaseConfig,
     kafka::{Broker, KafkaConfig},
 };
-use projector::rebuild::{Purpose, Rebuild, What};
+use projector::{
+    State,
+    rebuild::{Purpose, Rebuild, What},
+};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -123,6 +126,12 @@ impl Lab {
             left join (select shard, max(position) as position from events group by shard) h using (shard)",
         )
         .await;
+    }
+
+    /// What every projection does in every shard.
+    pub(crate) async fn states(&self) -> Vec<State> {
+        let status = projector::status(&self.pool, &self.pool).await.expect("a status");
+        status.projections.into_values().flatten().map(|shard| shard.state).collect()
     }
 
     /// Waits until a query answers true.
