@@ -63,6 +63,12 @@ impl Stream {
         Self::named("reaction", format_args!("{post}.imported"))
     }
 
+    /// Whether an event is of the aggregate that this is a stream of.
+    pub fn takes(&self, event: &Event) -> bool {
+        let of = event.name().split_once('.').map_or("", |(of, _)| of);
+        self.aggregate == of || (self.aggregate == "category_tree" && of == "category")
+    }
+
     fn named(aggregate: &str, id: impl fmt::Display) -> Self {
         Self { aggregate: aggregate.to_owned(), id: id.to_string() }
     }

@@ -144,7 +144,9 @@ impl Source {
                         bytes += message.payload_len();
                         fetched.offsets.insert(message.partition(), message.offset() + 1);
                         match decode(&message) {
-                            Ok(item) => fetched.items.push(item),
+                            Ok(item) if item.content.is_ok() => fetched.items.push(item),
+                            // Its copy counts for nothing: the gap is filled by what the store says, which may be repaired.
+                            Ok(_) => {}
                             Err(reason) => self.alarm(&message, &reason, metrics),
                         }
                     }

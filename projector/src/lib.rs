@@ -1,6 +1,7 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
-//! [`start`] runs all of it; [`Outbox`] sends events to Kafka, [`topic`] looks at what is there; [`status()`], [`retry`], [`skip()`] and [`leave_out`], [`rebuild`],
+//! [`start`] runs all of it; [`Outbox`] sends events to Kafka, [`topic`] looks at what is there; [`status()`], [`retry`], [`skip()`], [`repair()`] and
+//! [`leave_out`], [`rebuild`],
 //! [`check`] and [`history`] are what operators ask and decide.
 
 mod account;
@@ -26,6 +27,7 @@ mod producer;
 mod projection;
 pub mod rebuild;
 mod relay;
+mod repair;
 mod skip;
 mod status;
 mod table;
@@ -33,6 +35,7 @@ mod thread_list;
 mod thread_page;
 pub mod topic;
 mod trace;
+mod unreadable;
 
 use std::{marker::PhantomData, sync::Arc};
 
@@ -46,10 +49,12 @@ use store_reader::StoreReader;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use left_out::{LeaveOut, LeftOut, NotLeftOut, RESTS_ON, leave_out};
+pub use left_out::{LeaveOut, LeftOut, leave_out};
 pub use outbox::Outbox;
+pub use repair::{Repair, Repaired, Said, repair, repairs};
 pub use skip::{Skip, skip, skip_event, skips};
 pub use status::{Parked, ShardStatus, State, Status, retry, status};
+pub use unreadable::Refused;
 
 use apply::{AnyProjection, Of};
 use consumer::Source;

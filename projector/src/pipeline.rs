@@ -251,7 +251,10 @@ fn gather(fetched: Option<Fetched>, items: &mut Vec<Item>, offsets: &mut HashMap
 fn alarm(projection: &str, shard: Shard, park: &Park) {
     let Park { event_id, position, reason, unreadable } = park;
     let leave_out = if *unreadable {
-        format!("`agora events skip {event_id} --reason WHY` leaves the event out for every reader, for good")
+        format!(
+            "`agora events repair {event_id} --with FILE --reason WHY` puts back what it said, and `agora events skip \
+             {event_id} --reason WHY` leaves the event out for every reader, for good"
+        )
     } else {
         format!("`agora projections skip {projection} {shard} --reason WHY` leaves the event out for good")
     };

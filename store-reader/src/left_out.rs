@@ -16,8 +16,8 @@ pub const EVERY_READER: &str = "*";
 /// What resolves it that an event cannot be read, in words.
 pub fn way_out(event: EventId) -> String {
     format!(
-        "install a release that reads it; where there is none, `agora events skip {event} --reason WHY` leaves it out for \
-         every reader"
+        "install a release that reads it; where there is none, `agora events repair {event} --with FILE --reason WHY` puts \
+         back what it said, and `agora events skip {event} --reason WHY` leaves it out for every reader"
     )
 }
 

@@ -6,7 +6,7 @@ use agora_tests::{
 };
 use events::EventId;
 use projector::{
-    LeaveOut, LeftOut, NotLeftOut,
+    LeaveOut, Refused, Repaired, Said,
     check::{self, Checked},
     rebuild::{Purpose, Rebuild, Silent, What},
 };
@@ -151,17 +151,13 @@ impl<'f> Talk<'f> {
     }
 }
 
-async fn skip(store: &StoreReader, event: EventId) -> Result<i64, NotLeftOut> {
-    leave_out(store, event, (true, false)).await.map(|left_out| left_out.position)
+async fn skip(store: &StoreReader, event: EventId) -> Result<i64, Refused> {
+    leave_out(store, event, true).await
 }
 
-async fn leave_out(
-    store: &StoreReader,
-    event: EventId,
-    (unknown, with_rest): (bool, bool),
-) -> Result<LeftOut, NotLeftOut> {
-    let what = LeaveOut { event, reason: "a test", by: "ada@here", unknown, with_rest };
-    projector::leave_out(store, what).await
+async fn leave_out(store: &StoreReader, event: EventId, unknown: bool) -> Result<i64, Refused> {
+    let what = LeaveOut { event, reason: "a test", by: "ada@here", unknown };
+    projector::leave_out(store, what).await.map(|left_out| left_out.position)
 }
 
 #[tokio::test]
@@ -236,7 +232,7 @@ async fn what_can_be_read_stays_and_what_is_not_there_is_said() {
     let first: Uuid =
         sqlx::query_scalar("select event_id from events where position = 1").fetch_one(&forum.pool).await.expect("one");
     let refused = skip(&talk.store(), EventId(first)).await.expect_err("it can be read");
-    assert!(matches!(refused, NotLeftOut::Readable { position: 1, .. }), "{refused}");
+    assert!(matches!(refused, Refused::Readable { position: 1, .. }), "{refused}");
     assert!(refused.to_string().contains("can be read: it is account.registered version 1"), "{refused}");
     let nothing = EventId::new();
     let refused = skip(&talk.store(), nothing).await.expect_err("there is none").to_string();
@@ -248,7 +244,7 @@ async fn what_can_be_read_stays_and_what_is_not_there_is_said() {
     let refused = skip(&talk.store(), id).await.expect_err("another reads it").to_string();
     assert!(refused.contains("tea.made version 1, which this release does not know, but projector "), "{refused}");
     sqlx::query("update instances set reads = '{}'").execute(&forum.pool).await.expect("unknown");
-    let refused = leave_out(&talk.store(), id, (false, false)).await.expect_err("a newer one did").to_string();
+    let refused = leave_out(&talk.store(), id, false).await.expect_err("a newer one did").to_string();
     assert!(
         refused.contains("tea.made version 1, which this release does not know: a newer one wrote it"),
         "{refused}"
@@ -258,62 +254,79 @@ async fn what_can_be_read_stays_and_what_is_not_there_is_said() {
 }
 
 #[tokio::test]
-async fn what_begins_a_thing_is_left_out_with_all_that_rests_on_it() {
+async fn what_begins_a_thing_is_not_left_out_and_a_repair_brings_all_of_it_back() {
     let forum = TestForum::start().await;
     let talk = Talk::begin(&forum).await;
-    let (other, _) = talk.bob.thread(&talk.tea, "Other").await;
-    let below = json!({"body": "below", "parent_id": talk.reply});
-    talk.bob.send(Method::POST, &format!("/v2/threads/{}/posts", talk.thread), Some(&below), &[]).await.expect(201);
-    talk.ada.get_after(&talk.bob, &format!("/v2/threads/{}", talk.thread)).await.expect(200);
+    let (store, pool) = (talk.store(), &forum.pool);
+    talk.ada.get(&format!("/v2/threads/{}", talk.thread)).await.expect(200);
+    let begins = "select event_id, payload::text from events where aggregate_id = $1 and sequence = 1";
+    let (id, said): (Uuid, String) = sqlx::query_as(begins).bind(&talk.thread).fetch_one(pool).await.expect("one");
+    let id = EventId(id);
     // It was read, and is damaged only now.
     for sql in [
-        "alter table events disable trigger events_append_only",
-        "update events set payload = '{\"broken\": 1}' where event_type = 'thread.started' and sequence = 1
-            and aggregate_id = (select aggregate_id from events where event_type = 'thread.started' order by position limit 1)",
-        "alter table events enable trigger events_append_only",
+        "alter table events disable trigger events_repaired_on_record",
+        &format!("update events set payload = '{{\"broken\": 1}}', metadata = '[]' where event_id = '{id}'"),
+        "alter table events enable trigger events_repaired_on_record",
     ] {
-        sqlx::query(sql).execute(&forum.pool).await.expect("damaged");
+        sqlx::query(sql).execute(pool).await.expect("damaged");
     }
-    let begins = "select event_id from events where aggregate_id = $1 and sequence = 1";
-    let begins = sqlx::query_scalar(begins).bind(&talk.thread).fetch_one(&forum.pool).await.expect("one");
-    let refused = leave_out(&talk.store(), EventId(begins), (false, false)).await.expect_err("others rest on it");
-    assert!(
-        matches!(&refused, NotLeftOut::OthersRest { stream, rest: 4, .. } if stream.id == talk.thread),
-        "the opening post, two replies and a reaction, and no other thread: {refused}"
-    );
-    // Commands go on with what they know until they forget it; what they write until then is left out, too.
-    let going_on = async {
-        let (path, reply) = (format!("/v2/threads/{}/posts", talk.thread), json!({"body": "more"}));
-        let mut more = 0;
-        while talk.ada.send(Method::POST, &path, Some(&reply), &[]).await.status != 404 {
-            more += 1;
-        }
-        more
-    };
-    let store = talk.store();
-    let (left_out, more) = tokio::join!(leave_out(&store, EventId(begins), (false, true)), going_on);
-    let left_out = left_out.expect("left out");
-    assert_eq!((left_out.rest, left_out.before), (4 + more, false));
-    let again = LeaveOut { event: EventId(begins), reason: "again", by: "bob", unknown: false, with_rest: true };
-    assert!(projector::leave_out(&talk.store(), again).await.expect("on record").before);
-    let on_record = "select (count(*), count(*) filter (where reason = 'again'))::text from skips";
-    let on_record: String = sqlx::query_scalar(on_record).fetch_one(&forum.pool).await.expect("the record");
-    assert_eq!(on_record, format!("({},0)", 5 + more), "what was said first stands");
+    let refused = skip(&store, id).await.expect_err("all rests on it");
+    assert!(matches!(&refused, Refused::Begins { stream, .. } if stream.id == talk.thread), "{refused}");
 
-    // Tables that have it lose it by a rebuild, and all agree.
-    let config = &forum.config;
-    let what = What::everything(Purpose::Replace);
-    let rebuild = Rebuild::begin(&config.database, config.read_tables(), what).await.expect("it begins");
-    rebuild.swap(&Silent).await.expect("it stops nowhere");
-    assert_eq!(talk.differences().await, 0);
-    let broken = talk.broken().await;
-    assert!(broken.is_empty(), "{broken:?}");
-    for checked in check::counts(&forum.pool).await.expect("counted") {
-        assert!(checked.broken.is_empty(), "{checked:?}");
+    let repair = async |said| projector::repair(&store, pool, id, said, ("a test", "ada@here")).await;
+    let payload = |text: &str| serde_json::from_str(text).map(Some).expect("JSON");
+    let metadata = || serde_json::from_str(METADATA).map(Some).expect("metadata");
+    let other = "{\"reason\": \"of a post\"}";
+    for (said, why) in [
+        (Said { payload: payload(&said), ..Said::default() }, "its metadata: "),
+        (Said { metadata: metadata(), ..Said::default() }, "does not decode: "),
+        (
+            Said {
+                name: Some("category.restored".into()),
+                payload: payload("{\"category\": \"00000000-0000-0000-0000-000000000000\"}"),
+                metadata: metadata(),
+                ..Said::default()
+            },
+            "is no event of thread/",
+        ),
+        (Said { version: Some(99), payload: payload(other), metadata: metadata(), ..Said::default() }, "unknown event"),
+    ] {
+        let refused = repair(said).await.expect_err("no better");
+        assert!(matches!(refused, Refused::StillUnreadable { .. }) && refused.to_string().contains(why), "{refused}");
     }
-    talk.bob.get(&format!("/v2/threads/{other}")).await.expect(200);
-    talk.ada
-        .refused(Method::GET, &format!("/v2/threads/{}", talk.thread), Value::Null, (404, "thread-not-found"))
-        .await;
+    let edit = sqlx::query("update events set payload = '{}' where event_id = $1").bind(id.0).execute(pool).await;
+    assert!(edit.expect_err("off the record").to_string().contains("append-only: UPDATE is refused"));
+    assert!(projector::repairs(pool).await.expect("the record").is_empty());
+
+    let whole = || Said { payload: payload(&said), metadata: metadata(), ..Said::default() };
+    let Repaired { what, .. } = repair(whole()).await.expect("repaired");
+    assert_eq!(what, "thread.started version 1");
+    let refused = repair(whole()).await.expect_err("it can be read now");
+    assert!(matches!(refused, Refused::Readable { .. }), "{refused}");
+    let repairs = projector::repairs(pool).await.expect("the record");
+    let [before] = &repairs[..] else { panic!("{repairs:?}") };
+    assert_eq!((&*before.payload, &*before.metadata, &*before.by), ("{\"broken\": 1}", "[]", "ada@here"));
+    assert!(talk.broken().await.is_empty());
+    assert_eq!(talk.differences().await, 0);
+    talk.ada.reply(&talk.thread, "it goes on").await;
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn projections_and_commands_go_on_with_what_a_repair_says() {
+    let forum = TestForum::start().await;
+    let talk = Talk::begin(&forum).await;
+    let (id, _) = talk.damage(&talk.thread, ("thread.retitled", r#"{"title": 7}"#, METADATA)).await;
+    talk.until("select count(*) = 7 from parked").await;
+    let said = Said { payload: serde_json::from_str(r#"{"title": "Retitled"}"#).expect("JSON"), ..Said::default() };
+    projector::repair(&talk.store(), &forum.pool, id, said, ("a test", "ada")).await.expect("repaired");
+    talk.until("select count(*) = 0 from parked").await;
+    let again = json!({"title": "Retitled"});
+    let path = format!("/v2/threads/{}", talk.thread);
+    let again = talk.ada.send(Method::PATCH, &path, Some(&again), &[]).await;
+    assert_eq!(again.header("agora-unchanged"), Some("true"), "commands know: {again:?}");
+    talk.ada.reply(&talk.thread, "and on").await;
+    let now = talk.ada.get(&path).await.expect(200);
+    assert_eq!(now["title"], "Retitled");
     forum.stop().await;
 }

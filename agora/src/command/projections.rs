@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use chrono::SecondsFormat;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use events::{EventId, Shard};
-use projector::RESTS_ON;
 use sqlx::PgPool;
 use store_reader::EVERY_READER;
 
@@ -15,7 +14,7 @@ use super::{
     status::ProjectionsStatus,
     who::{Who, words},
 };
-use crate::{config::Config, local, terminal::count};
+use crate::{config::Config, local};
 
 /// See how far the read tables are, and deal with what stopped
 #[derive(Debug, Subcommand)]
@@ -157,7 +156,6 @@ fn list(skips: &[projector::Skip]) -> String {
         return "no event is passed by\n".to_owned();
     }
     let mut text = String::new();
-    let (rest, skips): (Vec<_>, Vec<_>) = skips.iter().partition(|skip| skip.reason.starts_with(RESTS_ON));
     for projector::Skip { projection, event_id, position, reason, by, at } in skips {
         let (by, at) = (by.as_deref().unwrap_or("somebody"), at.to_rfc3339_opts(SecondsFormat::Secs, true));
         let who = match &**projection {
@@ -166,9 +164,6 @@ fn list(skips: &[projector::Skip]) -> String {
         };
         let _ = writeln!(text, "{who} event {event_id} (position {position}), said {by} at {at}:");
         let _ = writeln!(text, "  {reason}");
-    }
-    if !rest.is_empty() {
-        let _ = writeln!(text, "and {} events that rest on these: --json lists them", count(rest.len() as u64));
     }
     text + "\nwhat an event says: agora events show ID\n"
 }

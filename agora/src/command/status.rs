@@ -185,7 +185,8 @@ fn stopped(status: &Status, now: DateTime<Utc>) -> String {
             let _ = write!(
                 text,
                 "\nall projections {}  once a release runs that reads it, go on with: agora projections retry all {shard}\n  \
-                 where there is none, without it, for every reader: agora events skip {event} --reason WHY\n",
+                 where there is none, put back what it said: agora events repair {event} --with FILE --reason WHY\n  \
+                 or go on without it, every reader: agora events skip {event} --reason WHY\n",
                 at(shard, parked)
             );
             continue;

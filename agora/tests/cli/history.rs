@@ -7,7 +7,7 @@ use std::{
 };
 
 use events::{Delivered, kafka};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use sqlx::{Executor as _, Row as _};
 
 use crate::{
@@ -223,6 +223,42 @@ async fn an_event_that_nobody_can_read_is_left_out_of_all_that_is_taken_elsewher
     assert!(said.contains(&format!("event {first} can be read: it is account.")), "{said}");
     let said = forum.agora.refuses(&["events", "skip", "0191e2b8-7c00-7000-8000-000000000001", "--reason", "x"]);
     assert!(said.contains("there is no event 0191e2b8-7c00-7000-8000-000000000001"), "{said}");
+}
+
+#[tokio::test]
+async fn a_damaged_event_is_repaired_with_what_a_replay_had_of_it() {
+    let forum = Forum::made().await;
+    let mut database = tables::connect(&forum.database).await;
+    let before = forum.agora.prints(&["events", "replay", "--to", "1"]);
+    database.execute("alter table events disable trigger events_repaired_on_record").await.expect("unguarded");
+    let id: String =
+        sqlx::query_scalar("update events set payload = '{\"broken\": 1}' where position = 1 returning event_id::text")
+            .fetch_one(&mut database)
+            .await
+            .expect("damaged");
+    let skip = forum.agora.refuses(&["events", "skip", &id, "--reason", "damaged"]);
+    assert!(skip.contains(&format!("event {id} begins account/")) && skip.contains("`agora events repair`"), "{skip}");
+    let shown = forum.agora.run(&["events", "show", &id, "--json"]);
+    assert_eq!(shown.status.code(), Some(1));
+    let file = forum.agora.path().join("event.json");
+    let mut repair = vec!["events", "repair", &id, "--with", "event.json", "--reason", "from a replay", "--by", "ada"];
+    std::fs::write(&file, shown.stdout).expect("written");
+    let said = forum.agora.refuses(&repair);
+    assert!(said.contains("cannot be read with that either: event account."), "{said}");
+    std::fs::write(&file, &before).expect("written");
+    let said = forum.agora.prints(&repair);
+    assert!(
+        said.starts_with(&format!("event {id}, at position 1, is account.")) && said.contains("ada said so"),
+        "{said}"
+    );
+    assert_eq!(forum.agora.prints(&["events", "replay", "--to", "1"]), before);
+    let listed = forum.agora.prints(&["events", "repairs"]);
+    assert!(listed.starts_with(&format!("event {id} (position 1), which was account.")), "{listed}");
+    let listed: Value = serde_json::from_str(&forum.agora.prints(&["events", "repairs", "--json"])).expect("JSON");
+    assert_eq!((&listed[0]["payload"], &listed[0]["reason"]), (&json!("{\"broken\": 1}"), &json!("from a replay")));
+    forum.agora.prints(&["check"]);
+    repair[2] = "0191e2b8-7c00-7000-8000-000000000001";
+    assert!(forum.agora.refuses(&repair).contains(&format!("--with event.json: it is of event {id}")));
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Streams fold to something else once an operator leaves an event of them out: what is folded is forgotten then.
+//! Streams fold to something else once an operator leaves an event of them out, or repairs one: what is folded is forgotten
+//! then.
 
 use std::time::Duration;
 
@@ -16,8 +17,11 @@ impl Store {
         let mut known = None;
         loop {
             // None is ever taken back. Where the database does not answer, nothing is decided either.
-            let left_out = sqlx::query_scalar!("select count(*) from skips where projection = $1", EVERY_READER);
-            if let Ok(now) = left_out.fetch_one(&self.pool).await
+            let decided = sqlx::query_scalar!(
+                r#"select (select count(*) from skips where projection = $1) + (select count(*) from repairs) as "decided!""#,
+                EVERY_READER,
+            );
+            if let Ok(now) = decided.fetch_one(&self.pool).await
                 && known.replace(now).is_some_and(|before| before != now)
             {
                 self.loader.forget_all();

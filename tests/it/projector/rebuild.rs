@@ -248,7 +248,7 @@ async fn an_event_that_cannot_be_folded_stops_it_and_one_that_was_skipped_does_n
 }
 
 fn left_out(event: EventId) -> LeaveOut<'static> {
-    LeaveOut { event, reason: "a test", by: "ada", unknown: true, with_rest: false }
+    LeaveOut { event, reason: "a test", by: "ada", unknown: true }
 }
 
 #[tokio::test]

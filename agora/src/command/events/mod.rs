@@ -3,6 +3,7 @@
 mod export;
 mod histories;
 mod new_history;
+mod repair;
 mod replay;
 mod show;
 pub(crate) mod shown;
@@ -14,7 +15,8 @@ use events::{Position, catalogue::catalogue};
 
 use crate::{config::Config, local, terminal::count};
 
-/// Look at the event history, take it elsewhere, leave out what nobody can read, or begin a new one after a restore
+/// Look at the event history, take it elsewhere, repair or leave out what nobody can read, or begin a new one after a
+/// restore
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "clap takes the words of what is inside")]
 pub enum Events {
@@ -22,6 +24,8 @@ pub enum Events {
     Show(show::Show),
     Replay(replay::Replay),
     Export(export::Export),
+    Repair(repair::Repair),
+    Repairs(repair::Repairs),
     Skip(skip::Skip),
     NewHistory(new_history::NewHistory),
     Histories(histories::Histories),
@@ -70,6 +74,8 @@ impl Events {
                 Self::Tail(tail) => tail.run(config).await,
                 Self::Show(show) => show.run(config).await,
                 Self::Replay(replay) => replay.run(config).await,
+                Self::Repair(repair) => repair.run(config).await,
+                Self::Repairs(repairs) => repairs.run(config).await,
                 Self::Skip(skip) => skip.run(config).await,
                 Self::NewHistory(new) => new.run(config).await,
                 Self::Histories(histories) => histories.run(config).await,

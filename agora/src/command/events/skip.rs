@@ -10,15 +10,14 @@ use crate::{
         who::{Who, words},
     },
     config::Config,
-    terminal::count,
 };
 
 /// Leave an event that nobody can read out for every reader: on record, and for good
 ///
 /// Projections that stand at it go on within two seconds, and rebuilds pass it by; so do replays and exports, pages and
 /// streams of events, `agora check`, and the commands on its stream. An event that this release can read is refused:
-/// what it says is history, and another event says otherwise. Try a newer release first, and what a backup or an export
-/// has of it.
+/// what it says is history, and another event says otherwise. So is one that begins a thread, a post, an account or a
+/// community. Try a newer release first, and `agora events repair` with what a backup or an export has of it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,9 +35,6 @@ pub struct Skip {
     /// Also where a newer release wrote it: none is to read it ever
     #[arg(long)]
     unknown: bool,
-    /// Also the later events that rest on it: of a thread that it began, the posts and their reactions
-    #[arg(long)]
-    with_rest: bool,
     #[command(flatten)]
     who: Who,
 }
@@ -46,24 +42,17 @@ pub struct Skip {
 impl Skip {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
-        let Self { id, unknown, with_rest, .. } = self;
-        let by = self.who.name();
-        if with_rest {
-            eprintln!("waiting some seconds for what commands still write");
-        }
-        let what = LeaveOut { event: id, reason: &self.reason, by: &by, unknown, with_rest };
-        let LeftOut { position, why, rest, before } = projector::leave_out(&store, what).await?;
+        let Self { id, reason, unknown, who } = self;
+        let by = who.name();
+        let what = LeaveOut { event: id, reason: &reason, by: &by, unknown };
+        let LeftOut { position, why, before } = projector::leave_out(&store, what).await?;
         let begin = if before {
             format!("event {id}, at position {position}, was left out before: what was said then stands")
         } else {
             format!("every reader leaves out event {id}, at position {position}, from now on; {by} said so")
         };
-        let rest = match rest {
-            0 => String::new(),
-            many => format!("  with it {} later events that rest on it\n", count(many as u64)),
-        };
         Ok(command::print(&format!(
-            "{begin} (`agora projections skips`)\n{rest}  it cannot be read: {why}\n  projections that stand at it go on \
+            "{begin} (`agora projections skips`)\n  it cannot be read: {why}\n  projections that stand at it go on \
              within two seconds. Tables that have it already, from before it was damaged, lose it by\n  agora projections \
              rebuild --all\n"
         ))?)

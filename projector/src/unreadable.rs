@@ -1,0 +1,110 @@
+//! An event that nobody can read, and why what is asked for is not done about it.
+
+use events::{DecodeError, EventId, Position, Stream};
+use platform::instances::{self, Instance};
+use store_reader::{CopyError, StoreReader, Unreadable};
+
+/// Things that have a stream, and rows that events of other streams change.
+const BEGIN_ROWS: [&str; 4] = ["account", "community", "thread", "post"];
+
+/// Why an event stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is not in the store.
+    #[error("there is no event {0}")]
+    NoSuchEvent(EventId),
+    /// Nothing that was said is hidden or said otherwise in this way.
+    #[error(
+        "event {event_id} can be read: it is {what}, at position {position}. What it says is history, and stays; a later \
+         event says otherwise (an edit, a lift of the ban, a restored post). Where a projection cannot fold it: `agora \
+         projections skip`"
+    )]
+    Readable {
+        /// The event.
+        event_id: EventId,
+        /// Its name and version.
+        what: String,
+        /// Its place in the store.
+        position: Position,
+    },
+    /// Another release reads it.
+    #[error(
+        "event {event_id} is {what}, which this release does not know, but {by} does, and it runs: upgrade the others"
+    )]
+    ReadableElsewhere {
+        /// The event.
+        event_id: EventId,
+        /// Its name and version.
+        what: String,
+        /// Who reads it.
+        by: String,
+    },
+    /// Another release is likely to.
+    #[error(
+        "event {event_id} is {what}, which this release does not know: a newer one wrote it. Run that, and nothing is lost. \
+         Where no release ever reads it, say so too: --unknown"
+    )]
+    Newer {
+        /// The event.
+        event_id: EventId,
+        /// Its name and version.
+        what: String,
+    },
+    /// Events of other streams rest on it.
+    #[error(
+        "event {event_id} begins {stream}, and what came after rests on that: it is not left out. Put back what it said, or \
+         the next best that can be read: `agora events repair`. What is not to be seen is deleted then, as any other"
+    )]
+    Begins {
+        /// The event.
+        event_id: EventId,
+        /// What it begins.
+        stream: Stream,
+    },
+    /// It would be no better than before.
+    #[error("event {event_id}, at position {position}, cannot be read with that either: {reason}")]
+    StillUnreadable {
+        /// The event.
+        event_id: EventId,
+        /// Its place in the store.
+        position: Position,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Why nobody can read an event: neither this release, nor another that runs, nor, unless `unknown` says that none ever
+/// does, a newer one.
+pub(crate) async fn whats_wrong(store: &StoreReader, event: EventId, unknown: bool) -> Result<Unreadable, Refused> {
+    let mut copy = store.copy_event(event).await?;
+    let found = copy.next().await;
+    // To its end, which gives the connection back.
+    while let Ok(Some(_)) = copy.next().await {}
+    let envelope = match found {
+        Ok(None) => return Err(Refused::NoSuchEvent(event)),
+        Ok(Some(delivered)) => delivered.envelope,
+        Err(CopyError::Unreadable(unreadable)) => return Ok(unreadable),
+        Err(CopyError::Database(error)) => return Err(error.into()),
+    };
+    let (event_id, position) = (envelope.event_id, envelope.position);
+    let named = events::catalogue::words(&envelope.name, envelope.version);
+    let Err(error) = envelope.decode() else { return Err(Refused::Readable { event_id, what: named, position }) };
+    if matches!(error, DecodeError::Unknown { .. }) {
+        let knows = |other: &&Instance| other.reads.contains(&named);
+        if let Some(other) = instances::running(store.pool()).await?.iter().find(knows) {
+            return Err(Refused::ReadableElsewhere { event_id, what: named, by: other.words() });
+        }
+        if !unknown {
+            return Err(Refused::Newer { event_id, what: named });
+        }
+    }
+    Ok(Unreadable::of(&envelope, error))
+}
+
+/// Whether it begins a thing that has rows.
+pub(crate) fn begins_rows(event: &Unreadable) -> bool {
+    event.sequence == 1 && BEGIN_ROWS.contains(&&*event.stream.aggregate)
+}
