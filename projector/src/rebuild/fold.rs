@@ -152,11 +152,14 @@ impl Rebuild {
         let leave_out = if *unreadable {
             way_out(*event_id)
         } else {
-            format!("`agora projections skip {name} --event {event_id} --reason WHY` leaves it out for good")
+            format!(
+                "`agora projections skip {name} --event {event_id} --reason WHY` leaves it out for good, of the live \
+                 tables too"
+            )
         };
         CannotFold(format!(
             "{name} cannot fold event {event_id} at position {position} of shard {shard}: {reason}. The live tables are \
-             as they were. To go on: {leave_out}, of the live tables too"
+             as they were. To go on: {leave_out}"
         ))
     }
 }

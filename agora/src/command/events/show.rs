@@ -87,6 +87,9 @@ impl Show {
             as_page(&event, differs, &names)?
         };
         command::print(&text)?;
+        if projector::repairs(store.pool()).await?.iter().any(|repair| repair.event_id == id) {
+            eprintln!("this event was repaired: `agora events repairs` says why and by whom");
+        }
         match newest {
             Ok(_) => Ok(()),
             Err(error) => say_why(&store, id, error.into()).await,
