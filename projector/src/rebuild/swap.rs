@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use chrono::{DateTime, Utc};
 use events::Shard;
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use super::{Comparison, Phase, Rebuild, SHADOW, Silent, Targets, Watch, compare, shadow::execute};
 use crate::READ;
@@ -23,13 +25,22 @@ const FEW: i64 = 500;
 const CATCH_UPS: usize = 20;
 /// How long that may take.
 const LIVE_WAITS: Duration = Duration::from_secs(2);
-/// Snapshots taken before what was folded last have met their tables by then: a reader that takes one and names a table
-/// for the first time later would find new tables with old rows.
-const SNAPSHOTS_PASS: Duration = Duration::from_millis(50);
+/// How long it waits for older snapshots to pass: the live projection waits meanwhile.
+const SNAPSHOTS_WAIT: Duration = Duration::from_millis(100);
+/// How often it looks for them.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Rows of a shard that are put right one by one, at most.
 const MOST_ROWS: usize = 10_000;
 /// Rounds of comparing and putting right: a row that was wrong may have led the live projection to another wrong one.
 const ROUNDS: usize = 3;
+
+/// A transaction that reads as of one moment: its process, and when it began.
+type Snapshot = (i32, DateTime<Utc>);
+
+/// Why the swap waits, and tries again.
+#[derive(Debug, thiserror::Error)]
+#[error("a transaction of process {0} of Postgres reads as of a moment before")]
+struct OldSnapshot(i32);
 
 impl Rebuild {
     /// Puts the tables that were built in the place of the live ones, caught up, with their checkpoints.
@@ -44,7 +55,7 @@ impl Rebuild {
         let mut tries = 0;
         while let Err(error) = self.try_swap().await {
             tries += 1;
-            let waits = error.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout);
+            let waits = error.is::<OldSnapshot>() || error.downcast_ref::<sqlx::Error>().is_some_and(is_lock_timeout);
             if !waits || tries == TRIES {
                 return Err(error.context("cannot take the place of the live tables, which are as they were"));
             }
@@ -115,7 +126,7 @@ impl Rebuild {
         tokio::time::timeout(LIVE_WAITS, self.fold_to(&heads, None, &Silent))
             .await
             .context("the live projection would have to wait too long")??;
-        tokio::time::sleep(SNAPSHOTS_PASS).await;
+        self.older_snapshots_pass().await?;
         let tables: Vec<String> = self.tables().iter().map(|table| format!("{READ}.{table}")).collect();
         execute(&mut transaction, TABLES_WAIT).await?;
         execute(&mut transaction, &format!("lock table {} in access exclusive mode", tables.join(", "))).await?;
@@ -147,6 +158,27 @@ impl Rebuild {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Waits for readers whose snapshot may be older than what was folded last: who names a table for the first time after
+    /// the swap would find the new one without its last rows. A statement by itself has named all its tables when it runs;
+    /// and whoever waits for a lock is the live projection, which waits for this.
+    async fn older_snapshots_pass(&self) -> anyhow::Result<()> {
+        let held = "select pid, xact_start from pg_stat_activity
+            where datname = current_database() and backend_type = 'client backend' and application_name <> $1
+                and backend_xmin is not null and wait_event_type is distinct from 'Lock'
+                and (state <> 'active' or xact_start <> query_start)";
+        let ours: String =
+            sqlx::query_scalar("select current_setting('application_name')").fetch_one(&self.live).await?;
+        let held = async || sqlx::query_as::<_, Snapshot>(held).bind(&ours).fetch_all(&self.live).await;
+        let (mut older, deadline) = (held().await?, Instant::now() + SNAPSHOTS_WAIT);
+        while !older.is_empty() {
+            ensure!(Instant::now() < deadline, OldSnapshot(older[0].0));
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let now = held().await?;
+            older.retain(|snapshot| now.contains(snapshot));
+        }
         Ok(())
     }
 

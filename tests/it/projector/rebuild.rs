@@ -300,3 +300,23 @@ async fn a_reader_that_holds_a_table_delays_the_swap_and_nobody_else() {
     swapped.expect("swapped");
     assert_eq!(lab.value("select min(built) from checkpoint").await, json!(1));
 }
+
+#[tokio::test]
+async fn a_reader_of_an_older_moment_never_meets_a_new_table_without_its_rows() {
+    let lab = Lab::with(&Recorded::history(43, 100)).await;
+    let posts = lab.value("select count(*) from post").await;
+    assert!(posts.as_i64() > Some(0));
+    let mut reader = lab.pool.begin_with("begin isolation level repeatable read").await.expect("begins");
+    sqlx::query("select count(*) from read.checkpoint").execute(&mut *reader).await.expect("reads");
+    let rebuild = all(&lab).await;
+    let silent = Counted::default();
+    let mut swapping = Box::pin(rebuild.swap(&silent));
+    let early = tokio::time::timeout(Duration::from_secs(2), &mut swapping).await;
+    assert!(early.is_err(), "it waits for that moment to pass: {early:?}");
+    let read: i64 =
+        sqlx::query_scalar("select count(*) from read.post").fetch_one(&mut *reader).await.expect("a number");
+    assert_eq!(json!(read), posts);
+    reader.rollback().await.expect("ends");
+    swapping.await.expect("swapped");
+    assert_eq!(lab.value("select count(*) from post").await, posts);
+}
