@@ -3,6 +3,7 @@
 //! types that `CloudEvents` knows, its 32-bit Integer has no room for a position.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use memchr::memmem;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -10,6 +11,10 @@ use crate::{AccountId, CommunityId, DecodeError, Delivered, Metadata, kafka::SOU
 
 /// What the payload is.
 pub const CONTENT_TYPE: &str = "application/json";
+
+/// How U+2028 and U+2029 begin in UTF-8; A8 or A9 follows. JSON has them in strings as they are, but to who cuts text by
+/// Unicode's rules (Python's `str.splitlines`) they end a line.
+const SEPARATORS: [u8; 2] = [0xe2, 0x80];
 
 /// An event: a `CloudEvents` 1.0 object. Its attributes are text, as they are in the headers of Kafka's message.
 // Its schema; it is written by `write_line`.
@@ -159,20 +164,54 @@ impl<'a> Object<'a> {
         self.plain(name, itoa::Buffer::new().format(number));
     }
 
-    /// A payload is kept byte for byte. Outside its strings, where none can be, a line feed is as good as a blank.
+    /// A payload is kept byte for byte, where that leaves it on one line. A line feed can only be outside of its strings,
+    /// and is as good as a blank there; other separators of lines only in them ([`SEPARATORS`]).
     fn end_with(mut self, name: &str, payload: &str) {
         self.name(name);
         let begin = self.0.len();
-        self.0.extend_from_slice(payload.as_bytes());
+        self.escaped(payload.as_bytes());
         if payload.contains('\n') || payload.contains('\r') {
             let breaks = self.0[begin..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r'));
             breaks.for_each(|byte| *byte = b' ');
         }
         self.0.extend_from_slice(b"}\n");
     }
+
+    /// Adds JSON without raw [`SEPARATORS`].
+    fn escaped(&mut self, json: &[u8]) {
+        let mut begin = 0;
+        for at in memmem::find_iter(json, &SEPARATORS) {
+            let escape: &[u8] = match json.get(at + SEPARATORS.len()) {
+                Some(0xa8) => br"\u2028",
+                Some(0xa9) => br"\u2029",
+                _ => continue,
+            };
+            self.0.extend_from_slice(&json[begin..at]);
+            self.0.extend_from_slice(escape);
+            begin = at + SEPARATORS.len() + 1;
+        }
+        self.0.extend_from_slice(&json[begin..]);
+    }
 }
 
 /// The text of a time, to the microsecond, as the store keeps it (RFC 3339).
 pub(crate) fn time(at: &DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_ends_a_line_in_its_middle() {
+        let said = "a\u{2028}b\u{2029}\u{2029}c \u{2026} \u{2014} \u{20ac}";
+        let payload = format!("{{\"body\": \"{said}\"}}");
+        let mut line = Vec::new();
+        Object::begin(&mut line).end_with("data", &payload);
+        let line = String::from_utf8(line).expect("UTF-8");
+        assert_eq!(line, "{\"data\":{\"body\": \"a\\u2028b\\u2029\\u2029c \u{2026} \u{2014} \u{20ac}\"}}\n");
+        let read: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(read["data"]["body"], said, "it says the same");
+    }
 }
