@@ -157,33 +157,53 @@ impl Broker {
         if self.in_process() { Ok(()) } else { self.ensure(names.map(Clone::clone).to_vec()).await }
     }
 
-    /// The same for a topic of somebody's own.
+    /// Creates a topic of somebody's own where it is missing, and waits until it can be used. One that is there stays as it
+    /// is: partitions, once added, cannot be taken away.
     ///
     /// # Errors
     /// As [`Self::ensure_topics`].
-    pub async fn ensure_topic(&self, name: &str) -> anyhow::Result<()> {
-        self.ensure(vec![name.to_owned()]).await
+    pub async fn create_topic(&self, name: &str) -> anyhow::Result<()> {
+        let name = name.to_owned();
+        let admin = self.admin()?;
+        // Asked first, as who may write to a topic need not have the right to create one; and of all topics, as to ask
+        // Kafka for one creates it, where it is set to.
+        let look = move || (admin.inner().fetch_metadata(None, STARTUP_TIMEOUT), admin);
+        let (found, admin) = tokio::task::spawn_blocking(look).await?;
+        let found = found.with_context(|| format!("cannot reach Kafka at {}", self.servers))?;
+        if found.topics().iter().any(|topic| topic.name() == name) {
+            return Ok(());
+        }
+        self.create(&admin, std::slice::from_ref(&name)).await?;
+        tokio::task::spawn_blocking(move || wait_until_usable(&admin, &name).map(drop)).await?
     }
 
-    async fn ensure(&self, names: Vec<String>) -> anyhow::Result<()> {
-        let admin: AdminClient<Quiet> = self.client().create_with_context(Quiet::new("who makes the topics"))?;
-        let new = |name| NewTopic::new(name, self.config.partitions, TopicReplication::Fixed(self.config.replication));
+    fn admin(&self) -> anyhow::Result<AdminClient<Quiet>> {
+        Ok(self.client().create_with_context(Quiet::new("who makes the topics"))?)
+    }
+
+    async fn create(&self, admin: &AdminClient<Quiet>, names: &[String]) -> anyhow::Result<()> {
+        let KafkaConfig { partitions, replication, .. } = *self.config;
+        let new = |name| NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| new(name)).collect();
-        let options =
-            AdminOptions::new().operation_timeout(Some(STARTUP_TIMEOUT)).request_timeout(Some(STARTUP_TIMEOUT));
         let outcomes = admin
-            .create_topics(&topics, &options)
+            .create_topics(&topics, &patience())
             .await
             .with_context(|| format!("cannot reach Kafka at {}", self.servers))?;
         for outcome in outcomes {
             match outcome {
-                Ok(topic) => tracing::info!(topic, partitions = self.config.partitions, "created the topic"),
+                Ok(topic) => tracing::info!(topic, partitions, "created the topic"),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
                     anyhow::bail!("Kafka at {} refuses to create topic {topic}: {code}", self.servers)
                 }
             }
         }
+        Ok(())
+    }
+
+    async fn ensure(&self, names: Vec<String>) -> anyhow::Result<()> {
+        let admin = self.admin()?;
+        self.create(&admin, &names).await?;
         let wanted = usize::try_from(self.config.partitions)?;
         let (admin, short) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
             let mut short = Vec::new();
@@ -205,7 +225,7 @@ impl Broker {
                 "the topic has fewer partitions than configured: adding the others"
             );
             let more = NewPartitions::new(&topic, wanted);
-            for outcome in admin.create_partitions([&more], &options).await? {
+            for outcome in admin.create_partitions([&more], &patience()).await? {
                 match outcome {
                     // Another process was faster.
                     Ok(_) | Err((_, RDKafkaErrorCode::InvalidPartitions)) => {}
@@ -215,6 +235,10 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+fn patience() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(STARTUP_TIMEOUT)).request_timeout(Some(STARTUP_TIMEOUT))
 }
 
 /// Kafka answers that a topic is made before its brokers know it. Answers how many partitions it has.

@@ -45,7 +45,7 @@ async fn replayed_they_are_the_same(forum: &TestForum) {
     let part = Asked::default().look_up(&store).await.expect("everything");
     let own = format!("replayed-{}", uuid::Uuid::now_v7().simple());
     stopped_it_says_what_arrived(forum, &store, &part).await;
-    let mut topic = Topic::open(forum.broker.config(), &own, &part).await.expect("it is made");
+    let mut topic = Topic::open(forum.broker.config(), &own, &part, &store).await.expect("it is made");
     let mut blocks = Blocks::<Messages>::of(store, part.clone());
     while let Some(block) = blocks.next().await.expect("events") {
         topic.send(block.gathered).await.expect("Kafka takes them");
@@ -59,7 +59,7 @@ async fn replayed_they_are_the_same(forum: &TestForum) {
 /// Told to end in the middle, it names the last event that it sent: Kafka answers later than it takes them.
 async fn stopped_it_says_what_arrived(forum: &TestForum, store: &StoreReader, part: &Part) {
     let own = format!("stopped-{}", uuid::Uuid::now_v7().simple());
-    let mut topic = Topic::open(forum.broker.config(), &own, part).await.expect("it is made");
+    let mut topic = Topic::open(forum.broker.config(), &own, part, store).await.expect("it is made");
     let half = Part { through: part.through / 2, ..part.clone() };
     let mut blocks = Blocks::<Messages>::of(store.clone(), half.clone());
     let mut sent = 0;

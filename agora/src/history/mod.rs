@@ -5,6 +5,7 @@
 mod blocks;
 pub mod export;
 pub mod file;
+pub mod seen;
 pub mod topic;
 
 use anyhow::{Context as _, bail, ensure};

@@ -9,14 +9,16 @@ use anyhow::bail;
 use events::{Delivered, Position};
 use platform::kafka::{Broker, KafkaConfig};
 use projector::Outbox;
-use store_reader::Unreadable;
+use store_reader::{StoreReader, Unreadable};
 use tokio::time::timeout;
 
-use super::{Gather, Part, Question};
+use super::{Gather, Part, Question, seen::is_of};
 use there::There;
 
 /// How long Kafka may take, once nothing more is sent, to say what has arrived.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// How the names of topics begin that Kafka has for itself, such as `__consumer_offsets`.
+const INTERNAL: &str = "__";
 
 /// Events as they are stored, each seen to be readable.
 #[derive(Debug, Default)]
@@ -55,11 +57,13 @@ impl Gather for Messages {
 }
 
 impl Topic {
-    /// Makes the topic where it is missing, reaches it, and finds out what it has of the part.
+    /// Makes the topic where it is missing, reaches it, and finds out what it has of the part. One that is there keeps the
+    /// partitions that it has.
     ///
     /// # Errors
-    /// Where there is no Kafka, the topic is one of Agora's, or it has what answers another question.
-    pub async fn open(config: &KafkaConfig, name: &str, part: &Part) -> anyhow::Result<Self> {
+    /// Where there is no Kafka, the topic is one of Agora's or of Kafka's, or it has what answers another question or is of
+    /// another store.
+    pub async fn open(config: &KafkaConfig, name: &str, part: &Part, store: &StoreReader) -> anyhow::Result<Self> {
         if config.brokers.is_none() {
             bail!("no Kafka is configured: give --kafka-brokers (the broker inside `agora up` is its own)");
         }
@@ -69,17 +73,21 @@ impl Topic {
         if ours.iter().any(|topic| *topic == name) {
             bail!("the topic {name} is Agora's own: name another one");
         }
+        if name.starts_with(INTERNAL) {
+            bail!("the topic {name} is Kafka's own, as all that begin with {INTERNAL}: name another one");
+        }
         let broker = Broker::start(config)?;
-        broker.ensure_topic(name).await?;
+        broker.create_topic(name).await?;
         let mut outbox = Outbox::new(&broker, name)?;
         outbox.connect().await?;
         let (question, partitions) = (part.question(), outbox.partitions());
         let there = There::look(&broker, name, &question, partitions).await?;
+        is_of(store, name, there.last().unwrap_or(0), there.events()).await?;
         let arrived = Arrived { events: 0, through: there.through(question.community) };
         Ok(Self { outbox: outbox.marked(there::mark(&question, partitions)?), there, arrived })
     }
 
-    /// The last event of the part that it had, where it goes on.
+    /// The last event of the part that it had. Others before it may be missing, behind what has [`arrived`](Self::arrived).
     pub fn goes_on_from(&self) -> Option<Position> {
         self.there.last()
     }
@@ -137,7 +145,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn agoras_own_topics_are_refused() {
+    async fn topics_that_are_somebodys_are_refused() {
+        // Refused before it is asked.
+        let store = StoreReader::new(sqlx::PgPool::connect_lazy("postgres://localhost:1/none").expect("a URL"));
         let config = KafkaConfig {
             brokers: Some("127.0.0.1:1".into()),
             events_topic: "forum.events".into(),
@@ -145,10 +155,12 @@ mod tests {
         };
         let part = Part { after: 0, through: 0, filter: Filter::default(), history: HistoryId::new() };
         for name in ["forum.events", "agora.events", "agora.changes"] {
-            let refused = Topic::open(&config, name, &part).await.err().expect("refused");
+            let refused = Topic::open(&config, name, &part, &store).await.err().expect("refused");
             assert_eq!(refused.to_string(), format!("the topic {name} is Agora's own: name another one"));
         }
-        let refused = Topic::open(&KafkaConfig::default(), "replayed", &part).await.err().expect("refused");
+        let refused = Topic::open(&config, "__consumer_offsets", &part, &store).await.err().expect("refused");
+        assert!(refused.to_string().contains("__consumer_offsets is Kafka's own"), "{refused}");
+        let refused = Topic::open(&KafkaConfig::default(), "replayed", &part, &store).await.err().expect("refused");
         assert!(refused.to_string().starts_with("no Kafka is configured"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use super::position;
 use crate::{
     command::{self, Signals},
     config::Config,
-    history::{Asked, Block, Blocks, Gather, Lines, Part, file::LinesFile, topic::Topic},
+    history::{Asked, Block, Blocks, Gather, Lines, Part, file::LinesFile, seen::Seen, topic::Topic},
     terminal::{Progress, Unit, count},
 };
 
@@ -37,9 +37,11 @@ Examples:
   agora events replay --kafka-topic replayed --kafka-brokers localhost:9092
 
 The same command with --to-file goes on where the file ends, however it came to end there:
-after a crash, or a month later. Beside the file, FILE.progress says how far it is.
+after a crash, or a month later. Beside the file, FILE.progress says what its lines answer.
 With --kafka-topic it looks at the last message of each partition, and sends what is missing:
-their header agora_question tells that they answer the same. What answers another is refused.")]
+their header agora_question tells that they answer the same. What answers another is refused.
+A topic that is there is left as it is, with the partitions that it has; a missing one is made
+with `kafka.partitions`, 16 unless told. What was made before a backup was restored is refused.")]
 #[allow(clippy::doc_markdown, reason = "these are words for people, printed as they are")]
 pub struct Replay {
     #[command(flatten)]
@@ -92,58 +94,97 @@ struct Done {
 
 impl Replay {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
-        let Signals { stop, hurry } = Signals::listen()?;
+        let signals = Signals::listen()?;
         let store = command::history(&config).await?;
-        let mut part = Asked::from(self.which).look_up(&store).await?;
-        let mut done = Done { events: 0, left_out: 0, through: part.after, started: Instant::now() };
-        let outcome = if let Some(name) = &self.kafka_topic {
-            let mut topic = Topic::open(&config.kafka, name, &part).await.context("--kafka-topic")?;
-            if let Some(last) = topic.goes_on_from() {
-                eprintln!("{name} has events of this replay up to position {last}: what is missing is sent");
-            }
-            part.after = topic.arrived().through;
-            done.through = part.after;
-            let work = async {
-                each(store, &part, &mut done, async |messages, _| topic.send(messages).await).await?;
-                topic.finish().await
-            };
-            let outcome = stop.run_until_cancelled(work).await;
-            if outcome.is_none() && hurry.run_until_cancelled(topic.settle()).await != Some(true) {
-                eprintln!("Kafka has not answered for all that was sent: more of it may have arrived");
-            }
-            let arrived = topic.arrived();
-            done.events = arrived.events;
-            done.through = if matches!(outcome, Some(Ok(()))) { part.through } else { arrived.through };
-            outcome
-        } else if let Some(path) = &self.to_file {
-            let mut file = LinesFile::open(path, part.question()).context("--to-file")?;
-            if file.cut_off() > 0 {
-                let (name, bytes, whole) = (path.display(), count(file.cut_off()), file.position());
-                eprintln!(
-                    "{name}: cut off {bytes} bytes behind position {whole}, which were not known to be on disk whole: a replay \
-                     was killed, or somebody added them"
-                );
-            }
-            part.after = part.after.max(file.position());
-            done.through = part.after;
-            let add = async |Lines(lines), through| file.add(&lines, through);
-            let outcome = stop.run_until_cancelled(each(store, &part, &mut done, add)).await;
-            file.save()?;
-            outcome
-        } else {
-            let work = each(store, &part, &mut done, async |Lines(lines), _| print(lines, &stop).await);
-            // Not cancelled: a block that is begun is printed whole, and the position that is told is behind it.
-            Some(work.await).filter(|outcome| !outcome.as_ref().is_err_and(is_stop))
-        };
-        if let Some(Err(error)) = &outcome
-            && error.root_cause().downcast_ref::<io::Error>().is_some_and(nobody_reads)
-        {
-            return outcome.unwrap_or(Ok(()));
+        let part = Asked::from(self.which).look_up(&store).await?;
+        match (&self.kafka_topic, &self.to_file) {
+            (Some(name), _) => to_topic(&config, name, store, part, &signals).await,
+            (None, Some(path)) => to_file(path, store, part, &signals).await,
+            (None, None) => to_stdout(store, part, &signals).await,
         }
-        eprintln!("{}", done.said(self.to_file.is_some() || self.kafka_topic.is_some()));
-        super::say_left_out(done.left_out);
-        outcome.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before position {}", part.through)))
     }
+}
+
+async fn to_topic(
+    config: &Config,
+    name: &str,
+    store: StoreReader,
+    mut part: Part,
+    Signals { stop, hurry }: &Signals,
+) -> anyhow::Result<()> {
+    let mut topic = Topic::open(&config.kafka, name, &part, &store).await.context("--kafka-topic")?;
+    part.after = topic.arrived().through;
+    let mut done = Done::behind(part.after);
+    let last = topic.goes_on_from().unwrap_or(part.after);
+    if topic.goes_on_from().is_some() {
+        eprintln!("{}; what is missing is sent", there(name, part.after, last));
+    }
+    let work = async {
+        each(store, &part, &mut done, async |messages, _| topic.send(messages).await).await?;
+        topic.finish().await
+    };
+    let outcome = stop.run_until_cancelled(work).await;
+    if outcome.is_none() && hurry.run_until_cancelled(topic.settle()).await != Some(true) {
+        eprintln!("Kafka has not answered for all that was sent: more of it may have arrived");
+    }
+    let arrived = topic.arrived();
+    done.events = arrived.events;
+    done.through = if matches!(outcome, Some(Ok(()))) { part.through } else { arrived.through };
+    let (took, there) = (done.took(), there(name, done.through, last));
+    eprintln!("{} events sent{took}; {there}; go on with the same command", count(done.events));
+    done.end(&part, outcome)
+}
+
+/// What a topic has of a replay: `mine has all of this replay up to position 21135, and of what follows some, up to 90870`.
+fn there(name: &str, through: Position, last: Position) -> String {
+    let all = format!("{name} has all of this replay up to position {through}");
+    if last > through { format!("{all}, and of what follows some, up to {last}") } else { all }
+}
+
+async fn to_file(
+    path: &Path,
+    store: StoreReader,
+    mut part: Part,
+    Signals { stop, .. }: &Signals,
+) -> anyhow::Result<()> {
+    let mut file = LinesFile::open(path, part.question(), &store).await.context("--to-file")?;
+    if file.cut_off() > 0 {
+        let (name, bytes, whole) = (path.display(), count(file.cut_off()), file.position());
+        eprintln!(
+            "{name}: cut off {bytes} bytes behind position {whole}, where a replay that was killed has left off, or somebody \
+             has added to it"
+        );
+    }
+    part.after = part.after.max(file.position());
+    let mut done = Done::behind(part.after);
+    let asked = store.clone();
+    let add = async |Lines(lines), through| {
+        if file.add(&lines, through)? {
+            file.save(Seen::at(&asked, through).await?)?;
+        }
+        Ok(())
+    };
+    let outcome = stop.run_until_cancelled(each(store, &part, &mut done, add)).await;
+    // Where the disk is full, what was written is found again without it.
+    let saved = match Seen::at(&asked, file.position()).await {
+        Ok(last) => file.save(last),
+        Err(error) => Err(error.into()),
+    };
+    eprintln!("{}; go on with the same command", done.said());
+    done.end(&part, outcome.map(|outcome| outcome.and(saved)))
+}
+
+async fn to_stdout(store: StoreReader, part: Part, Signals { stop, .. }: &Signals) -> anyhow::Result<()> {
+    let mut done = Done::behind(part.after);
+    // Not cancelled: a block that is begun is printed whole, and the position that is told is behind it.
+    let outcome = each(store, &part, &mut done, async |Lines(lines), _| print(lines, stop).await).await;
+    if let Err(error) = &outcome
+        && error.root_cause().downcast_ref::<io::Error>().is_some_and(nobody_reads)
+    {
+        return outcome;
+    }
+    eprintln!("{}; go on with --from {}", done.said(), done.through);
+    done.end(&part, Some(outcome).filter(|outcome| !outcome.as_ref().is_err_and(is_stop)))
 }
 
 /// Hands on block by block.
@@ -196,13 +237,26 @@ fn nobody_reads(error: &io::Error) -> bool {
 }
 
 impl Done {
-    /// `7,007 events up to position 7007 in 0.1 s (70,070/s); go on with --from 7007`.
-    fn said(&self, by_itself: bool) -> String {
-        let Self { events, through, started, left_out: _ } = self;
-        let seconds = started.elapsed().as_secs_f64();
+    fn behind(position: Position) -> Self {
+        Self { events: 0, left_out: 0, through: position, started: Instant::now() }
+    }
+
+    /// `7,007 events up to position 7007 in 0.1 s (70,070/s)`.
+    fn said(&self) -> String {
+        format!("{} events up to position {}{}", count(self.events), self.through, self.took())
+    }
+
+    /// ` in 0.1 s (70,070/s)`.
+    fn took(&self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64();
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // For people.
-        let rate = count((*events as f64 / seconds) as u64);
-        let then = if by_itself { "the same command".to_owned() } else { format!("--from {through}") };
-        format!("{} events up to position {through} in {seconds:.1} s ({rate}/s); go on with {then}", count(*events))
+        let rate = count((self.events as f64 / seconds) as u64);
+        format!(" in {seconds:.1} s ({rate}/s)")
+    }
+
+    /// Says what was left out, and why it ends, where that is not with the part; no outcome is one that was stopped.
+    fn end(&self, part: &Part, outcome: Option<anyhow::Result<()>>) -> anyhow::Result<()> {
+        super::say_left_out(self.left_out);
+        outcome.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before position {}", part.through)))
     }
 }

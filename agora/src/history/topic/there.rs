@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::Question;
+use crate::history::seen::Seen;
 
 /// Where a topic has something, it is looked at again after this long: what a sender that was killed had on its way may be
 /// written down a moment later.
@@ -24,6 +25,8 @@ const LOOKS: usize = 5;
 pub(super) struct There {
     /// How far each partition reaches that has some of it.
     through: BTreeMap<i32, Position>,
+    /// The last event of each partition, of whatever question.
+    events: Vec<Seen>,
     /// Where it begins, and so how far the others reach.
     from: Position,
     partitions: i32,
@@ -66,7 +69,7 @@ impl There {
     /// What the last messages of a topic's partitions say.
     fn judged(last: &BTreeMap<i32, Last>, topic: &str, question: &Question, partitions: i32) -> anyhow::Result<Self> {
         let mark = mark(question, partitions)?;
-        let (mut through, mut ours) = (BTreeMap::new(), true);
+        let (mut through, mut events, mut ours) = (BTreeMap::new(), Vec::new(), true);
         for (partition, last) in last {
             let (event, marked) = match last {
                 Last::Event(event, marked) => (event, marked),
@@ -79,6 +82,7 @@ impl There {
                 event.history == question.history,
                 "{topic} holds another history: the event store was restored or replaced since. Take another topic"
             );
+            events.push(Seen { position: event.envelope.position, event: event.envelope.event_id });
             // What is asked for is all behind it otherwise: nothing can be there twice.
             if event.envelope.position > question.from {
                 ours &= marked.as_ref() == Some(&mark);
@@ -94,7 +98,12 @@ impl There {
             let dropped = last.values().any(|last| matches!(last, Last::Dropped));
             ensure!(!dropped, "Kafka has dropped some of what {topic} had up to position {last_of_all}: {instead}");
         }
-        Ok(Self { through, from: question.from, partitions })
+        Ok(Self { through, events, from: question.from, partitions })
+    }
+
+    /// Events that the store has to have, where it is the one that they are of.
+    pub(super) fn events(&self) -> &[Seen] {
+        &self.events
     }
 
     /// The last event, where there is one.
