@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use agora::history::{
     Blocks, Lines, Part,
+    export::{SEGMENT_BYTES, Target, export},
     file::LinesFile,
     seen::Seen,
     topic::{Arrived, Messages, Topic},
@@ -256,6 +257,7 @@ async fn what_was_made_of_a_lost_line_of_events_is_not_gone_on_with() {
     let (store, part) = store().await;
     let dir = tempfile::tempdir().expect("a directory");
     let (path, other) = (dir.path().join("history.ndjson"), dir.path().join("locked.ndjson"));
+    let parquet = Target::parse(dir.path().join("parquet").to_str().expect("plain")).expect("a directory");
     // None of these is at position 100.
     let locked = Part { filter: Filter { types: vec!["thread.locked".into()], community: None }, ..part.clone() };
     for (path, part) in [(&path, &part), (&other, &locked)] {
@@ -266,12 +268,14 @@ async fn what_was_made_of_a_lost_line_of_events_is_not_gone_on_with() {
         }
         file.save(Seen::at(&store, 100).await.expect("an event")).expect("saved");
     }
+    export(&store, &parquet, Some(100), SEGMENT_BYTES).await.expect("exported");
 
     let refused = async || {
         let mut said = Vec::new();
         for (path, part) in [(&path, &part), (&other, &locked)] {
             said.push(LinesFile::open(path, part.question(), &store).await.err().expect("refused").to_string());
         }
+        said.push(export(&store, &parquet, None, SEGMENT_BYTES).await.expect_err("refused").to_string());
         said
     };
     put_back(&store, 99).await;

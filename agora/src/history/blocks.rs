@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use events::{Delivered, Position, cloud_event};
-use store_reader::{CopyError, StoreReader, Unreadable};
+use store_reader::{Copy, CopyError, StoreReader, Unreadable};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::Part;
@@ -131,13 +131,20 @@ async fn read<G: Gather>(
             let next = Block { gathered: G::default(), events: 0, left_out: 0, through };
             let full = Block { through, ..std::mem::replace(&mut block, next) };
             if sender.send(Ok(full)).await.is_err() {
+                read_to_end(copy).await;
                 return Ok(());
             }
         }
         if ended {
+            read_to_end(copy).await;
             return step.map(drop);
         }
     }
+}
+
+/// Before a copy has ended, its connection is not fit for the next statement. It is a span at most.
+async fn read_to_end(mut copy: Copy) {
+    while !matches!(copy.next().await, Ok(None) | Err(CopyError::Database(_))) {}
 }
 
 /// Gathers one event; false where there is none any more.

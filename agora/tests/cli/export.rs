@@ -1,7 +1,7 @@
 //! `agora events export`: Parquet that says what the store does, the same bytes however they came to be written.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::Path,
     process::Command,
@@ -145,36 +145,115 @@ print(duckdb.execute(\"\"\"
 async fn an_interrupted_export_goes_on_to_the_same_bytes() {
     let forum = Forum::made().await;
     let store = store(&forum.database).await;
-    let (one, other) = (forum.agora.path().join("one"), forum.agora.path().join("other"));
+    let one = forum.agora.path().join("one");
     let target = |dir: &Path| Target::parse(dir.to_str().expect("plain")).expect("a directory");
     let done = export(&store, &target(&one), None, SEGMENT).await.expect("exports");
     let whole = files(&one);
-    let ends: Vec<i64> = {
+    let ends: BTreeSet<i64> = {
         let name = |path: &String| path.strip_suffix(".parquet")?.rsplit_once('-')?.1.parse().ok();
         whole.keys().filter_map(name).collect()
     };
-    let (first, last) = (*ends.iter().min().expect("files"), *ends.iter().max().expect("files"));
-    assert!(first < last, "several segments: {ends:?}");
-
-    // Killed in the middle of the second segment: some of its files are there, one by half, and not yet by its name.
-    for (path, bytes) in &whole {
-        let later = path.strip_suffix(".parquet").is_some_and(|path| !path.ends_with(&format!("-{first:012}")));
-        if later && path.contains("thread.") {
-            continue;
-        }
-        let path = other.join(if later { format!("{path}#1") } else { path.clone() });
-        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-        fs::write(path, if later { &bytes[..bytes.len() / 2] } else { bytes }).expect("written");
-    }
+    let ends: Vec<i64> = ends.into_iter().collect();
+    let [first, second, .., last] = ends[..] else { panic!("several segments: {ends:?}") };
     let manifest: Value = serde_json::from_slice(&whole["_manifest.json"]).expect("JSON");
     assert_eq!((&manifest["through"], &manifest["target"]), (&last.into(), &last.into()));
-    let mut stood = manifest.clone();
-    stood["through"] = first.into();
-    fs::write(other.join("_manifest.json"), stood.to_string()).expect("written");
+    assert_eq!(manifest["event"], event_at(&forum.database, last).await);
+    assert_eq!(manifest["target_event"], manifest["event"]);
 
-    let again = export(&store, &target(&other), None, SEGMENT).await.expect("goes on");
-    assert_eq!((again.through, again.events), (done.through, done.events - u64::try_from(first).expect("positive")));
-    assert_eq!(files(&other), whole);
+    // Killed in the middle of the second segment: some of its files are there, one by half, and not yet by its name. And
+    // the same of a release that noted no events, and where the run would have ended.
+    let mut stood = manifest.clone();
+    (stood["through"], stood["event"]) = (first.into(), event_at(&forum.database, first).await);
+    let mut before = stood.clone();
+    (stood["target"], stood["target_event"]) = (second.into(), event_at(&forum.database, second).await);
+    for name in ["event", "target_event"] {
+        before.as_object_mut().expect("an object").remove(name);
+    }
+    for (name, stood, asked) in [("other", &stood, None), ("before", &before, None), ("asked", &stood, Some(first + 1))]
+    {
+        let other = forum.agora.path().join(name);
+        for (path, bytes) in &whole {
+            let end = path.strip_suffix(".parquet").and_then(|path| path.rsplit_once('-')?.1.parse::<i64>().ok());
+            let later = end.is_some_and(|end| end != first);
+            if end.is_some_and(|end| end > second) || later && path.contains("thread.") {
+                continue;
+            }
+            let path = other.join(if later { format!("{path}#1") } else { path.clone() });
+            fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+            fs::write(path, if later { &bytes[..bytes.len() / 2] } else { bytes }).expect("written");
+        }
+        fs::write(other.join("_manifest.json"), stood.to_string()).expect("written");
+        let again = export(&store, &target(&other), asked, SEGMENT).await.expect("goes on");
+        let reached = asked.map_or(done.through, |_| second);
+        let ended_first = if name == "before" { last } else { second };
+        assert_eq!((again.through, again.ended_first), (reached, Some(ended_first)), "{name}");
+        assert_eq!(again.events, u64::try_from(reached - first).expect("positive"));
+        if asked.is_some() {
+            export(&store, &target(&other), None, SEGMENT).await.expect("goes on");
+        }
+        assert!(files(&other) == whole, "{name}: the same bytes");
+    }
+}
+
+async fn event_at(database: &str, position: i64) -> Value {
+    let id = sqlx::query_scalar("select event_id::text from events where position = $1").bind(position);
+    let id: String = id.fetch_one(&mut tables::connect(database).await).await.expect("an event");
+    id.into()
+}
+
+#[tokio::test]
+async fn what_precedes_an_event_that_nobody_can_read_is_written() {
+    let forum = Forum::made().await;
+    let dir = forum.agora.path().join("history");
+    let mut database = tables::connect(&forum.database).await;
+    let position: i64 = {
+        let sung = "insert into events select aggregate_type, aggregate_id, sequence + 1000, 'post.sung', '1', '{}',
+                metadata, head.position + 1, shard, gen_random_uuid(), community_id, head.recorded_at
+            from events, store_head head where events.position = 1 returning position";
+        sqlx::query_scalar(sung).fetch_one(&mut database).await.expect("inserted")
+    };
+    let more =
+        "insert into events select aggregate_type, aggregate_id, sequence + 2000, event_type, event_version, payload,
+            metadata, head.position + 2, shard, gen_random_uuid(), community_id, head.recorded_at
+        from events, store_head head where events.position = 1";
+    for statement in [more, "update store_head set position = position + 2"] {
+        sqlx::query(statement).execute(&mut database).await.expect("done");
+    }
+    let exported = |arguments: &[&str]| {
+        let output = forum.agora.run(&[&["events", "export", "--to", "history"][..], arguments].concat());
+        let [said, why] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
+        (output.status.code(), said, why)
+    };
+    let before = position - 1;
+    let through = before / 2;
+    assert_eq!(exported(&["--through", &through.to_string()]).0, Some(0));
+    let (code, said, why) = exported(&[]);
+    assert_eq!(code, Some(1));
+    assert!(said.starts_with(&format!("{} events in ", before - through)), "{said}");
+    assert!(said.ends_with(&format!("history reaches up to position {before}\n")), "{said}");
+    assert!(why.contains(&format!("at position {position} cannot be read: unknown event post.sung")), "{why}");
+    assert_eq!(events(&dir).into_keys().collect::<Vec<_>>(), (1..position).collect::<Vec<_>>());
+
+    // It begins there again, and less may be asked for.
+    let written = files(&dir);
+    assert_eq!(exported(&[]).0, Some(1));
+    assert_eq!(exported(&["--through", &through.to_string()]).0, Some(0));
+    assert!(files(&dir) == written);
+    forum.agora.prints(&[
+        "events",
+        "skip",
+        &position_id(&forum.database, position).await,
+        "--reason",
+        "of a test",
+        "--unknown",
+    ]);
+    let (code, said, why) = exported(&[]);
+    assert!(code == Some(0) && said.starts_with("1 events in 1 new files: "), "{said}{why}");
+    assert_eq!(events(&dir).len(), usize::try_from(position).expect("few"));
+}
+
+async fn position_id(database: &str, position: i64) -> String {
+    event_at(database, position).await.as_str().expect("text").to_owned()
 }
 
 #[tokio::test]

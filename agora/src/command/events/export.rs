@@ -17,6 +17,7 @@ use crate::{
 /// Files are `month=2025-01/type=post.written/….parquet`: the month in which an event was recorded (UTC), and its name.
 /// All have the same columns; `payload` is JSON, in its newest version. `_manifest.json` says up to which position they
 /// reach. The same range gives the same bytes. A run that was interrupted is ended by the next one; let one run at a time.
+/// In front of an event that nobody can read it ends, and the next run begins there.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,11 +41,15 @@ impl Export {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = command::history(&config).await?;
         let target = Target::parse(&self.to).context("--to")?;
-        let Exported { events, files, left_out, through } =
+        let Exported { events, files, left_out, through, ended_first, stopped } =
             export(&store, &target, self.through, SEGMENT_BYTES).await?;
         let to = &self.to;
+        if let Some(end) = ended_first {
+            eprintln!("a run that was interrupted may have written files up to position {end}: it was ended first");
+        }
         let (events, files) = (count(events), count(files));
         super::say_left_out(left_out);
-        Ok(command::print(&format!("{events} events in {files} new files: {to} reaches up to position {through}\n"))?)
+        command::print(&format!("{events} events in {files} new files: {to} reaches up to position {through}\n"))?;
+        stopped.map_or(Ok(()), |unreadable| Err(unreadable.into()))
     }
 }

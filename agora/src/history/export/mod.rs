@@ -1,9 +1,9 @@
 //! The history as Parquet: a file for each month and type of event, in a directory or in S3, added to from run to run.
 //!
-//! A run writes segment by segment. A segment ends where its events fill memory, or the run ends: only the events, and
-//! where the segment and the run begin and end, say what is in a file and what it is called. Once all files of a
-//! segment are there, the manifest says so. A run that was interrupted is ended first, over the same range, so that what
-//! it may have written already is written again, byte for byte.
+//! A run writes segment by segment. A segment ends where its events fill memory, in front of an event that nobody can
+//! read, or with the run: only its events, and where it begins and ends, say what is in a file and what it is called. The
+//! manifest says where a segment ends before any file of it is written, and that it is there once all are. One that was
+//! interrupted is written first, over the same range: the files of it that are there already are written again, byte for byte.
 
 mod manifest;
 mod table;
@@ -11,12 +11,13 @@ mod target;
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use events::{DecodeError, Delivered, Envelope, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::Connection as _;
-use store_reader::{Filter, StoreReader};
+use store_reader::{Filter, StoreReader, Unreadable};
 
-use super::{Blocks, Part, topic::Messages};
+use super::{Blocks, Part, seen::Seen, topic::Messages};
 use crate::terminal::{Progress, Unit, count};
 use manifest::Manifest;
 use table::Table;
@@ -30,7 +31,7 @@ pub const SEGMENT_BYTES: usize = 128 * 1024 * 1024;
 const FILES_AT_ONCE: usize = 4;
 
 /// What a run has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Exported {
     /// Events written, those of an interrupted run among them.
     pub events: u64,
@@ -40,6 +41,10 @@ pub struct Exported {
     pub left_out: u64,
     /// The target has all events up to here.
     pub through: Position,
+    /// Up to here reached a run that was interrupted, which was ended first.
+    pub ended_first: Option<Position>,
+    /// The event that it stopped in front of.
+    pub stopped: Option<Unreadable>,
 }
 
 /// A file in the making: the month it was recorded in, and its name.
@@ -49,39 +54,56 @@ type Key = (String, String);
 /// `segment_bytes`, which is [`SEGMENT_BYTES`] but in tests.
 ///
 /// # Errors
-/// Where another run is at this target, it is no export of this history, cannot be written, or an event cannot be read.
+/// Where another run is at this target, it is no export of this store, cannot be written, or an event cannot be read in
+/// the middle of what an interrupted run may have written.
 pub async fn export(
     store: &StoreReader,
     target: &Target,
     to: Option<Position>,
     segment_bytes: usize,
 ) -> anyhow::Result<Exported> {
-    // For as long as its connection lasts.
+    // For as long as its connection lasts, where this process is killed.
     let mut lock = store.pool().acquire().await?.detach();
     let free = "select pg_try_advisory_lock(hashtextextended('export to ' || $1, 0))";
     let free: bool = sqlx::query_scalar(free).bind(target.place()).fetch_one(&mut lock).await?;
     anyhow::ensure!(free, "another export to {target} is running: one at a time");
-    let (history, head) = (store.history().await?, store.head().await?);
-    let mut manifest = Manifest::of(target, history).await?;
-    let to = to.unwrap_or(head);
-    anyhow::ensure!(to <= head, "--through: there is no position {to} yet: the event store is at {head}");
-    let mut exported = Exported { through: manifest.through, ..Exported::default() };
-    for end in [manifest.target, to] {
-        if end <= manifest.through {
-            continue;
-        }
-        manifest.target = end;
-        manifest.save(target).await?;
-        let part = Part { after: manifest.through, through: end, filter: Filter::default(), history };
-        let mut run = Run { target, manifest, segment: Segment::default(), exported, segment_bytes };
-        run.through(store, part).await?;
-        (manifest, exported) = (run.manifest, run.exported);
-    }
+    let exported = alone(store, target, to, segment_bytes).await;
+    // The server closes a connection later than it is told to.
+    let unlocked = sqlx::query("select pg_advisory_unlock_all()").execute(&mut lock).await;
+    let exported = exported?;
+    unlocked?;
     lock.close().await?;
     Ok(exported)
 }
 
+async fn alone(
+    store: &StoreReader,
+    target: &Target,
+    to: Option<Position>,
+    segment_bytes: usize,
+) -> anyhow::Result<Exported> {
+    let manifest = Manifest::of(target, store).await?;
+    let head = store.head().await?;
+    let to = to.unwrap_or(head);
+    anyhow::ensure!(to <= head, "--through: there is no position {to} yet: the event store is at {head}");
+    let exported = Exported { through: manifest.through(), ..Exported::default() };
+    let mut run = Run { store, target, manifest, segment: Segment::default(), exported, segment_bytes };
+    if let Some(end) = run.manifest.unfinished() {
+        run.end_interrupted(end).await?;
+    }
+    if to > run.manifest.through() {
+        run.exported.stopped = run.through(to).await?;
+    }
+    if let Some(stop) = &run.exported.stopped
+        && stop.position - 1 > run.manifest.through()
+    {
+        run.write(stop.position - 1).await?;
+    }
+    Ok(run.exported)
+}
+
 struct Run<'a> {
+    store: &'a StoreReader,
     target: &'a Target,
     manifest: Manifest,
     segment: Segment,
@@ -98,11 +120,36 @@ struct Segment {
 }
 
 impl Run<'_> {
-    async fn through(&mut self, store: &StoreReader, part: Part) -> anyhow::Result<()> {
+    /// Writes again what an interrupted run may have written, whatever this one is asked for.
+    async fn end_interrupted(&mut self, end: Position) -> anyhow::Result<()> {
+        let segment_bytes = self.segment_bytes;
+        if self.manifest.unfinished_is_a_segment() {
+            // However much another release takes a segment to be.
+            self.segment_bytes = usize::MAX;
+        }
+        if let Some(stop) = self.through(end).await? {
+            let why =
+                format!("a run that was interrupted may have written files up to position {end}: it is ended first");
+            return Err(stop).context(why);
+        }
+        self.segment_bytes = segment_bytes;
+        self.exported.ended_first = Some(end);
+        Ok(())
+    }
+
+    /// Writes all up to a position; or all segments in front of an event that nobody can read, which is returned, but the
+    /// last one.
+    async fn through(&mut self, end: Position) -> anyhow::Result<Option<Unreadable>> {
+        let (mut at, history) = (self.manifest.through(), self.store.history().await?);
+        let part = Part { after: at, through: end, filter: Filter::default(), history };
         let progress = Progress::start("exporting", part.positions(), Unit::Things("positions"));
-        let (mut at, end) = (part.after, part.through);
-        let mut blocks = Blocks::<Messages>::of(store.clone(), part);
-        while let Some(block) = blocks.next().await? {
+        let mut blocks = Blocks::<Messages>::of(self.store.clone(), part);
+        loop {
+            let block = match blocks.next().await {
+                Ok(Some(block)) => block,
+                Ok(None) => break,
+                Err(error) => return error.downcast().map(Some),
+            };
             self.exported.left_out += block.left_out;
             for Delivered { envelope, .. } in block.gathered.events {
                 self.segment.add(&envelope)?;
@@ -114,14 +161,18 @@ impl Run<'_> {
             progress.add(u64::try_from(block.through - at).unwrap_or(0));
             at = block.through;
         }
-        self.write(end).await
+        self.write(end).await?;
+        Ok(None)
     }
 
-    /// Writes the segment, which reaches up to a position, and then says that it is there.
+    /// Writes the segment, which reaches up to a position: says that it will, and then that it is there.
     async fn write(&mut self, through: Position) -> anyhow::Result<()> {
+        let first = self.manifest.through() + 1;
+        self.manifest.begin(through, Seen::at(self.store, through).await?);
+        self.manifest.save(self.target).await?;
         let Segment { files, events, .. } = std::mem::take(&mut self.segment);
         self.exported.files += files.len() as u64;
-        let (target, first) = (self.target, self.manifest.through + 1);
+        let target = self.target;
         let write = |((month, name), table): (Key, Table)| async move {
             // Positions of a length, so that names sort as positions do.
             let path = format!("month={month}/type={name}/{first:012}-{through:012}.parquet");
@@ -129,7 +180,7 @@ impl Run<'_> {
             target.put(&path, bytes).await
         };
         stream::iter(files).map(Ok).try_for_each_concurrent(FILES_AT_ONCE, write).await?;
-        self.manifest.through = through;
+        self.manifest.end();
         self.manifest.save(self.target).await?;
         self.exported.events += events;
         self.exported.through = through;
