@@ -3,13 +3,15 @@
 mod named;
 mod settings;
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use events::Delivered;
 use store_reader::{Copy, CopyError, StoreReader};
 
 use self::{named::Aggregate, settings::Settings};
 use super::{
-    events::shown::{as_json, fields, payload, time},
+    events::shown::{as_json, fields, payload, time, unreadable},
     names::Names,
 };
 use crate::{config::Config, local};
@@ -95,11 +97,14 @@ async fn batch(store: &StoreReader, copy: &mut Copy) -> (Vec<Delivered>, anyhow:
     (events, Ok(()))
 }
 
-/// A heading, and a line for each field.
+/// A heading, a word where it cannot be read, and a line for each field.
 fn shown(event: &Delivered, names: &Names, settings: &mut Settings) -> String {
     let it = &event.envelope;
     let by = it.metadata.actor.map_or_else(|| "nobody".to_owned(), |actor| names.short(actor));
-    let head = format!("{:4}  {}  {} by {by}  ({})\n", it.sequence, time(it.occurred_at()), it.name, it.event_id);
+    let mut head = format!("{:4}  {}  {} by {by}  ({})\n", it.sequence, time(it.occurred_at()), it.name, it.event_id);
+    if let Some(why) = unreadable(it) {
+        let _ = writeln!(head, "      ({why})");
+    }
     let payload = payload(it.payload.get());
     head + &fields(&payload, &settings.change(&it.stream.aggregate, &payload), 6)
 }

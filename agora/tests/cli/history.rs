@@ -149,10 +149,16 @@ async fn an_event_that_nobody_can_read_stops_there_and_can_be_looked_at() {
     let sung =
         "insert into events select aggregate_type, aggregate_id, sequence + 1000, 'post.sung', '1', '{\"key\": 1}',
             metadata, head.position + 1, shard, gen_random_uuid(), community_id, head.recorded_at
-        from events, store_head head where events.position = 1 returning event_id::text, position";
+        from events, store_head head where events.position = 1 returning event_id::text, position, aggregate_id";
     let row = sqlx::query(sung).fetch_one(&mut database).await.expect("inserted");
-    let (id, position): (String, i64) = (row.get(0), row.get(1));
+    let (id, position, account): (String, i64, String) = (row.get(0), row.get(1), row.get(2));
     database.execute("update store_head set position = position + 1").await.expect("moved");
+
+    let why = "this release cannot read it: unknown event post.sung version 1: written by a newer release?";
+    let tail = forum.agora.prints(&["events", "tail"]);
+    assert!(tail.ends_with(&format!("({why})\n")), "{tail}");
+    let stream = forum.agora.prints(&["stream", "account", &account]);
+    assert!(stream.contains("  post.sung by ") && stream.contains(&format!("\n      ({why})\n")), "{stream}");
 
     let output = forum.agora.run(&["events", "replay"]);
     assert_eq!(output.status.code(), Some(1));

@@ -17,13 +17,19 @@ pub(crate) fn as_line(event: &Envelope) -> String {
     let payload = event.payload.get();
     let shown: String = payload.chars().take(PAYLOAD_CHARS).collect();
     let rest = if shown.len() < payload.len() { "…" } else { "" };
-    format!("{:>9} {at} {:26} {} {shown}{rest}", event.position, event.name, event.stream)
+    let mark = unreadable(event).map_or_else(String::new, |why| format!("  ({why})"));
+    format!("{:>9} {at} {:26} {} {shown}{rest}{mark}", event.position, event.name, event.stream)
 }
 
-/// Every field of the envelope, the payload as it is.
+/// Says so of an event that is printed though this release cannot read it.
+pub(crate) fn unreadable(event: &Envelope) -> Option<String> {
+    event.newest().err().map(|why| format!("this release cannot read it: {why}"))
+}
+
+/// Every field of the envelope, the payload as it is; and `unreadable`, the reason, where this release cannot read it.
 pub(crate) fn as_json(event: &Envelope) -> anyhow::Result<Value> {
     let metadata = serde_json::to_value(&event.metadata)?;
-    Ok(json!({
+    let mut object = json!({
         "position": event.position,
         "shard": event.shard,
         "event_id": event.event_id,
@@ -35,7 +41,11 @@ pub(crate) fn as_json(event: &Envelope) -> anyhow::Result<Value> {
         "recorded_at": event.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true),
         "metadata": metadata,
         "payload": payload(event.payload.get()),
-    }))
+    });
+    if let Err(why) = event.newest() {
+        object["unreadable"] = why.to_string().into();
+    }
+    Ok(object)
 }
 
 /// A payload; as a text where it is damaged, and Postgres takes for JSON what nobody else does.
@@ -117,6 +127,14 @@ mod tests {
     }
 
     #[test]
+    fn what_this_release_cannot_read_is_marked() {
+        let event = Envelope { version: 99, ..event() };
+        let why = "unknown event thread.locked version 99: written by a newer release?";
+        assert!(as_line(&event).ends_with(&format!("…  (this release cannot read it: {why})")), "{}", as_line(&event));
+        assert_eq!(as_json(&event).expect("JSON")["unreadable"], why);
+    }
+
+    #[test]
     fn a_line_is_short() {
         let line = as_line(&event());
         assert!(line.starts_with("       42 2011-08-17T20:18:56.507Z thread.locked "), "{line}");
@@ -144,5 +162,6 @@ mod tests {
         assert_eq!(json["payload"]["reason"].as_str().map(str::len), Some(200));
         assert_eq!(json["metadata"]["occurred_at"], "2011-08-17T20:18:56.507Z");
         assert_eq!(json["shard"], 3);
+        assert!(json.get("unreadable").is_none());
     }
 }
