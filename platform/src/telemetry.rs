@@ -96,6 +96,8 @@ pub enum LogFormat {
     Text,
     /// For programs: one object a line.
     Json,
+    /// What is said, and nothing else: for a command that says more itself.
+    Words,
 }
 
 impl Default for TelemetryConfig {
@@ -242,16 +244,14 @@ where
     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
 {
     let terminal = std::io::stderr().is_terminal();
-    let text = match format {
-        LogFormat::Auto => terminal,
-        LogFormat::Text => true,
-        LogFormat::Json => false,
-    };
-    let layer = fmt::layer().with_writer(writer);
-    if text {
-        layer.with_ansi(terminal).boxed()
-    } else {
-        layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+    let layer = fmt::layer().with_writer(writer).with_ansi(terminal);
+    match format {
+        LogFormat::Auto if terminal => layer.boxed(),
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Auto | LogFormat::Json => {
+            layer.with_ansi(false).json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        }
+        LogFormat::Words => layer.without_time().with_level(false).with_target(false).boxed(),
     }
 }
 

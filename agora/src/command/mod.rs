@@ -28,7 +28,7 @@ use std::{future::Future, io::Write as _, time::Duration};
 use anyhow::Context as _;
 use platform::{
     db,
-    telemetry::{self, Telemetry},
+    telemetry::{self, LogFormat, Telemetry, TelemetryConfig},
 };
 use sqlx::PgPool;
 use store_reader::StoreReader;
@@ -122,12 +122,17 @@ async fn until_told<T>(work: impl Future<Output = anyhow::Result<T>>, then: &str
     stop.run_until_cancelled(work).await.unwrap_or_else(|| Err(anyhow::anyhow!("stopped: {then}")))
 }
 
-/// Logs of a command that ends by itself: warnings only, unless told otherwise, as its output is what counts.
+/// Logs of a command that ends by itself: warnings only, in words among its own, unless told otherwise, as its output is
+/// what counts.
 fn quiet_logs(config: &Config) -> anyhow::Result<Telemetry> {
-    let mut telemetry = config.telemetry.clone();
-    if telemetry.log == telemetry::TelemetryConfig::default().log {
-        // What is stopped in the middle ends transactions that had not begun yet.
-        "warn,sqlx::postgres::notice=error".clone_into(&mut telemetry.log);
+    let (mut telemetry, default) = (config.telemetry.clone(), TelemetryConfig::default());
+    if telemetry.log == default.log {
+        // A statement that goes over all of history is slow, and what is stopped in the middle ends transactions that had
+        // not begun yet: what went wrong is said at the end.
+        "warn,sqlx=error".clone_into(&mut telemetry.log);
+    }
+    if telemetry.log_format == default.log_format {
+        telemetry.log_format = LogFormat::Words;
     }
     telemetry::init(&telemetry, "agora")
 }
