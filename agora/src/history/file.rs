@@ -88,7 +88,7 @@ impl LinesFile {
         let known = begun(path, length, question)?;
         let there = There::look(&mut file, &known);
         let There { bytes, position, events } =
-            there.with_context(|| format!("{shown} is not as a replay left it: take another name"))?;
+            there.with_context(|| format!("{shown} cannot be gone on with, take another name"))?;
         let progress = Progress { bytes, position, ..known };
         let (path, cut_off, saved_at) = (path.to_owned(), length - bytes, Instant::now());
         Ok((Self { path, file, progress, cut_off, saved_at, unsynced: 0, syncing: None, lost: false }, events))
@@ -317,7 +317,7 @@ mod tests {
         // Overwritten before anything of it was said to be there, and then.
         fs::write(&path, "x".repeat(1_000))?;
         let overwritten = |asked| {
-            assert!(refused(&path, asked).contains("history.ndjson is not as a replay left it: take another name"));
+            assert!(refused(&path, asked).contains("history.ndjson cannot be gone on with, take another name: "));
             assert_eq!(fs::read_to_string(&path).expect("it is there"), "x".repeat(1_000));
         };
         drop(file);

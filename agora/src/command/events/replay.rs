@@ -117,22 +117,37 @@ async fn to_topic(
     let mut done = Done::behind(part.after);
     let last = topic.goes_on_from().unwrap_or(part.after);
     if topic.goes_on_from().is_some() {
-        eprintln!("{}; what is missing is sent", there(name, part.after, last));
+        eprintln!("{}", goes_on(name, part.after, last));
     }
     let work = async {
         each(store, &part, &mut done, async |messages, _| topic.send(messages).await).await?;
         topic.finish().await
     };
     let outcome = stop.run_until_cancelled(work).await;
-    if outcome.is_none() && hurry.run_until_cancelled(topic.settle()).await != Some(true) {
+    let complete = matches!(outcome, Some(Ok(())));
+    let settled = complete || hurry.run_until_cancelled(topic.settle()).await == Some(true);
+    if !settled {
         eprintln!("Kafka has not answered for all that was sent: more of it may have arrived");
     }
     let arrived = topic.arrived();
     done.events = arrived.events;
-    done.through = if matches!(outcome, Some(Ok(()))) { part.through } else { arrived.through };
+    // Where all has arrived, the topic has all that was read, also what was there and not sent again.
+    done.through = if settled { done.through.max(arrived.through) } else { arrived.through };
     let (took, there) = (done.took(), there(name, done.through, last));
     eprintln!("{} events sent{took}; {there}; go on with the same command", count(done.events));
     done.end(&part, outcome)
+}
+
+/// What a look at its partitions says; where shards have been silent for long, more may be there than that.
+fn goes_on(name: &str, behind: Position, last: Position) -> String {
+    let how_far = if last > behind {
+        format!(
+            "the partition that is furthest behind reaches position {behind}, the one that is furthest ahead {last}"
+        )
+    } else {
+        format!("it reaches position {last}")
+    };
+    format!("{name} has events of this replay: {how_far}; what is missing is sent")
 }
 
 /// What a topic has of a replay: `mine has all of this replay up to position 21135, and of what follows some, up to 90870`.
@@ -258,5 +273,28 @@ impl Done {
     fn end(&self, part: &Part, outcome: Option<anyhow::Result<()>>) -> anyhow::Result<()> {
         super::say_left_out(self.left_out);
         outcome.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before position {}", part.through)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_positions_of_a_topic_are_not_taken_for_one_another() {
+        assert_eq!(
+            goes_on("mine", 9, 9),
+            "mine has events of this replay: it reaches position 9; what is missing is sent"
+        );
+        assert_eq!(
+            goes_on("mine", 7, 9),
+            "mine has events of this replay: the partition that is furthest behind reaches position 7, the one that is \
+             furthest ahead 9; what is missing is sent"
+        );
+        assert_eq!(there("mine", 9, 9), "mine has all of this replay up to position 9");
+        assert_eq!(
+            there("mine", 7, 9),
+            "mine has all of this replay up to position 7, and of what follows some, up to 9"
+        );
     }
 }

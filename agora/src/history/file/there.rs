@@ -8,7 +8,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
 };
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use events::{EventId, HistoryId, Position};
 use serde::Deserialize;
 
@@ -52,7 +52,8 @@ impl There {
         if known.bytes > 0 {
             let last = last_line(file, known.bytes)?;
             let last = event_of(&last, history).filter(|last| last.position <= known.position);
-            let last = last.ok_or_else(|| anyhow::anyhow!("something else than a replay has written to it"))?;
+            let last =
+                last.ok_or_else(|| anyhow!("before byte {} it has something that no replay has written", known.bytes))?;
             there.events.push(last);
         }
         file.seek(SeekFrom::Start(known.bytes))?;
