@@ -178,3 +178,21 @@ fn what_is_no_dump_is_said() {
     let said = agora.refuses(&[&["import", "stackexchange", "."][..], &server].concat());
     assert!(said.contains("is not a Stack Exchange dump: it has no Users.xml"), "{said}");
 }
+
+/// JSON is for programs, and what a command says is for who runs it.
+#[tokio::test]
+async fn commands_that_end_by_themselves_log_in_words() {
+    let (agora, database) = (Agora::new(), postgres::fresh_database().await);
+    let said = |format: Option<&str>| {
+        let mut tail = agora.command(&["events", "tail", "--database-url", &database]);
+        tail.env("AGORA__TELEMETRY__LOG", "sqlx=debug");
+        if let Some(format) = format {
+            tail.env("AGORA__TELEMETRY__LOG_FORMAT", format);
+        }
+        String::from_utf8(tail.output().expect("it runs").stderr).expect("text")
+    };
+    let words = said(None);
+    assert!(words.contains("select position from store_head") && !words.contains('{'), "{words}");
+    assert!(!words.contains("DEBUG"), "what is said, and nothing else: {words}");
+    assert!(said(Some("json")).starts_with('{'), "unless it is asked for");
+}
