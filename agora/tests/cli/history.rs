@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use events::{Delivered, kafka};
@@ -139,6 +139,38 @@ async fn a_file_goes_on_where_it_was_left() {
     assert_eq!(fs::read_to_string(&path).expect("a file"), forum.replay(&[]));
     let said = forum.agora.refuses(&["events", "replay", "--to-file", "history.ndjson", "--type", "post.written"]);
     assert!(said.contains("answers another question"), "{said}");
+}
+
+/// What a full disk took is there: the next run does not begin anew.
+#[tokio::test]
+async fn a_file_goes_on_behind_what_a_full_disk_took() {
+    let forum = Forum::made().await;
+    let path = forum.agora.path().join("history.ndjson");
+    let replay = forum.agora.command(&["events", "replay", "--to-file", "history.ndjson"]);
+    // A file may have 51,200 bytes; the system says so as it says that a disk is full.
+    let limited = "ulimit -f 100; trap '' XFSZ; exec \"$0\" \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", limited]).arg(replay.get_program()).args(replay.get_args());
+    shell.current_dir(replay.get_current_dir().expect("its own"));
+    for (name, value) in replay.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let full = shell.output().expect("it runs");
+    let said = String::from_utf8(full.stderr).expect("text");
+    assert!(full.status.code() == Some(1) && said.contains("cannot write history.ndjson: File too large"), "{said}");
+    let whole = forum.replay(&[]);
+    let kept = fs::read_to_string(&path).expect("a file");
+    assert!(kept.len() > 10_000 && kept.len() < whole.len() && whole.starts_with(&kept), "{} bytes", kept.len());
+
+    let again = forum.agora.run(&["events", "replay", "--to-file", "history.ndjson"]);
+    let said = String::from_utf8(again.stderr).expect("text");
+    // The last whole line is written again.
+    let missing = whole.lines().count() - kept.matches('\n').count() + 1;
+    assert!(again.status.success() && said.contains(&format!("\n{missing} events up to position ")), "{said}");
+    assert_eq!(fs::read_to_string(&path).expect("a file"), whole);
 }
 
 #[tokio::test]
