@@ -3,7 +3,7 @@
 //! types that `CloudEvents` knows, its 32-bit Integer has no room for a position.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use memchr::memmem;
+use memchr::memchr_iter;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -12,9 +12,9 @@ use crate::{AccountId, CommunityId, DecodeError, Delivered, Metadata, kafka::SOU
 /// What the payload is.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// How U+2028 and U+2029 begin in UTF-8; A8 or A9 follows. JSON has them in strings as they are, but to who cuts text by
-/// Unicode's rules (Python's `str.splitlines`) they end a line.
-const SEPARATORS: [u8; 2] = [0xe2, 0x80];
+/// How U+2028 and U+2029 begin in UTF-8; 80 A8 or 80 A9 follows. JSON has them in strings as they are, but to who cuts text
+/// by Unicode's rules (Python's `str.splitlines`) they end a line.
+const SEPARATOR: u8 = 0xe2;
 
 /// An event: a `CloudEvents` 1.0 object. Its attributes are text, as they are in the headers of Kafka's message.
 // Its schema; it is written by `write_line`.
@@ -165,7 +165,7 @@ impl<'a> Object<'a> {
     }
 
     /// A payload is kept byte for byte, where that leaves it on one line. A line feed can only be outside of its strings,
-    /// and is as good as a blank there; other separators of lines only in them ([`SEPARATORS`]).
+    /// and is as good as a blank there; other separators of lines only in them ([`SEPARATOR`]).
     fn end_with(mut self, name: &str, payload: &str) {
         self.name(name);
         let begin = self.0.len();
@@ -177,18 +177,18 @@ impl<'a> Object<'a> {
         self.0.extend_from_slice(b"}\n");
     }
 
-    /// Adds JSON without raw [`SEPARATORS`].
+    /// Adds JSON without raw separators of lines.
     fn escaped(&mut self, json: &[u8]) {
         let mut begin = 0;
-        for at in memmem::find_iter(json, &SEPARATORS) {
-            let escape: &[u8] = match json.get(at + SEPARATORS.len()) {
-                Some(0xa8) => br"\u2028",
-                Some(0xa9) => br"\u2029",
+        for at in memchr_iter(SEPARATOR, json) {
+            let escape: &[u8] = match json[at + 1..] {
+                [0x80, 0xa8, ..] => br"\u2028",
+                [0x80, 0xa9, ..] => br"\u2029",
                 _ => continue,
             };
             self.0.extend_from_slice(&json[begin..at]);
             self.0.extend_from_slice(escape);
-            begin = at + SEPARATORS.len() + 1;
+            begin = at + 3;
         }
         self.0.extend_from_slice(&json[begin..]);
     }
