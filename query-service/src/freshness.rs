@@ -65,6 +65,11 @@ impl Wanted {
         self.tokens.iter().all(reached)
     }
 
+    /// A position that nobody named, and how long to wait for it.
+    pub(crate) fn of(token: PositionToken, wait: Duration) -> Self {
+        Self { tokens: vec![token], until: Instant::now() + wait, applied: None }
+    }
+
     /// The same patience, for another position.
     pub(crate) fn instead(&self, token: PositionToken) -> Self {
         Self { tokens: vec![token], until: self.until, applied: None }

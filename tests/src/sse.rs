@@ -15,6 +15,8 @@ pub struct EventSource {
     received: String,
     /// What `Last-Event-ID` would say.
     pub last_id: String,
+    /// How long to wait before connecting again, in milliseconds: empty until it was told.
+    pub retry: String,
 }
 
 /// An event.
@@ -45,7 +47,7 @@ impl EventSource {
         assert_eq!(response.status(), 200, "{url}");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert!(!response.headers().contains_key("content-encoding"), "what is compressed is held back");
-        let mut source = Self { response, received: String::new(), last_id: String::new() };
+        let mut source = Self { response, received: String::new(), last_id: String::new(), retry: String::new() };
         while source.last_id.is_empty() {
             source.block().await.expect("it begins");
         }
@@ -82,8 +84,11 @@ impl EventSource {
             if let Some(end) = self.received.find("\n\n") {
                 let rest = self.received.split_off(end + 2);
                 let block = std::mem::replace(&mut self.received, rest);
-                let id = block.lines().filter_map(|line| line.strip_prefix("id:")).next_back();
-                self.last_id = id.map_or_else(|| self.last_id.clone(), |id| id.trim_start().to_owned());
+                for (field, kept) in [("id:", &mut self.last_id), ("retry:", &mut self.retry)] {
+                    if let Some(value) = block.lines().filter_map(|line| line.strip_prefix(field)).next_back() {
+                        value.trim_start().clone_into(kept);
+                    }
+                }
                 return Some(block);
             }
             let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("something comes, or the end");

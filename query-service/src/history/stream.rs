@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response, Sse, sse::Event},
 };
 use chrono::{TimeDelta, Utc};
-use events::{AccountId, Delivered, Envelope, HistoryId, Position, Shard};
+use events::{AccountId, Delivered, Envelope, HistoryId, Position, PositionToken, Shard};
 use futures::stream::unfold;
 use platform::{
     http::Stopping,
@@ -41,6 +41,9 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 const RECONNECT_AFTER: Duration = Duration::from_secs(2);
 /// The same after a problem, which a person has to see to.
 const RETRY_PROBLEM_AFTER: Duration = Duration::from_secs(60);
+/// How long is waited for the read tables to show an event that changes what the reader is: below the silence that
+/// proxies bear, [`KEEP_ALIVE`].
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the last word may take to be taken.
 const LAST_WORD: Duration = Duration::from_millis(100);
 /// After which silence something is said: proxies cut what is silent for a minute, some for half of one.
@@ -250,7 +253,7 @@ impl Stream {
             let changes = event.envelope.recorded_at > lately && self.is_of_the_reader(&event.envelope);
             self.tell(event).await?;
             if changes {
-                return Err(Ended::Changed);
+                return Err(self.changed(&event.envelope).await);
             }
         }
         if let Some(unreadable) = piece.unreadable {
@@ -283,7 +286,7 @@ impl Stream {
             return Ok(());
         }
         for event in &batch.events {
-            let changes = event.as_ref().is_ok_and(|event| self.is_of_the_reader(&event.envelope));
+            let changes = event.as_ref().ok().filter(|event| self.is_of_the_reader(&event.envelope));
             let told = match event {
                 Ok(Delivered { envelope, .. })
                     if envelope.position <= self.position || !self.filter.lets_through(envelope) =>
@@ -302,8 +305,8 @@ impl Stream {
                 return Ok(());
             }
             told?;
-            if changes {
-                return Err(Ended::Changed);
+            if let Some(event) = changes {
+                return Err(self.changed(&event.envelope).await);
             }
         }
         self.position = self.position.max(batch.through);
@@ -322,6 +325,15 @@ impl Stream {
                 "community" => envelope.payload.get().contains(&reader),
                 _ => false,
             }
+    }
+
+    /// How it ends behind such an event: as a new request would be answered there.
+    async fn changed(&self, Envelope { shard, position, .. }: &Envelope) -> Ended {
+        let there = PositionToken { history: self.line, shard: *shard, position: *position };
+        match self.admission.check_at(there, SHOWN_WITHIN).await {
+            Err(problem) if !problem.status().is_server_error() => Ended::Refused(problem),
+            Ok(()) | Err(_) => Ended::Changed,
+        }
     }
 
     /// Whose event it is that nobody can read is not known; only in which shard it is.

@@ -1,7 +1,9 @@
 //! The extractors: each asks, decides, and refuses, before a handler runs.
 
+use std::time::Duration;
+
 use axum::{extract::FromRequestParts, http::request::Parts};
-use events::{AccountId, CategoryId, CommunityId, PostId, Shard, ThreadId, membership::Role};
+use events::{AccountId, CategoryId, CommunityId, PositionToken, PostId, Shard, ThreadId, membership::Role};
 use platform::{
     extract::{Path, Query},
     identity::{Credentials, MaybeAuthenticated},
@@ -79,10 +81,23 @@ impl Admission {
     /// What a new request would be answered: a refusal, or 503.
     pub(crate) async fn check(&self) -> Result<(), Problem> {
         let reader = Reader::from(Some(self.credentials.check().await?));
-        let subject = self.community.map_or(Subject::Everywhere, Subject::Community);
-        let facts = self.side.facts.ask(Question { subject, reader: reader.account }).await?;
+        let facts = self.side.facts.ask(Question { subject: self.subject(), reader: reader.account }).await?;
         reader.in_history(&facts, self.community.is_some())?;
         Ok(())
+    }
+
+    /// The same, by rows that reflect this position; where they do not come to that in time, as they are then.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) async fn check_at(&self, position: PositionToken, wait: Duration) -> Result<(), Problem> {
+        // Why they have not come to it is no word to this reader.
+        let _ = self.side.freshness.reach(&Wanted::of(position, wait), self.subject().joins()).await;
+        self.check().await
+    }
+
+    fn subject(&self) -> Subject {
+        self.community.map_or(Subject::Everywhere, Subject::Community)
     }
 }
 

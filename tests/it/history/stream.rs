@@ -112,11 +112,26 @@ async fn who_may_not_read_any_more_hears_no_more() {
     let mut hers = open(&forum, &ada, "?community=tea", &[]).await;
     ada.put("/v2/communities/tea/members/bob/role", &json!({"role": "member"})).await.expect(200);
     let began = Instant::now();
-    // That it is so is the last that he hears.
+    // That it is so is the last that he hears, and what connecting again would be answered.
     assert_eq!(his.next().await.map(|event| event.name).as_deref(), Some("membership.role_revoked"));
-    assert_eq!(his.next().await, None);
+    assert_eq!(problem(his.next().await), Some((403, "/problems/role-required".to_owned())));
+    let (status, refusal) = refused(&forum, &bob, "?community=tea", &[("last-event-id", &his.last_id)]).await;
+    assert_eq!((status, &refusal["type"]), (403, &json!("/problems/role-required")));
+    assert_eq!((his.next().await, &*his.retry), (None, "60000"), "it will be no better in two seconds");
     assert!(began.elapsed() < LOST_WITHIN);
     assert_eq!(hers.take(1).await[0].name, "membership.role_revoked");
+    // A ban takes it, too.
+    ada.put("/v2/communities/tea/members/bob/role", &json!({"role": "admin"})).await.expect(200);
+    bob.get_after(&ada, "/v2/communities/tea").await.expect(200);
+    let mut his = open(&forum, &bob, "?community=tea&type=membership.banned", &[]).await;
+    ada.put("/v2/communities/tea/members/bob/ban", &json!({"reason": "rude"})).await.expect(200);
+    assert_eq!(his.next().await.map(|event| event.name).as_deref(), Some("membership.banned"));
+    assert_eq!(problem(his.next().await), Some((403, "/problems/role-required".to_owned())));
+    assert_eq!(his.next().await, None);
+    assert_eq!(
+        (hers.take(1).await[0].name.as_str(), hers.take(1).await[0].name.as_str()),
+        ("membership.role_assigned", "membership.banned")
+    );
     ada.delete("/v2/sessions/current").await.expect(200);
     let began = Instant::now();
     assert_eq!(problem(hers.next().await), Some((401, "/problems/session-ended".to_owned())));
