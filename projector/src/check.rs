@@ -15,6 +15,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use store_reader::{StoreReader, Unreadable};
 
+use counts::{Compared, PassedBy};
 use rules::{Claim, Rules};
 
 /// Things that are broken and told of one promise: the first ones.
@@ -28,6 +29,11 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How often the end of a shard is looked for, where events keep coming.
 const MOST_ROUNDS: u32 = 20;
 
+/// One more shows that there are more.
+fn at_most_told() -> i64 {
+    MOST_TOLD as i64 + 1
+}
+
 /// What became of one promise.
 #[derive(Clone, Debug, Serialize)]
 pub struct Checked {
@@ -37,6 +43,8 @@ pub struct Checked {
     pub broken: Vec<String>,
     /// Whether there are more than these.
     pub more: bool,
+    /// Places where it is not broken, but different for an event that a projection passes by, on record.
+    pub passed_by: i64,
     /// Why it could not be looked at, where it could not.
     pub unknown: Option<String>,
 }
@@ -44,7 +52,7 @@ pub struct Checked {
 impl Checked {
     /// Nothing was found yet.
     pub fn new(promise: &'static str) -> Self {
-        Self { promise, broken: Vec::new(), more: false, unknown: None }
+        Self { promise, broken: Vec::new(), more: false, passed_by: 0, unknown: None }
     }
 
     /// It could not be looked at.
@@ -139,24 +147,40 @@ fn within(shard: Shard, query: &str) -> String {
     )
 }
 
-/// Checks each count in the read tables against the rows that it counts.
+/// Checks each count in the read tables against the rows that it counts. What a projection passes by, as an operator let it,
+/// is in no table of its, and breaks no promise.
 ///
 /// # Errors
-/// Those of the database.
-pub async fn counts(read: &PgPool) -> sqlx::Result<Vec<Checked>> {
+/// Those of the databases.
+pub async fn counts(store: &PgPool, read: &PgPool) -> sqlx::Result<Vec<Checked>> {
+    let passed_by = counts::passed_by(store).await?;
     let (mut snapshot, apart) = level(read).await?;
     let mut all = Vec::new();
-    for (promise, wrong) in counts::COUNTS {
-        all.push(ask(promise, &counts::query(wrong), &mut snapshot).await?);
+    for compared in counts::COUNTS {
+        all.push(compare(compared, &passed_by, &mut snapshot).await?);
     }
-    for (promise, wrong) in counts::OF_BOTH {
+    for compared in counts::OF_BOTH {
         all.push(match &apart {
-            None => ask(promise, &counts::query(wrong), &mut snapshot).await?,
-            Some(apart) => Checked::unknown(promise, apart.clone()),
+            None => compare(compared, &passed_by, &mut snapshot).await?,
+            Some(apart) => Checked::unknown(compared.0, apart.clone()),
         });
     }
     snapshot.rollback().await?;
     Ok(all)
+}
+
+async fn compare(
+    (promise, of, wrong): Compared,
+    passed_by: &[PassedBy],
+    on: &mut PgConnection,
+) -> sqlx::Result<Checked> {
+    let posts: Vec<&str> = passed_by.iter().filter(|it| of.contains(&&*it.projection)).map(|it| &*it.post).collect();
+    let query = counts::query(wrong);
+    let found = sqlx::query_as::<_, (Vec<String>, i64)>(&query).bind(posts).bind(at_most_told());
+    let (broken, passed_by) = found.fetch_one(on).await?;
+    let mut checked = Checked { passed_by, ..Checked::new(promise) };
+    broken.into_iter().for_each(|place| checked.breaks(|| place));
+    Ok(checked)
 }
 
 /// A snapshot in which no projection of [`counts::OF_BOTH`] is ahead of another; or any, where they do not come to that,
@@ -175,7 +199,7 @@ async fn level(read: &PgPool) -> sqlx::Result<(sqlx::Transaction<'static, sqlx::
 }
 
 async fn ask(promise: &'static str, query: &str, on: &mut PgConnection) -> sqlx::Result<Checked> {
-    let query = format!("select q.place from ({query}) q limit {}", MOST_TOLD + 1);
+    let query = format!("select q.place from ({query}) q limit {}", at_most_told());
     let mut checked = Checked::new(promise);
     for place in sqlx::query_scalar::<_, String>(&query).fetch_all(on).await? {
         checked.breaks(|| place);

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Waits until everything that was written is in the read tables, and compares each count in them with the rows.
 pub async fn assert_counts_hold(forum: &TestForum) {
     caught_up(&forum.pool).await;
-    for checked in projector::check::counts(&forum.pool).await.expect("it is checked") {
+    for checked in projector::check::counts(&forum.pool, &forum.pool).await.expect("it is checked") {
         assert!(checked.broken.is_empty(), "{}: {:#?}", checked.promise, checked.broken);
     }
 }

@@ -75,7 +75,7 @@ async fn look(config: &Config) -> anyhow::Result<Found> {
     let progress = Progress::start("reading", store.head().await?.unsigned_abs(), Unit::Things("events"));
     let mut promises = check::store(&store, &|read| progress.add(read)).await?;
     drop(progress);
-    promises.extend(check::counts(&super::read_tables(config).await?).await?);
+    promises.extend(check::counts(store.pool(), &super::read_tables(config).await?).await?);
     let compared = match rebuild {
         Ok(rebuild) => {
             let compared = rebuild.compare(MOST_SHOWN, &Shown::default()).await;
@@ -99,7 +99,7 @@ async fn look(config: &Config) -> anyhow::Result<Found> {
 
 fn said(found: &Found) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    for Checked { promise, broken, more, unknown } in &found.promises {
+    for Checked { promise, broken, more, passed_by, unknown } in &found.promises {
         let mark = match unknown {
             Some(_) => "?     ",
             None if broken.is_empty() => "ok    ",
@@ -114,6 +114,13 @@ fn said(found: &Found) -> Result<String, std::fmt::Error> {
         }
         if *more {
             writeln!(text, "          and more")?;
+        }
+        if *passed_by > 0 {
+            let places = if *passed_by == 1 { "1 post differs" } else { &*format!("{passed_by} posts differ") };
+            writeln!(
+                text,
+                "          {places} for events that a projection passes by: `agora projections skips` says which"
+            )?;
         }
     }
     Ok(text)

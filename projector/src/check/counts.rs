@@ -1,10 +1,20 @@
 //! Counts in a view always equal the rows they count: what can be seen, which is neither deleted nor hidden.
 
+use sqlx::PgPool;
+
+/// A promise, the projections whose tables say it, and the rows that break it. A row with a `post_id` breaks nothing where
+/// one of these projections does without an event of that post, on record: see [`passed_by`].
+pub(super) type Compared = (&'static str, &'static [&'static str], &'static str);
+
+const LIST: &[&str] = &["thread_list"];
+const PAGE: &[&str] = &["thread_page"];
+
 /// What the read tables say of each thing, beside what is counted there: rows that differ are wrong. `{visible}` are the
 /// posts that can be seen, of threads that are not deleted.
-pub(super) const COUNTS: [(&str, &str); 11] = [
+pub(super) const COUNTS: [Compared; 11] = [
     (
         "a thread counts its replies, and knows its last post",
+        LIST,
         "select t.thread_id, t.replies, n.replies as counted_replies, t.last_post_id,
             coalesce(n.last_post_id, t.opening_post_id) as counted_last_post_id
          from thread t
@@ -19,6 +29,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "a category counts its threads and posts",
+        LIST,
         "select * from (select category_id, threads, posts from category_count where (threads, posts) <> (0, 0)) c
          full join (
             select t.category_id, count(distinct t.thread_id), count(p.post_id)
@@ -28,6 +39,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "a community counts its threads and posts",
+        LIST,
         "select * from (select community_id, threads, posts from community_count where (threads, posts) <> (0, 0)) c
          full join (
             select t.community_id, count(distinct t.thread_id), count(p.post_id)
@@ -37,6 +49,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "an account's threads are counted",
+        LIST,
         "select * from (select account_id, community_id, threads from account_count where threads <> 0) c
          full join (
             select author_id, community_id, count(*) from thread
@@ -46,6 +59,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "an account's posts are counted",
+        LIST,
         "select * from (select account_id, community_id, posts from account_count where posts <> 0) c
          full join (
             select p.author_id, t.community_id, count(*)
@@ -55,6 +69,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "a tag counts its threads",
+        LIST,
         "select * from (select community_id, tag, threads from tag_count where threads <> 0) c
          full join (
             select community_id, tag, count(*)
@@ -64,6 +79,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "a community counts its members",
+        &["membership"],
         "select * from (select community_id, members from member_count where members <> 0) c
          full join (
             select community_id, count(*) from member where status = 'member' group by 1
@@ -72,12 +88,14 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "an accepted answer is shown while it can be seen",
-        "select t.thread_id, t.accepted_id, t.answer_id, p.deleted, p.hidden from thread t
+        LIST,
+        "select t.thread_id, t.accepted_id as post_id, t.answer_id, p.deleted, p.hidden from thread t
          left join thread_post p on p.post_id = t.accepted_id
          where t.answer_id is distinct from case when not p.deleted and not p.hidden then t.accepted_id end",
     ),
     (
         "a post counts its replies",
+        PAGE,
         "select p.post_id, p.replies, p.children, n.* from post p
          cross join lateral (
             select count(*) filter (where not c.deleted and not c.hidden) as counted_replies,
@@ -88,6 +106,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "a post counts its reactions",
+        PAGE,
         "select p.post_id, p.reactions, n.reactions as counted_reactions, p.score,
             n.score + p.imported_up - p.imported_down as counted_score from post p
          cross join lateral (
@@ -100,6 +119,7 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
     ),
     (
         "the posts of a thread are numbered from 1 without a gap",
+        PAGE,
         "select thread_id, n.posts, p.counted_posts, p.first, p.last from thread_numbers n
          full join (select thread_id, count(*) as counted_posts, max(number) as last, min(number) as first from post group by 1) p
             using (thread_id)
@@ -108,14 +128,16 @@ pub(super) const COUNTS: [(&str, &str); 11] = [
 ];
 
 /// What [`APART`] projections say of the same things: true where both have passed the same events.
-pub(super) const OF_BOTH: [(&str, &str); 2] = [
+pub(super) const OF_BOTH: [Compared; 2] = [
     (
         "a thread has its opening post's score",
-        "select t.thread_id, t.score, p.score as score_of_the_post from thread t join post p on p.post_id = t.opening_post_id
+        &["thread_list", "thread_page"],
+        "select t.thread_id, p.post_id, t.score, p.score as score_of_the_post from thread t join post p on p.post_id = t.opening_post_id
          where t.score <> p.score",
     ),
     (
         "lists and pages know the same posts",
+        &["thread_list", "thread_page"],
         "select post_id, l.thread_id as listed_thread_id, p.thread_id, l.author_id as listed_author_id, p.author_id,
             l.deleted as listed_deleted, p.deleted, l.hidden as listed_hidden, p.hidden from thread_post l full join post p using (post_id)
          where (l.thread_id, l.author_id, l.deleted, l.hidden)
@@ -130,15 +152,38 @@ pub(super) const APART: &str =
     from checkpoint l join checkpoint p using (shard)
     where l.projection = 'thread_list' and p.projection = 'thread_page' and l.position <> p.position limit 1";
 
-/// The query that finds what is wrong, and says it in words: `thread_id …, replies 4, counted_replies 5`.
+/// The query that finds what is wrong, and says it in words: `thread_id …, replies 4, counted_replies 5`. Of the posts of
+/// `$1` it only says how many there are; of the others, `$2` places at most.
 pub(super) fn query(wrong: &str) -> String {
     format!(
         "with visible as (
             select p.* from thread_post p join thread t using (thread_id)
             where not t.deleted and not p.deleted and not p.hidden
-         ), wrong as ({wrong})
-         select (
-            select string_agg(key || ' ' || coalesce(value, 'none'), ', ') from json_each_text(row_to_json(wrong))
-         ) as place from wrong"
+         ), wrong as ({wrong}), told as materialized (
+            select row_to_json(wrong) as place, coalesce(row_to_json(wrong)->>'post_id' = any($1), false) as passed_by
+            from wrong
+         )
+         select array(
+            select (select string_agg(key || ' ' || coalesce(value, 'none'), ', ') from json_each_text(place))
+            from told where not passed_by limit $2
+         ), (select count(*) from told where passed_by)"
     )
+}
+
+/// A projection, and a post of which it passes by an event, as an operator let it.
+pub(super) struct PassedBy {
+    pub(super) projection: String,
+    pub(super) post: String,
+}
+
+/// All of them: what the event changed of the post is in the other projection's tables only. What every reader leaves out
+/// is in neither's.
+pub(super) async fn passed_by(store: &PgPool) -> sqlx::Result<Vec<PassedBy>> {
+    // A reaction's stream is named by the post, and by whose it is.
+    let posts = sqlx::query_as!(
+        PassedBy,
+        r#"select s.projection, split_part(e.aggregate_id, '.', 1) as "post!" from skips s join events e using (event_id)
+        where s.projection in ('thread_list', 'thread_page') and e.aggregate_type in ('post', 'reaction')"#
+    );
+    posts.fetch_all(store).await
 }
