@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     apply::{AnyProjection, Outcome, Target, committed},
     batch::{Batch, Item},
-    checkpoint::{self, Park},
+    checkpoint,
     consumer::{Fetched, Source},
     lanes::{Lanes, Move, Standing},
     metrics::Metrics,
@@ -28,8 +28,10 @@ use crate::{
     trace,
 };
 
+use alarm::Alarms;
 use check::Check;
 
+mod alarm;
 mod check;
 mod fill;
 
@@ -55,6 +57,7 @@ struct Running<'a> {
     its: &'a Pipeline,
     lanes: Lanes,
     skipped: HashMap<String, HashSet<EventId>>,
+    alarms: Alarms,
     last: Option<Check>,
     check_at: Instant,
     verified_at: Option<Instant>,
@@ -77,6 +80,7 @@ impl Pipeline {
             lanes: Lanes::new(self.projections.len(), HistoryId(uuid::Uuid::nil())),
             its: &self,
             skipped: HashMap::new(),
+            alarms: Alarms::default(),
             last: None,
             check_at: Instant::now(),
             verified_at: None,
@@ -234,8 +238,7 @@ impl Running<'_> {
             Outcome::Parked(park) => {
                 self.lanes.set(projection, shard, Standing::Parked);
                 self.its.metrics.lanes.parked(projection, shard);
-                self.its.metrics.alarm("parked");
-                alarm(name, shard, &park);
+                self.alarms.raise(name, shard, &park, &self.its.metrics);
             }
         }
     }
@@ -246,25 +249,4 @@ fn gather(fetched: Option<Fetched>, items: &mut Vec<Item>, offsets: &mut HashMap
     let Some((more, read_to)) = fetched.map(Fetched::into_parts) else { return };
     items.extend(more);
     offsets.extend(read_to);
-}
-
-fn alarm(projection: &str, shard: Shard, park: &Park) {
-    let Park { event_id, position, reason, unreadable } = park;
-    let leave_out = if *unreadable {
-        format!(
-            "`agora events repair {event_id} --with FILE --reason WHY` puts back what it said, and `agora events skip \
-             {event_id} --reason WHY` leaves the event out for every reader, for good"
-        )
-    } else {
-        format!("`agora projections skip {projection} {shard} --reason WHY` leaves the event out for good")
-    };
-    tracing::error!(
-        projection,
-        shard = shard.number(),
-        %event_id,
-        position,
-        "projection {projection} has stopped in shard {shard} at event {event_id}, position {position}: {reason}. \
-         Everything else goes on. `agora projections retry {projection} {shard}` tries again, as with a release that \
-         reads it; {leave_out}"
-    );
 }
