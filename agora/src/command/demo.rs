@@ -15,7 +15,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   agora demo
-  agora demo --size 50000          a larger one adds to a smaller one
+  agora demo --size 50000          a larger one adds to a smaller one, which it leaves as it is
   agora demo --seed 7              another forum, beside the first")]
 pub struct Demo {
     /// Posts in all

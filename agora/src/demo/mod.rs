@@ -12,7 +12,6 @@ use std::{fmt, sync::Arc};
 use anyhow::bail;
 use chrono::{DateTime, Duration, NaiveTime, Utc};
 use events::community::Visibility;
-use rand::RngExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -20,7 +19,7 @@ use tokio::sync::mpsc;
 pub use self::world::PLAIN_SEED;
 use self::{
     grammar::Grammar,
-    world::{BLUEPRINTS, DAYS, World},
+    world::{BLUEPRINTS, DAYS, EARLY_THREADS, World},
 };
 use crate::{
     client::{
@@ -31,9 +30,6 @@ use crate::{
     },
     terminal::{Progress, Unit},
 };
-
-/// The share of members that get banned, in the communities that strangers see.
-const BANNED: f64 = 0.02;
 
 /// What is to be made up.
 #[derive(Clone, Copy, Debug)]
@@ -208,21 +204,21 @@ impl Demo {
         Ok(())
     }
 
-    /// What comes last: bans, and categories that are closed.
+    /// What comes last: bans, and categories that are closed. Not before all that they would refuse was said.
     async fn close(&self) -> anyhow::Result<()> {
+        if self.threads.len() as u64 <= EARLY_THREADS {
+            return Ok(());
+        }
         let (_, end) = self.world.talking();
         for (nth, blueprint) in BLUEPRINTS.iter().enumerate() {
             let (community, moderator) = (self.world.community_id(nth), World::moderator(nth));
-            let staff = 2 * BLUEPRINTS.len() as u64;
-            let people = World::people(self.threads.len() as u64);
-            for person in (staff..people).filter(|_| blueprint.visibility != Visibility::Private) {
-                let mut rng = self.world.rng("banned", person * 10 + nth as u64);
-                if self.world.is_member(nth, person) && rng.random_bool(BANNED) {
-                    let reason = self.world.grammar.say(blueprint.topic, "ban_reason", &mut rng);
-                    let context = self.world.context("banned", &format!("{nth}/{person}"), moderator, end);
-                    let account = self.world.account(person);
-                    self.send(Command::member(community, account, "/ban", json!({"reason": reason}), context)).await?;
-                }
+            for person in self.world.banned(nth) {
+                let name = format!("{nth}/{person}");
+                let mut rng = self.world.rng("ban_reason", person * 10 + nth as u64);
+                let reason = self.world.grammar.say(blueprint.topic, "ban_reason", &mut rng);
+                let context = self.world.context("banned", &name, moderator, end);
+                let account = self.world.account(person);
+                self.send(Command::member(community, account, "/ban", json!({"reason": reason}), context)).await?;
             }
             for category in (0..blueprint.categories.len()).filter(|category| blueprint.categories[*category].archived)
             {
@@ -278,6 +274,7 @@ impl Demo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::command::Behalf;
 
     fn world(seed: u64) -> World {
         let founded = "2025-01-01T00:00:00Z".parse().expect("a time");
@@ -311,6 +308,28 @@ mod tests {
         let large: std::collections::HashMap<_, _> = large.iter().map(|command| (command.key(), command)).collect();
         assert!(small.iter().all(|command| large.get(command.key()) == Some(&command)));
         assert!(large.len() > small.len());
+    }
+
+    #[test]
+    fn what_a_larger_demo_adds_goes_to_what_is_still_open() {
+        let world = world(1);
+        let banned: Vec<Vec<_>> =
+            (0..BLUEPRINTS.len()).map(|nth| world.banned(nth).map(|person| world.account(person)).collect()).collect();
+        assert!(banned.iter().flatten().count() > 1 && banned[3].is_empty(), "{banned:?}");
+        let archived = BLUEPRINTS[0].categories.iter().position(|category| category.archived).expect("one");
+        let archived = world.category_id(0, archived).to_string();
+        let (mut early, lengths) = (0, threads(&world, 5_000));
+        for (nth, length) in (0..).zip(lengths) {
+            let community = world.community_of(nth);
+            for command in world.thread(nth, length) {
+                let by_banned =
+                    matches!(command.behalf(), Some(Behalf::Account(it)) if banned[community].contains(&it));
+                let closed = by_banned || command.body()["category_id"] == archived.as_str();
+                assert!(!closed || nth < EARLY_THREADS, "thread {nth}: {command:?}");
+                early += u64::from(closed);
+            }
+        }
+        assert!(early > 10, "some of it was said before: {early}");
     }
 
     #[test]

@@ -20,8 +20,6 @@ pub(super) struct Thread<'a> {
     nth: u64,
     community: usize,
     category: usize,
-    /// How many people there are.
-    people: u64,
     id: ThreadId,
     author: u64,
     /// How much it stirs people: most threads little, some a lot.
@@ -94,13 +92,12 @@ impl<'a> Thread<'a> {
     fn new(world: &'a World, nth: u64) -> Self {
         let (community, at, id) = (world.community_of(nth), world.started(nth), world.thread_id(nth));
         let mut rng = world.rng("thread", nth);
-        let category = rng.random_range(0..BLUEPRINTS[community].categories.len());
-        let people = World::people(nth);
-        let author = world.some_member(community, people, &mut rng);
+        let category = world.some_category(community, nth, &mut rng);
+        let author = world.some_member(community, nth, &mut rng);
         let heat = rng.random_range(0.02_f64..1.0).powf(-0.5);
         let opening = Post { id: post_id(world, nth, 0, at), author, at, depth: 0, replies: 0 };
         let (posts, commands) = (vec![opening], vec![]);
-        Self { world, nth, community, category, people, id, author, heat, posts, rng, commands }
+        Self { world, nth, community, category, id, author, heat, posts, rng, commands }
     }
 
     fn open(&mut self) {
@@ -135,7 +132,7 @@ impl<'a> Thread<'a> {
         // Those who talk already talk on; else somebody new comes in.
         let author = match self.posts.choose(&mut self.rng) {
             Some(post) if self.rng.random_bool(0.45) => post.author,
-            _ => self.world.some_member(self.community, self.people, &mut self.rng),
+            _ => self.world.some_member(self.community, self.nth, &mut self.rng),
         };
         let last = self.posts.last().map_or(self.world.founded, |post| post.at);
         let pause = seconds(30.0 * self.rng.random_range(0.0005_f64..1.0).powf(-0.9));
@@ -170,7 +167,7 @@ impl<'a> Thread<'a> {
         let drawn = more * self.heat * (self.rng.random_range(0.02_f64..1.0).powf(-0.6) - 1.0);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let many = (drawn as usize).min(MOST_REACTIONS);
-        for person in self.world.some_members(self.community, self.people, author, many, &mut self.rng) {
+        for person in self.world.some_members(self.community, self.nth, author, many, &mut self.rng) {
             let kind = ["like", "like", "like", "up", "up", "up", "up", "up", "down"].choose(&mut self.rng);
             let when = (at + Duration::minutes(self.rng.random_range(1..3_000))).min(self.world.talking().1);
             let context = self.world.context("reaction", &format!("{}/{nth}/{person}", self.nth), person, when);

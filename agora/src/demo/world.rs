@@ -28,6 +28,12 @@ const MOST_PEOPLE: u64 = 20_000;
 /// How many threads bring one more person.
 const THREADS_A_PERSON: u64 = 3;
 
+/// What is closed in the end has threads among the first so many only, and who gets banned talks in these only: so whatever
+/// a larger demo adds to a smaller one, which has ended, goes to what is still open. Smaller ones than that do not end.
+pub(super) const EARLY_THREADS: u64 = 30;
+/// The share of early members that get banned, in the communities that strangers see.
+const BANNED: f64 = 0.1;
+
 /// The seed whose names have no number behind them.
 pub const PLAIN_SEED: u64 = 1;
 
@@ -59,7 +65,7 @@ pub(super) struct Category {
     description: &'static str,
     parent: Option<usize>,
     pub(super) answers: bool,
-    /// Made read-only in the end.
+    /// Made read-only in the end, see [`EARLY_THREADS`].
     pub(super) archived: bool,
 }
 
@@ -210,13 +216,38 @@ impl World {
         staff || self.rng(BLUEPRINTS[community].topic, person).random_bool(BLUEPRINTS[community].members)
     }
 
-    /// A member, early ones more often: a forum has its regulars.
-    pub(super) fn some_member(&self, community: usize, people: u64, rng: &mut ChaCha8Rng) -> u64 {
+    /// Those who get banned in the end.
+    pub(super) fn banned(&self, community: usize) -> impl Iterator<Item = u64> {
+        (0..Self::people(EARLY_THREADS)).filter(move |person| self.is_banned(community, *person))
+    }
+
+    fn is_banned(&self, community: usize, person: u64) -> bool {
+        let staff = 2 * BLUEPRINTS.len() as u64;
+        (staff..Self::people(EARLY_THREADS)).contains(&person)
+            && BLUEPRINTS[community].visibility != Visibility::Private
+            && self.is_member(community, person)
+            && self.rng("banned", person * 10 + community as u64).random_bool(BANNED)
+    }
+
+    /// The category of a thread.
+    pub(super) fn some_category(&self, community: usize, thread: u64, rng: &mut ChaCha8Rng) -> usize {
+        let categories = BLUEPRINTS[community].categories;
+        loop {
+            let category = rng.random_range(0..categories.len());
+            if thread < EARLY_THREADS || !categories[category].archived {
+                return category;
+            }
+        }
+    }
+
+    /// A member who talks in a thread, early ones more often: a forum has its regulars.
+    pub(super) fn some_member(&self, community: usize, thread: u64, rng: &mut ChaCha8Rng) -> u64 {
+        let people = Self::people(thread);
         loop {
             let skewed = rng.random::<f64>().powi(2);
             #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let person = (skewed * people as f64) as u64;
-            if self.is_member(community, person) {
+            if self.is_member(community, person) && (thread < EARLY_THREADS || !self.is_banned(community, person)) {
                 return person;
             }
         }
@@ -226,12 +257,12 @@ impl World {
     pub(super) fn some_members(
         &self,
         community: usize,
-        people: u64,
+        thread: u64,
         not: u64,
         many: usize,
         rng: &mut ChaCha8Rng,
     ) -> BTreeSet<u64> {
-        let drawn = (0..many * 2).map(|_| self.some_member(community, people, rng));
+        let drawn = (0..many * 2).map(|_| self.some_member(community, thread, rng));
         drawn.filter(|person| *person != not).take(many).collect()
     }
 

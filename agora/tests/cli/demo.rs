@@ -52,6 +52,19 @@ async fn the_same_seed_makes_the_same_forum_on_two_servers() {
     assert_eq!(shown(&one).await, shown(&other).await);
 }
 
+#[tokio::test]
+async fn a_larger_one_adds_to_a_smaller_one_that_has_ended() {
+    let Demo { agora, database, up: _up, .. } = Demo::made().await;
+    let rows = tables::all_rows(&database).await;
+    let ended = |rows: &str| rows.contains("category.archived");
+    assert!(rows["moderation_log"].iter().any(|row| ended(&format!("{row:?}"))), "{:?}", rows["moderation_log"]);
+    // Nothing that it says is refused: each would be a line of its own.
+    let output = agora.command(&["demo", "--size", "1000", "--seed", "7"]).output().expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success() && !said.contains("/v2/"), "{said}");
+    assert_eq!(tables::all_rows(&database).await["post"].len(), 1_000);
+}
+
 /// The pages that it says to look at: each shows something.
 async fn shown(demo: &Demo) -> Vec<Value> {
     let client = Client::of(&demo.up);
