@@ -25,6 +25,7 @@ use crate::{
     embedded::{self, EmbeddedPostgres},
     local::{self, Published},
     stack,
+    terminal::count,
 };
 
 /// How long background work may take to end, once no request is left: a flush, a batch.
@@ -117,17 +118,18 @@ async fn serve(
     let broker = Broker::start(&config.kafka)?;
     let starting = async {
         stack::migrate(config).await?;
-        stack::start(config, &broker, &health, &end, &tasks).await
+        let found = events_found(config).await?;
+        anyhow::Ok((stack::start(config, &broker, &health, &end, &tasks).await?, found))
     };
     let started = tokio::select! {
         started = starting => Some(started),
         () = stop.cancelled() => None,
     };
     let served = match started {
-        Some(Ok(router)) => {
+        Some(Ok((router, found))) => {
             let (address, operators) = (reachable(public.local_addr()?), reachable(admin.local_addr()?));
             let _published = publish(config, dir, &address)?;
-            eprintln!("{}", greeting(config, postgres, &address, &operators, began.elapsed()));
+            eprintln!("{}", greeting(config, (postgres, found), &address, &operators, began.elapsed()));
             let told = async {
                 stop.cancelled().await;
                 // A terminal that has closed takes no word any more, and one that nobody reads none now: who stops does not
@@ -156,6 +158,14 @@ async fn serve(
     served
 }
 
+/// How many events there are from before.
+async fn events_found(config: &Config) -> anyhow::Result<i64> {
+    let store = super::history(config).await?;
+    let found = store.head().await?;
+    store.pool().close().await;
+    Ok(found)
+}
+
 /// Where this machine reaches what listens there.
 fn reachable(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
@@ -182,7 +192,7 @@ fn called_as(config: &Config) -> String {
 /// What a person needs to know now.
 fn greeting(
     config: &Config,
-    postgres: Option<&EmbeddedPostgres>,
+    (postgres, found): (Option<&EmbeddedPostgres>, i64),
     address: &str,
     operators: &str,
     took: Duration,
@@ -202,6 +212,9 @@ fn greeting(
         }
         None => line("data", "the Postgres of --database-url"),
     }
+    if found > 0 {
+        line("", &format!("(found there: {} of before, and everything that they tell of)", events(found)));
+    }
     if let Some(notice) = postgres.and_then(EmbeddedPostgres::notice) {
         line("", &format!("({notice})"));
     }
@@ -216,13 +229,25 @@ fn greeting(
     text
 }
 
+fn events(many: i64) -> String {
+    if many == 1 { "1 event".to_owned() } else { format!("{} events", count(many.unsigned_abs())) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn the_greeting_says_what_was_found() {
+        let said = |found| greeting(&Config::default(), (None, found), "http://x", "http://y", Duration::ZERO);
+        assert!(!said(0).contains("found"));
+        assert!(said(1).contains("(found there: 1 event of before"), "{}", said(1));
+        assert!(said(65_198).contains("(found there: 65,198 events of before"), "{}", said(65_198));
+    }
+
+    #[test]
     fn the_greeting_repeats_a_directory_that_was_named() {
-        let said = |config: Config| greeting(&config, None, "http://x", "http://y", Duration::ZERO);
+        let said = |config: Config| greeting(&config, (None, 0), "http://x", "http://y", Duration::ZERO);
         let plain = said(Config::default());
         assert!(plain.contains("agora demo ") && plain.contains("agora import "), "{plain}");
         let named = said(Config { data_dir: "/srv/forum".into(), ..Config::default() });

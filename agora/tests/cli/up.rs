@@ -163,6 +163,17 @@ async fn from_an_empty_directory_it_comes_up_and_says_where_to_go() {
     // Local commands find it.
     assert!(agora.prints(&["projections", "status"]).contains("thread_list"));
     assert!(agora.prints(&["operators", "list"]).is_empty());
+    assert!(!up.said.iter().any(|line| line.contains("found there")), "{}", up.said.join("\n"));
+    write_something(&up).await;
+    up.end_by("TERM");
+    // A database of before is no surprise; without the directory that it named, there is none.
+    let up = Up::start(agora.up());
+    assert!(up.said.iter().any(|line| line.contains("(found there: ")), "{}", up.said.join("\n"));
+    up.end_by("TERM");
+    std::fs::remove_dir_all(data).expect("removed");
+    let up = Up::start(agora.up());
+    assert_eq!(Client::of(&up).get("/v2/communities").await["items"], json!([]));
+    assert!(!up.said.iter().any(|line| line.contains("found there")), "{}", up.said.join("\n"));
 }
 
 #[tokio::test]
