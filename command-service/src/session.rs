@@ -168,7 +168,10 @@ impl Default for Attempts {
     post,
     path = "/v2/sessions",
     tag = "sessions",
-    responses((status = 201, description = "Logged in.", body = Tokens), Refused<SessionRefusals>),
+    responses((status = 201, description = "Logged in.", body = Tokens, headers(
+        ("Cache-Control" = String, description = "`no-store`: what it says is nobody else's."),
+        ("Location" = String, description = "Where it is ended.")
+    )), Refused<SessionRefusals>),
     security(())
 )]
 pub(crate) async fn log_in(
@@ -206,7 +209,9 @@ pub(crate) async fn log_in(
     post,
     path = "/v2/sessions/refresh",
     tag = "sessions",
-    responses((status = 200, description = "Renewed.", body = Tokens), Refused<SessionRefusals>),
+    responses((status = 200, description = "Renewed.", body = Tokens, headers(
+        ("Cache-Control" = String, description = "`no-store`: what it says is nobody else's.")
+    )), Refused<SessionRefusals>),
     security(())
 )]
 pub(crate) async fn renew(
@@ -223,7 +228,9 @@ pub(crate) async fn renew(
     delete,
     path = "/v2/sessions/current",
     tag = "sessions",
-    responses((status = 200, description = "Logged out.", body = SessionEnded), Refused<SessionRefusals>)
+    responses((status = 200, description = "Logged out.", body = SessionEnded, headers(
+        ("Cache-Control" = String, description = "`no-store`: what it says is nobody else's.")
+    )), Refused<SessionRefusals>)
 )]
 pub(crate) async fn log_out(
     State(app): State<App>,

@@ -92,7 +92,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(health: Health) -> OpenApiRouter
 }
 
 /// Whether the process answers at all: restart it where it does not.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "It does.")))]
+#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, description = "It does.", body = String, content_type = "text/plain")))]
 async fn live() -> &'static str {
     "alive\n"
 }

@@ -37,9 +37,10 @@ pub fn problem(status: StatusCode, name: &'static str) -> Content {
 }
 
 /// The header that every answer of a status has.
-const ALWAYS: [(&str, &str, &str); 4] = [
+const ALWAYS: [(&str, &str, &str); 5] = [
     ("304", "ETag", "The one that the client has, and that is still good (RFC 9110, 8.8.3)."),
     ("401", "WWW-Authenticate", "`Bearer`, and what is wrong with the token that was sent, if any (RFC 6750, 3)."),
+    ("412", "ETag", "What `If-Match` would have to name: the one that is there now (RFC 9110, 13.1.1)."),
     ("429", "Retry-After", "In how many seconds the same request may succeed (RFC 9110, 10.2.3)."),
     ("503", "Retry-After", "In how many seconds the same request may succeed (RFC 9110, 10.2.3)."),
 ];

@@ -43,16 +43,19 @@ const PARAMETERS: [(&str, &str); 3] = [
     ("If-None-Match", "The ETags of answers that are there already: 304 where one of them is still good (RFC 9110)."),
 ];
 
-/// The headers of every answer.
-const HEADERS: [(&str, &str); 4] = [
-    (
-        "Agora-Position",
-        "What the answer reflects, where it is made of read tables: send it to a later read that must not show less.",
-    ),
+/// The headers of every answer, and of the word that it is as the client has it (RFC 9110, section 15.4.5); see [`has`].
+const HEADERS: [(&str, &str); 5] = [
+    (POSITION, "What the answer reflects: send it to a later read that must not show less."),
     ("ETag", "`\"<version>-<hash>\"`: for If-None-Match, and its version for If-Match of a command."),
     ("Cache-Control", "It may be kept, and must be asked about before each use."),
-    ("Link", "`first`, `prev`, `next` and `last` pages, where it is a page of a list (RFC 8288)."),
+    (LINK, "`first`, `prev`, `next` and `last` pages, as far as there are (RFC 8288)."),
+    ("Preference-Applied", "`wait=<seconds>`, where `Prefer` asked for that (RFC 7240)."),
 ];
+
+const POSITION: &str = "Agora-Position";
+const LINK: &str = "Link";
+/// What is not made of read tables, and so reflects no position of theirs.
+const EVENTS: &str = "events";
 
 /// What every read may answer instead.
 const PROBLEMS: [(StatusCode, &str, &str); 6] = [
@@ -85,6 +88,7 @@ pub(crate) fn complete(api: &mut openapi::OpenApi) {
 }
 
 fn complete_operation(operation: &mut Operation) {
+    let headers: Vec<_> = HEADERS.into_iter().filter(|(name, _)| has(operation, name)).collect();
     let parameters = operation.parameters.get_or_insert_default();
     for (name, description) in PARAMETERS {
         let parameter = ParameterBuilder::new()
@@ -96,11 +100,14 @@ fn complete_operation(operation: &mut Operation) {
         parameters.push(RefOr::T(parameter.build()));
     }
     let responses = &mut operation.responses.responses;
-    if let Some(RefOr::T(answer)) = responses.get_mut("200") {
-        answer.headers.extend(HEADERS.map(|(name, description)| (name.to_owned(), RefOr::T(header(description)))));
-    }
     let unchanged = ResponseBuilder::new().description("The client has the answer already.");
     responses.entry("304".to_owned()).or_insert(RefOr::T(unchanged.build()));
+    for status in ["200", "304"] {
+        if let Some(RefOr::T(answer)) = responses.get_mut(status) {
+            let described = headers.iter().map(|(name, what)| ((*name).to_owned(), RefOr::T(header(what))));
+            answer.headers.extend(described);
+        }
+    }
     let problem = |status, name| (problem::CONTENT_TYPE.to_owned(), RefOr::T(docs::problem(status, name)));
     for (status, name, description) in PROBLEMS {
         let described = || RefOr::T(ResponseBuilder::new().description(description).build());
@@ -113,6 +120,16 @@ fn complete_operation(operation: &mut Operation) {
         && response.content.is_empty()
     {
         response.content.extend([problem(StatusCode::FORBIDDEN, "role-required")]);
+    }
+}
+
+/// Whether answers of an operation have this header: what is no page of a list, which a cursor leads on, has no links.
+fn has(operation: &Operation, header: &str) -> bool {
+    let mut parameters = operation.parameters.iter().flatten();
+    match header {
+        POSITION => operation.tags.iter().flatten().all(|tag| tag != EVENTS),
+        LINK => parameters.any(|it| matches!(it, RefOr::T(parameter) if parameter.name == "cursor")),
+        _ => true,
     }
 }
 

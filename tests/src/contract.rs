@@ -13,7 +13,23 @@ use uuid::Uuid;
 static API: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(agora::stack::openapi()).expect("JSON"));
 
 /// What an answer of a status always has in the API, and the description says so. Health says with a 503 what is missing.
-const ALWAYS: [(u16, &str); 4] = [(304, "ETag"), (401, "WWW-Authenticate"), (429, "Retry-After"), (503, "Retry-After")];
+const ALWAYS: [(u16, &str); 5] =
+    [(304, "ETag"), (412, "ETag"), (401, "WWW-Authenticate"), (429, "Retry-After"), (503, "Retry-After")];
+
+/// The headers that tell a client something, which are sent where the description has them, and only there.
+const TELLING: [&str; 9] = [
+    "Agora-Position",
+    "Agora-Unchanged",
+    "Cache-Control",
+    "ETag",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "Preference-Applied",
+    "Retry-After",
+];
+/// Those of them that are there sometimes: each says when.
+const SOMETIMES: [&str; 3] = ["Agora-Unchanged", "Idempotency-Replayed", "Preference-Applied"];
 
 /// What of an answer the description does not say; nothing where the answer is as described. What has no operation is
 /// described by no answer but a refusal, outside of the API by any.
@@ -38,6 +54,9 @@ pub fn check(method: &str, path: &str, status: u16, headers: &HeaderMap, body: &
             return Err(format!("{status} without {header}, or it is not described"));
         }
     }
+    if path.starts_with("/v2/") {
+        check_headers(status, described, headers)?;
+    }
     if head {
         return Ok(());
     }
@@ -45,11 +64,36 @@ pub fn check(method: &str, path: &str, status: u16, headers: &HeaderMap, body: &
         return if body.is_empty() { Ok(()) } else { Err(format!("{status} is described without a body")) };
     };
     let media = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default();
     let content = contents.get(media).ok_or_else(|| format!("{status}: `{media}` is not described"))?;
+    if media == "text/plain" {
+        return Ok(());
+    }
     let value = serde_json::from_slice(body).map_err(|error| format!("{status}: no JSON: {error}"))?;
     let mut wrong = Vec::new();
     validate(&value, &content["schema"], "#", &mut wrong);
     if wrong.is_empty() { Ok(()) } else { Err(format!("{status}: {}", wrong.join("; "))) }
+}
+
+/// Whether what the headers tell is what the description says, both ways.
+fn check_headers(status: u16, described: &Value, headers: &HeaderMap) -> Result<(), String> {
+    let unkept = headers.get("cache-control").is_some_and(|value| value == "no-store");
+    for name in TELLING {
+        // No problem is for a cache.
+        if status >= 400 && name == "Cache-Control" {
+            continue;
+        }
+        let (says, sent) = (!described["headers"][name].is_null(), headers.contains_key(name));
+        // What is not to be kept is not compared.
+        let may_lack = SOMETIMES.contains(&name) || (unkept && name == "ETag");
+        if sent && !says {
+            return Err(format!("{status} has {name}, which is not described"));
+        }
+        if says && !sent && !may_lack {
+            return Err(format!("{status} is described with {name}, and does not have it"));
+        }
+    }
+    Ok(())
 }
 
 /// The operation at a path; where several templates fit, the one that names most of it.
@@ -174,9 +218,31 @@ mod tests {
     use super::*;
 
     fn checked(path: &str, status: u16, media: &'static str, body: &Value) -> Result<(), String> {
-        let headers =
-            [("content-type".parse().expect("a name"), HeaderValue::from_static(media))].into_iter().collect();
+        let mut headers = vec![("content-type", media)];
+        if status == 200 {
+            headers.extend(["agora-position", "cache-control", "etag", "link"].map(|name| (name, "x")));
+        }
+        checked_with(path, status, &headers, body)
+    }
+
+    fn checked_with(path: &str, status: u16, headers: &[(&str, &str)], body: &Value) -> Result<(), String> {
+        let value = |value| HeaderValue::from_str(value).expect("ASCII");
+        let headers = headers.iter().map(|(name, said)| (name.parse().expect("a name"), value(said))).collect();
         check("GET", path, status, &headers, body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn headers_are_sent_where_they_are_described_and_only_there() {
+        let path = "/v2/communities/tea/tags";
+        let all = ["agora-position", "cache-control", "etag", "link"].map(|name| (name, "x"));
+        let unchanged = |headers: &[_]| checked_with(path, 304, headers, &Value::Null);
+        assert_eq!(
+            unchanged(&[&all[..], &[("preference-applied", "wait=1")]].concat()),
+            Err("304 is described without a body".to_owned())
+        );
+        assert!(unchanged(&all[..3]).is_err_and(|wrong| wrong.contains("with Link, and does not have it")));
+        let more = [&all[..], &[("location", "x")]].concat();
+        assert!(unchanged(&more).is_err_and(|wrong| wrong.contains("has Location, which is not described")));
     }
 
     #[test]

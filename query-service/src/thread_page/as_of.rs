@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use super::{PostRow, Posts};
 use crate::{
-    answer::{Answer, ETag},
+    answer::{Answer, ETag, Known},
     cursor::{Direction, Place},
     freshness::not_yet,
     listing::{self, Listing, fitting},
@@ -152,9 +152,10 @@ pub(super) async fn show(at: InThread, wanted: Wanted<'_>) -> Result<Response, P
         signed_in: true,
         waited: look.request.wanted.applied(),
     };
-    let mut response = answer.respond(&look.request.known);
-    // What was taken back since is nobody's to keep.
+    // What was taken back since is nobody's to keep (RFC 9111, section 5.2.2.5): so there is nothing to compare, either.
+    let mut response = answer.respond(&Known::default());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().remove(header::ETAG);
     Ok(response)
 }
 
