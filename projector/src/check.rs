@@ -29,11 +29,6 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// How often the end of a shard is looked for, where events keep coming.
 const MOST_ROUNDS: u32 = 20;
 
-/// One more shows that there are more.
-fn at_most_told() -> i64 {
-    MOST_TOLD as i64 + 1
-}
-
 /// What became of one promise.
 #[derive(Clone, Debug, Serialize)]
 pub struct Checked {
@@ -175,11 +170,13 @@ async fn compare(
     on: &mut PgConnection,
 ) -> sqlx::Result<Checked> {
     let posts: Vec<&str> = passed_by.iter().filter(|it| of.contains(&&*it.projection)).map(|it| &*it.post).collect();
-    let query = counts::query(wrong);
-    let found = sqlx::query_as::<_, (Vec<String>, i64)>(&query).bind(posts).bind(at_most_told());
+    let query = counts::query(wrong, MOST_TOLD + 1);
+    let found = sqlx::query_as::<_, (Vec<String>, i64)>(&query).bind(posts);
     let (broken, passed_by) = found.fetch_one(on).await?;
     let mut checked = Checked { passed_by, ..Checked::new(promise) };
-    broken.into_iter().for_each(|place| checked.breaks(|| place));
+    for place in broken {
+        checked.breaks(|| place);
+    }
     Ok(checked)
 }
 
@@ -199,7 +196,7 @@ async fn level(read: &PgPool) -> sqlx::Result<(sqlx::Transaction<'static, sqlx::
 }
 
 async fn ask(promise: &'static str, query: &str, on: &mut PgConnection) -> sqlx::Result<Checked> {
-    let query = format!("select q.place from ({query}) q limit {}", at_most_told());
+    let query = format!("select q.place from ({query}) q limit {}", MOST_TOLD + 1);
     let mut checked = Checked::new(promise);
     for place in sqlx::query_scalar::<_, String>(&query).fetch_all(on).await? {
         checked.breaks(|| place);

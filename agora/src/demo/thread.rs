@@ -92,7 +92,7 @@ impl<'a> Thread<'a> {
     fn new(world: &'a World, nth: u64) -> Self {
         let (community, at, id) = (world.community_of(nth), world.started(nth), world.thread_id(nth));
         let mut rng = world.rng("thread", nth);
-        let category = world.some_category(community, nth, &mut rng);
+        let category = World::some_category(community, nth, &mut rng);
         let author = world.some_member(community, nth, &mut rng);
         let heat = rng.random_range(0.02_f64..1.0).powf(-0.5);
         let opening = Post { id: post_id(world, nth, 0, at), author, at, depth: 0, replies: 0 };

@@ -230,7 +230,7 @@ impl World {
     }
 
     /// The category of a thread.
-    pub(super) fn some_category(&self, community: usize, thread: u64, rng: &mut ChaCha8Rng) -> usize {
+    pub(super) fn some_category(community: usize, thread: u64, rng: &mut ChaCha8Rng) -> usize {
         let categories = BLUEPRINTS[community].categories;
         loop {
             let category = rng.random_range(0..categories.len());

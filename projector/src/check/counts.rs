@@ -153,8 +153,8 @@ pub(super) const APART: &str =
     where l.projection = 'thread_list' and p.projection = 'thread_page' and l.position <> p.position limit 1";
 
 /// The query that finds what is wrong, and says it in words: `thread_id …, replies 4, counted_replies 5`. Of the posts of
-/// `$1` it only says how many there are; of the others, `$2` places at most.
-pub(super) fn query(wrong: &str) -> String {
+/// `$1` it only says how many there are; of the others, so many places at most.
+pub(super) fn query(wrong: &str, most: usize) -> String {
     format!(
         "with visible as (
             select p.* from thread_post p join thread t using (thread_id)
@@ -165,7 +165,7 @@ pub(super) fn query(wrong: &str) -> String {
          )
          select array(
             select (select string_agg(key || ' ' || coalesce(value, 'none'), ', ') from json_each_text(place))
-            from told where not passed_by limit $2
+            from told where not passed_by limit {most}
          ), (select count(*) from told where passed_by)"
     )
 }
