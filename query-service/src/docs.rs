@@ -45,7 +45,7 @@ const PARAMETERS: [(&str, &str); 3] = [
 
 /// The headers of every answer, and of the word that it is as the client has it (RFC 9110, section 15.4.5); see [`has`].
 const HEADERS: [(&str, &str); 5] = [
-    (POSITION, "What the answer reflects: send it to a later read that must not show less."),
+    (POSITION, "What the answer reflects, where it shows anything: send it to a later read that must not show less."),
     ("ETag", "`\"<version>-<hash>\"`: for If-None-Match, and its version for If-Match of a command."),
     ("Cache-Control", "It may be kept, and must be asked about before each use."),
     (LINK, "`first`, `prev`, `next` and `last` pages, as far as there are (RFC 8288)."),
