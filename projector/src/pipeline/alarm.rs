@@ -61,7 +61,7 @@ fn words(projection: &str, shard: Shard, park: &Park) -> String {
         )
     };
     format!(
-        "{what}: {reason}. Everything else goes on. `agora projections retry {whom} {shard}` tries again, as with a release \
+        "{what} ({reason}). Everything else goes on. `agora projections retry {whom} {shard}` tries again, as with a release \
          that reads it; {leave_out}"
     )
 }
