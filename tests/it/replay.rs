@@ -120,6 +120,8 @@ async fn a_topic_goes_on_whatever_ended_who_wrote_it() {
     let ((store, part), (config, name)) = (store().await, own_topic().await);
     let topic = send(&config, &name, &store, &part, 8_000).await;
     assert_eq!(topic.goes_on_from(), None, "nothing was there");
+    let said = refused(&config, &name, &store, &part).await;
+    assert_eq!(said, format!("another replay to the topic {name} is running: one at a time"));
     drop(topic);
     let mut topic = send(&config, &name, &store, &part, 9_000).await;
     let last = topic.goes_on_from().expect("some of it was there");

@@ -2,6 +2,7 @@
 //! once ([`Blocks`]), and where it goes: lines of JSON in a file that can be continued ([`mod@file`]), a topic of Kafka
 //! ([`topic`]), Parquet ([`mod@export`]).
 
+mod alone;
 mod blocks;
 pub mod export;
 pub mod file;

@@ -12,7 +12,7 @@ use projector::Outbox;
 use store_reader::{StoreReader, Unreadable};
 use tokio::time::timeout;
 
-use super::{Gather, Part, Question, seen::is_of};
+use super::{Gather, Part, Question, alone::Alone, seen::is_of};
 use there::There;
 
 /// How long Kafka may take, once nothing more is sent, to say what has arrived.
@@ -32,6 +32,7 @@ pub struct Topic {
     outbox: Outbox,
     there: There,
     arrived: Arrived,
+    _alone: Alone,
 }
 
 /// What has arrived, without a gap.
@@ -62,7 +63,7 @@ impl Topic {
     ///
     /// # Errors
     /// Where there is no Kafka, the topic is one of Agora's or of Kafka's, or it has what answers another question or is of
-    /// another store.
+    /// another store; and where another process sends to it.
     pub async fn open(config: &KafkaConfig, name: &str, part: &Part, store: &StoreReader) -> anyhow::Result<Self> {
         if config.brokers.is_none() {
             bail!("no Kafka is configured: give --kafka-brokers (the broker inside `agora up` is its own)");
@@ -76,6 +77,7 @@ impl Topic {
         if name.starts_with(INTERNAL) {
             bail!("the topic {name} is Kafka's own, as all that begin with {INTERNAL}: name another one");
         }
+        let alone = Alone::at(store, &format!("replay to the topic {name}")).await?;
         let broker = Broker::start(config)?;
         broker.create_topic(name).await?;
         let mut outbox = Outbox::new(&broker, name)?;
@@ -84,7 +86,7 @@ impl Topic {
         let there = There::look(&broker, name, &question, partitions).await?;
         is_of(store, name, there.last().unwrap_or(0), there.events()).await?;
         let arrived = Arrived { events: 0, through: there.through(question.community) };
-        Ok(Self { outbox: outbox.marked(there::mark(&question, partitions)?), there, arrived })
+        Ok(Self { outbox: outbox.marked(there::mark(&question, partitions)?), there, arrived, _alone: alone })
     }
 
     /// The last event of the part that it had. Others before it may be missing, behind what has [`arrived`](Self::arrived).

@@ -14,10 +14,9 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use events::{DecodeError, Delivered, Envelope, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use sqlx::Connection as _;
 use store_reader::{Filter, StoreReader, Unreadable};
 
-use super::{Blocks, Part, seen::Seen, topic::Messages};
+use super::{Blocks, Part, alone::Alone, seen::Seen, topic::Messages};
 use crate::terminal::{Progress, Unit, count};
 use manifest::Manifest;
 use table::Table;
@@ -62,26 +61,7 @@ pub async fn export(
     to: Option<Position>,
     segment_bytes: usize,
 ) -> anyhow::Result<Exported> {
-    // For as long as its connection lasts, where this process is killed.
-    let mut lock = store.pool().acquire().await?.detach();
-    let free = "select pg_try_advisory_lock(hashtextextended('export to ' || $1, 0))";
-    let free: bool = sqlx::query_scalar(free).bind(target.place()).fetch_one(&mut lock).await?;
-    anyhow::ensure!(free, "another export to {target} is running: one at a time");
-    let exported = alone(store, target, to, segment_bytes).await;
-    // The server closes a connection later than it is told to.
-    let unlocked = sqlx::query("select pg_advisory_unlock_all()").execute(&mut lock).await;
-    let exported = exported?;
-    unlocked?;
-    lock.close().await?;
-    Ok(exported)
-}
-
-async fn alone(
-    store: &StoreReader,
-    target: &Target,
-    to: Option<Position>,
-    segment_bytes: usize,
-) -> anyhow::Result<Exported> {
+    let _alone = Alone::at(store, &format!("export to {}", target.place())).await?;
     let manifest = Manifest::of(target, store).await?;
     let head = store.head().await?;
     let to = to.unwrap_or(head);
