@@ -13,7 +13,10 @@ use parquet::{
     record::RowAccessor as _,
 };
 use serde_json::{Value, json};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{
+    Connection as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use store_reader::StoreReader;
 
 use crate::{client::Client, history::Forum, tables};
@@ -263,10 +266,15 @@ async fn two_exports_to_one_place_are_one_at_a_time() {
     let dir = forum.agora.path().join("one");
     let target = Target::parse(dir.to_str().expect("plain")).expect("a directory");
     let same = Target::parse(dir.join("../one").to_str().expect("plain")).expect("the same directory");
-    let (one, other) = tokio::join!(export(&store, &target, None, SEGMENT), export(&store, &same, None, SEGMENT));
-    let refused = one.err().xor(other.err()).expect("one of them").to_string();
-    assert!(refused.contains("another export to") && refused.contains("one at a time"), "{refused}");
-    export(&store, &same, None, SEGMENT).await.expect("nobody is at it any more");
+    let mut other = tables::connect(&forum.database).await;
+    let taken = "select pg_advisory_lock(hashtextextended('export to ' || $1, 0))";
+    sqlx::query(taken).bind(target.place()).execute(&mut other).await.expect("taken");
+    let refused = export(&store, &same, None, SEGMENT).await.expect_err("the other is at it").to_string();
+    assert_eq!(refused, format!("another export to {} is running: one at a time", target.place()));
+    other.close().await.expect("it ends");
+    let (one, two) = tokio::join!(export(&store, &target, None, SEGMENT), export(&store, &same, None, SEGMENT));
+    let written = [one.expect("written").events, two.expect("after it, nothing is left").events];
+    assert!(written[0].min(written[1]) == 0 && written[0].max(written[1]) > 0, "{written:?}");
 }
 
 #[tokio::test]
