@@ -14,6 +14,9 @@ create table repairs (
     primary key (event_id, repaired_at)
 );
 
+create trigger repairs_append_only before update or delete or truncate on repairs
+    for each statement execute function refuse_edit_of_history();
+
 -- History is still never deleted. It is edited by a repair alone, which keeps what stood there, and touches nothing of
 -- when, where and whose event it is.
 drop trigger events_append_only on events;
@@ -29,7 +32,10 @@ begin
     kept.payload := new.payload;
     kept.metadata := new.metadata;
     if kept::text is distinct from new::text or not exists (
-        select from store.repairs where event_id = old.event_id and repaired_in = pg_current_xact_id()
+        select from store.repairs r
+        where r.event_id = old.event_id and r.repaired_in = pg_current_xact_id() and r.position = old.position
+            and r.event_type = old.event_type and r.event_version = old.event_version
+            and r.payload::text = old.payload::text and r.metadata::text = old.metadata::text
     ) then
         raise exception 'the event history is append-only: % is refused', tg_op using errcode = 'restrict_violation';
     end if;
@@ -39,3 +45,39 @@ $$;
 
 create trigger events_repaired_on_record before update on events
     for each row execute function refuse_edit_off_the_record();
+
+-- What ends at its time in a stream, made anew from what its events say now that one of them is repaired or left out. What
+-- the last one says that nobody can read stays as it was noted.
+create function keep_endings_anew(stream text) returns void language plpgsql as $$
+declare
+    last record;
+    its_end timestamptz;
+begin
+    for last in
+        select distinct on (k.kind) k.kind, e.event_id, e.community_id, e.payload
+        from store.events e
+        join (values
+            ('membership', 'membership.banned', 'ban'), ('membership', 'membership.ban_lifted', 'ban'),
+            ('membership', 'membership.silenced', 'silence'), ('membership', 'membership.silence_lifted', 'silence'),
+            ('thread', 'thread.pinned', 'pin'), ('thread', 'thread.unpinned', 'pin')
+        ) k (aggregate_type, event_type, kind) using (aggregate_type, event_type)
+        where e.aggregate_id = stream
+            and not exists (select from store.skips s where s.projection = '*' and s.event_id = e.event_id)
+        order by k.kind, e.sequence desc
+    loop
+        begin
+            its_end := last.payload->>'until';
+        exception when data_exception then
+            continue;
+        end;
+        delete from store.endings where kind = last.kind and aggregate_id = stream;
+        if its_end is not null then
+            insert into store.endings (kind, aggregate_id, community_id, event_id, ends_at)
+            values (last.kind, stream, last.community_id, last.event_id, its_end);
+        end if;
+    end loop;
+    -- Where all that was said of it is left out.
+    delete from store.endings n using store.skips s
+    where n.aggregate_id = stream and s.projection = '*' and s.event_id = n.event_id;
+end
+$$;

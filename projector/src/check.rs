@@ -128,7 +128,7 @@ pub async fn shard(store: &StoreReader, shard: Shard) -> anyhow::Result<Vec<Chec
         all.push(ask(promise, &within(shard, query), &mut connection).await?);
     }
     drop(connection);
-    all.extend(history_of(store, shard).await?);
+    all.extend(history_of(store, shard, None).await?);
     Ok(all)
 }
 
@@ -223,11 +223,22 @@ async fn history(store: &StoreReader, read: &(dyn Fn(u64) + Sync)) -> sqlx::Resu
     Ok(rules.end(claims))
 }
 
-/// Reads every event of a shard, and then what came meanwhile, until nothing more did.
-async fn history_of(store: &StoreReader, shard: Shard) -> anyhow::Result<Vec<Checked>> {
+/// The promises that an event would break in its shard if it said this, and that are whole now, each with where.
+///
+/// # Errors
+/// As [`shard`].
+pub(crate) async fn would_break(store: &StoreReader, instead: &Envelope) -> anyhow::Result<Vec<String>> {
+    let now = history_of(store, instead.shard, None).await?;
+    let then = history_of(store, instead.shard, Some(instead)).await?;
+    let worse = then.into_iter().zip(now).filter(|(then, now)| now.broken.is_empty() && !then.broken.is_empty());
+    Ok(worse.map(|(then, _)| format!("{} ({})", then.promise, then.broken.join("; "))).collect())
+}
+
+/// Reads every event of a shard, one of them as it would be, and then what came meanwhile, until nothing more did.
+async fn history_of(store: &StoreReader, shard: Shard, instead: Option<&Envelope>) -> anyhow::Result<Vec<Checked>> {
     let (mut rules, mut position) = (Rules::default(), 0);
     for _ in 0..MOST_ROUNDS {
-        while let Some(last) = look_on(store, (shard, position), &mut rules).await? {
+        while let Some(last) = look_on(store, (shard, position), instead, &mut rules).await? {
             position = last;
         }
         // The claims are those of these events where nothing was appended before they were read.
@@ -243,11 +254,17 @@ async fn history_of(store: &StoreReader, shard: Shard) -> anyhow::Result<Vec<Che
 async fn look_on(
     store: &StoreReader,
     (shard, position): (Shard, Position),
+    instead: Option<&Envelope>,
     rules: &mut Rules,
 ) -> sqlx::Result<Option<Position>> {
     let mut events = store.by_shard(&[(shard, position)], BATCH).await?.events;
     // The first one is what was looked at last.
     events.retain(|event| place(event) > position);
+    for event in &mut events {
+        if let Some(instead) = instead.filter(|instead| instead.position == place(event)) {
+            *event = Ok(instead.clone());
+        }
+    }
     let last = events.last().map(place);
     look(store, events, rules).await?;
     Ok(last)

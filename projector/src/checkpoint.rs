@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use chrono::{DateTime, Utc};
 use events::{EventId, HistoryId, Position, Shard};
 use platform::sabotage::{Promise, breaks};
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use store_reader::EVERY_READER;
+use uuid::Uuid;
 
 use crate::{apply::AnyProjection, batch::Item, lanes::Move};
 
@@ -22,8 +24,8 @@ pub(crate) struct Checkpoint {
     pub(crate) built: i32,
     /// [`Projection::VERSION`](crate::projection::Projection::VERSION) of what made its rows.
     pub(crate) version: i32,
-    /// The event that it stopped at, where it has.
-    pub(crate) parked: Option<EventId>,
+    /// The event that it stopped at, where it has, and when.
+    pub(crate) parked: Option<(EventId, DateTime<Utc>)>,
 }
 
 /// The event at which a projection stopped, and why.
@@ -46,7 +48,7 @@ impl Park {
 pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoint>> {
     let rows = sqlx::query!(
         r#"select projection, shard, history, c.position, c.event_id, c.built, c.version,
-            p.event_id as "parked?"
+            p.event_id as "parked?", p.parked_at as "parked_at?"
         from checkpoint c left join parked p using (projection, shard)"#
     );
     let rows = rows.fetch_all(read).await?;
@@ -61,7 +63,7 @@ pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoin
                 event_id: row.event_id.map(EventId),
                 built: row.built,
                 version: row.version,
-                parked: row.parked.map(EventId),
+                parked: row.parked.map(EventId).zip(row.parked_at),
             })
         })
         .collect())
@@ -166,6 +168,16 @@ pub(crate) async fn go_on(
     .execute(read)
     .await?;
     Ok(())
+}
+
+/// Of these events, those that were repaired, and when that was last.
+pub(crate) async fn repaired(store: &PgPool, events: &[EventId]) -> sqlx::Result<HashMap<EventId, DateTime<Utc>>> {
+    let ids: Vec<Uuid> = events.iter().map(|event| event.0).collect();
+    let found = sqlx::query!(
+        r#"select event_id, max(repaired_at) as "at!" from repairs where event_id = any($1) group by event_id"#,
+        &ids,
+    );
+    Ok(found.fetch_all(store).await?.into_iter().map(|row| (EventId(row.event_id), row.at)).collect())
 }
 
 /// The events that operators let each of these projections pass by: its own, and those that every reader leaves out.

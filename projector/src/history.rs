@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use events::{EventId, HistoryId, Position};
 use platform::origin;
 use serde::Serialize;
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use store_reader::StoreReader;
 
 use crate::{
@@ -133,8 +133,7 @@ pub async fn serving(store: &PgPool) -> sqlx::Result<Vec<String>> {
 /// Gives the store a new history, unless it is another than `old` by now: somebody else did. No append is on its way
 /// meanwhile: what it answers names the history that holds.
 async fn renew(store: &PgPool, old: Option<HistoryId>, reason: &str, by: &str) -> sqlx::Result<HistoryId> {
-    let mut transaction = store.begin().await?;
-    sqlx::query!("select pg_advisory_xact_lock($1)", APPEND_LOCK).execute(&mut *transaction).await?;
+    let mut transaction = while_nobody_appends(store).await?;
     sqlx::query!(
         "with renewed as (
             update store_head h set history = gen_random_uuid()
@@ -153,6 +152,13 @@ async fn renew(store: &PgPool, old: Option<HistoryId>, reason: &str, by: &str) -
     let new = sqlx::query_scalar!("select history from store_head").fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(HistoryId(new))
+}
+
+/// A transaction that keeps appends waiting until it ends.
+pub(crate) async fn while_nobody_appends(store: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let mut transaction = store.begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", APPEND_LOCK).execute(&mut *transaction).await?;
+    Ok(transaction)
 }
 
 /// Empties the read tables where they show another history than the store has, and puts their checkpoints at the

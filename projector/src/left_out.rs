@@ -4,7 +4,7 @@ use events::{EventId, Position};
 use store_reader::{EVERY_READER, StoreReader, Unreadable};
 
 use crate::{
-    skip,
+    history, skip,
     unreadable::{Refused, begins_rows, whats_wrong},
 };
 
@@ -43,7 +43,10 @@ pub async fn leave_out(store: &StoreReader, what: LeaveOut<'_>) -> Result<LeftOu
     if begins_rows(&unreadable) {
         return Err(Refused::Begins { event_id: event, stream: unreadable.stream });
     }
-    let Unreadable { position, reason: why, .. } = unreadable;
-    let recorded = skip::record(store.pool(), EVERY_READER, &[(event, position, reason)], by).await?;
-    Ok(LeftOut { position, why, before: recorded == 0 })
+    let Unreadable { position, reason: why, stream, .. } = unreadable;
+    let mut transaction = history::while_nobody_appends(store.pool()).await?;
+    let new = skip::record(&mut *transaction, EVERY_READER, (event, position), (reason, by)).await?;
+    sqlx::query!("select keep_endings_anew($1)", stream.id).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(LeftOut { position, why, before: !new })
 }

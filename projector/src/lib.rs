@@ -51,7 +51,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use left_out::{LeaveOut, LeftOut, leave_out};
 pub use outbox::Outbox;
-pub use repair::{Repair, Repaired, Said, repair, repairs};
+pub use repair::{Repair, RepairWith, Repaired, Said, repair, repairs};
 pub use skip::{Skip, skip, skip_event, skips};
 pub use status::{Parked, ShardStatus, State, Status, retry, status};
 pub use unreadable::Refused;

@@ -3,8 +3,7 @@
 use chrono::{DateTime, Utc};
 use events::{EventId, Position, Shard};
 use serde::Serialize;
-use sqlx::PgPool;
-use uuid::Uuid;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::checkpoint;
 
@@ -48,7 +47,7 @@ pub async fn skip(
     );
     let Some(stopped) = stopped.fetch_optional(read).await? else { return Ok(None) };
     let event = EventId(stopped.event_id);
-    record(store, projection, &[(event, stopped.position, reason)], by).await?;
+    record(store, projection, (event, stopped.position), (reason, by)).await?;
     checkpoint::go_on(read, projection, shard, event).await?;
     Ok(Some(event))
 }
@@ -67,33 +66,27 @@ pub async fn skip_event(
 ) -> sqlx::Result<Option<Position>> {
     let found = sqlx::query_scalar!("select position from events where event_id = $1", event.0);
     let Some(position) = found.fetch_optional(store).await? else { return Ok(None) };
-    record(store, projection, &[(event, position, reason)], by).await?;
+    record(store, projection, (event, position), (reason, by)).await?;
     Ok(Some(position))
 }
 
-/// Puts events on record, each with why: all or none of them. Answers how many were not there yet; of the others, what was
-/// said first stays.
+/// Puts an event on record; answers whether it was not there yet: else, what was said first stays.
 pub(crate) async fn record(
-    store: &PgPool,
+    store: impl PgExecutor<'_>,
     projection: &str,
-    events: &[(EventId, Position, &str)],
-    by: &str,
-) -> sqlx::Result<u64> {
-    let ids: Vec<Uuid> = events.iter().map(|(event, ..)| event.0).collect();
-    let positions: Vec<Position> = events.iter().map(|(_, position, _)| *position).collect();
-    let reasons: Vec<String> = events.iter().map(|(.., reason)| (*reason).to_owned()).collect();
+    (event, position): (EventId, Position),
+    (reason, by): (&str, &str),
+) -> sqlx::Result<bool> {
     let recorded = sqlx::query!(
-        "insert into skips (projection, event_id, position, reason, skipped_by)
-        select $1, event_id, position, reason, $5
-        from unnest($2::uuid[], $3::bigint[], $4::text[]) e (event_id, position, reason)
+        "insert into skips (projection, event_id, position, reason, skipped_by) values ($1, $2, $3, $4, $5)
         on conflict do nothing",
         projection,
-        &ids,
-        &positions,
-        &reasons,
+        event.0,
+        position,
+        reason,
         by,
     );
-    Ok(recorded.execute(store).await?.rows_affected())
+    Ok(recorded.execute(store).await?.rows_affected() > 0)
 }
 
 /// What projections pass by, the newest first.

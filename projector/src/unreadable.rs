@@ -4,8 +4,13 @@ use events::{DecodeError, EventId, Position, Stream};
 use platform::instances::{self, Instance};
 use store_reader::{CopyError, StoreReader, Unreadable};
 
-/// Things that have a stream, and rows that events of other streams change.
-const BEGIN_ROWS: [&str; 4] = ["account", "community", "thread", "post"];
+/// Things that have a stream, and rows that events of other streams change; and what begins each.
+const BEGINNINGS: [(&str, &[&str]); 4] = [
+    ("account", &["account.registered", "account.imported"]),
+    ("community", &["community.created"]),
+    ("thread", &["thread.started"]),
+    ("post", &["post.written"]),
+];
 
 /// Why an event stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +47,7 @@ pub enum Refused {
     /// Another release is likely to.
     #[error(
         "event {event_id} is {what}, which this release does not know: a newer one wrote it. Run that, and nothing is lost. \
-         Where no release ever reads it, say so too: --unknown"
+         Where no release ever reads it, say so: --unknown"
     )]
     Newer {
         /// The event.
@@ -71,9 +76,25 @@ pub enum Refused {
         /// What is wrong with it.
         reason: String,
     },
+    /// It would break what holds.
+    #[error("event {event_id}, at position {position}, is not repaired with that, which breaks what holds: {breaks}")]
+    Breaks {
+        /// The event.
+        event_id: EventId,
+        /// Its place in the store.
+        position: Position,
+        /// Which promises of `agora check`, and where.
+        breaks: String,
+    },
+    /// That is for good.
+    #[error("event {0} is left out for every reader, for good: `agora projections skips` says why")]
+    LeftOut(EventId),
     /// The database.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// It could not be looked at.
+    #[error(transparent)]
+    Unknown(#[from] anyhow::Error),
 }
 
 /// Why nobody can read an event: neither this release, nor another that runs, nor, unless `unknown` says that none ever
@@ -106,5 +127,11 @@ pub(crate) async fn whats_wrong(store: &StoreReader, event: EventId, unknown: bo
 
 /// Whether it begins a thing that has rows.
 pub(crate) fn begins_rows(event: &Unreadable) -> bool {
-    event.sequence == 1 && BEGIN_ROWS.contains(&&*event.stream.aggregate)
+    event.sequence == 1 && BEGINNINGS.iter().any(|(aggregate, _)| *aggregate == event.stream.aggregate)
+}
+
+/// Whether an event of that name has its place there: what begins a thing that has rows, and nothing else, is its first.
+pub(crate) fn has_its_place(name: &str, stream: &Stream, sequence: i64) -> bool {
+    let beginnings = BEGINNINGS.iter().find(|(aggregate, _)| *aggregate == stream.aggregate);
+    beginnings.is_none_or(|(_, beginnings)| beginnings.contains(&name) == (sequence == 1))
 }

@@ -6,7 +6,7 @@ use agora_tests::{
 };
 use events::EventId;
 use projector::{
-    LeaveOut, Refused, Repaired, Said,
+    LeaveOut, Refused, RepairWith, Repaired, Said,
     check::{self, Checked},
     rebuild::{Purpose, Rebuild, Silent, What},
 };
@@ -160,6 +160,11 @@ async fn leave_out(store: &StoreReader, event: EventId, unknown: bool) -> Result
     projector::leave_out(store, what).await.map(|left_out| left_out.position)
 }
 
+async fn repair(store: &StoreReader, event: EventId, said: Said) -> Result<Repaired, Refused> {
+    let with = RepairWith { event, said, reason: "a test", by: "ada@here", unknown: true };
+    projector::repair(store, with).await
+}
+
 #[tokio::test]
 async fn what_nobody_can_read_stops_every_reader_until_it_is_left_out_once() {
     let forum = TestForum::start().await;
@@ -273,7 +278,7 @@ async fn what_begins_a_thing_is_not_left_out_and_a_repair_brings_all_of_it_back(
     let refused = skip(&store, id).await.expect_err("all rests on it");
     assert!(matches!(&refused, Refused::Begins { stream, .. } if stream.id == talk.thread), "{refused}");
 
-    let repair = async |said| projector::repair(&store, pool, id, said, ("a test", "ada@here")).await;
+    let repair = async |said| repair(&store, id, said).await;
     let payload = |text: &str| serde_json::from_str(text).map(Some).expect("JSON");
     let metadata = || serde_json::from_str(METADATA).map(Some).expect("metadata");
     let other = "{\"reason\": \"of a post\"}";
@@ -289,6 +294,15 @@ async fn what_begins_a_thing_is_not_left_out_and_a_repair_brings_all_of_it_back(
             },
             "is no event of thread/",
         ),
+        (
+            Said {
+                name: Some("thread.locked".into()),
+                payload: payload(other),
+                metadata: metadata(),
+                ..Said::default()
+            },
+            "thread.locked is not what event 1 of thread/",
+        ),
         (Said { version: Some(99), payload: payload(other), metadata: metadata(), ..Said::default() }, "unknown event"),
     ] {
         let refused = repair(said).await.expect_err("no better");
@@ -301,10 +315,25 @@ async fn what_begins_a_thing_is_not_left_out_and_a_repair_brings_all_of_it_back(
     let whole = || Said { payload: payload(&said), metadata: metadata(), ..Said::default() };
     let Repaired { what, .. } = repair(whole()).await.expect("repaired");
     assert_eq!(what, "thread.started version 1");
-    let refused = repair(whole()).await.expect_err("it can be read now");
-    assert!(matches!(refused, Refused::Readable { .. }), "{refused}");
+    // Who repaired it wrongly may do so again, and nobody else is to.
+    repair(Said { payload: payload(&said.replace("Talk", "Walk")), ..Said::default() }).await.expect("again");
+    repair(whole()).await.expect("and again");
     let repairs = projector::repairs(pool).await.expect("the record");
-    let [before] = &repairs[..] else { panic!("{repairs:?}") };
+    let [.., before] = &repairs[..] else { panic!("{repairs:?}") };
+    assert!(repairs.len() == 3 && repairs[0].payload.contains("Walk"), "{repairs:?}");
+    for edit in ["delete from repairs", "update repairs set reason = ''"] {
+        let edited = sqlx::query(edit).execute(pool).await.expect_err("it is the record").to_string();
+        assert!(edited.contains("append-only"), "{edited}");
+    }
+    let lie =
+        "with lie as (insert into repairs (event_id, position, event_type, event_version, payload, metadata, reason,
+            repaired_by) select event_id, position, 'lie', event_version, payload, metadata, 'x', 'y' from events
+            where position = 1) select";
+    let mut transaction = pool.begin().await.expect("begins");
+    sqlx::query(lie).execute(&mut *transaction).await.expect("it says what it wants");
+    let edit = sqlx::query("update events set payload = '{}' where position = 1").execute(&mut *transaction).await;
+    assert!(edit.expect_err("it is not what stood there").to_string().contains("append-only: UPDATE is refused"));
+    transaction.rollback().await.expect("ends");
     assert_eq!((&*before.payload, &*before.metadata, &*before.by), ("{\"broken\": 1}", "[]", "ada@here"));
     assert!(talk.broken().await.is_empty());
     assert_eq!(talk.differences().await, 0);
@@ -319,7 +348,7 @@ async fn projections_and_commands_go_on_with_what_a_repair_says() {
     let (id, _) = talk.damage(&talk.thread, ("thread.retitled", r#"{"title": 7}"#, METADATA)).await;
     talk.until("select count(*) = 7 from parked").await;
     let said = Said { payload: serde_json::from_str(r#"{"title": "Retitled"}"#).expect("JSON"), ..Said::default() };
-    projector::repair(&talk.store(), &forum.pool, id, said, ("a test", "ada")).await.expect("repaired");
+    repair(&talk.store(), id, said).await.expect("repaired");
     talk.until("select count(*) = 0 from parked").await;
     let again = json!({"title": "Retitled"});
     let path = format!("/v2/threads/{}", talk.thread);
@@ -328,5 +357,71 @@ async fn projections_and_commands_go_on_with_what_a_repair_says() {
     talk.ada.reply(&talk.thread, "and on").await;
     let now = talk.ada.get(&path).await.expect(200);
     assert_eq!(now["title"], "Retitled");
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_repair_would_break_is_refused_and_what_was_left_out_stays_so() {
+    let forum = TestForum::start().await;
+    let talk = Talk::begin(&forum).await;
+    let store = talk.store();
+    let (id, _) = talk.damage(&talk.reply, ("post.edited", r#"{"broken": 1}"#, METADATA)).await;
+    let edited = |revision: u32| Said {
+        payload: serde_json::from_value(
+            json!({"thread": talk.thread, "revision": revision, "body": "better", "format": "markdown"}),
+        )
+        .map(Some)
+        .expect("JSON"),
+        ..Said::default()
+    };
+    let refused = repair(&store, id, edited(77)).await.expect_err("there is no 76th");
+    let Refused::Breaks { breaks, .. } = &refused else { panic!("{refused}") };
+    assert!(breaks.starts_with("the revisions of a post are numbered without a gap ("), "{refused}");
+    for (said, why) in [
+        (Said { stream: Some(format!("post/{}", talk.thread)), ..edited(2) }, "is of post/"),
+        (Said { position: Some(1), ..edited(2) }, ", and what is to be put there at 1"),
+    ] {
+        let refused = repair(&store, id, said).await.expect_err("it is of another").to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    repair(&store, id, edited(2)).await.expect("repaired");
+    assert!(talk.broken().await.is_empty());
+
+    let (newer, _) = talk.damage(&talk.thread, DAMAGED[0]).await;
+    let said = || Said { name: Some("thread.locked".into()), ..Said::default() };
+    let with = RepairWith { event: newer, said: said(), reason: "a test", by: "ada", unknown: false };
+    let refused = projector::repair(&store, with).await.expect_err("a newer one wrote it");
+    assert!(matches!(refused, Refused::Newer { .. }), "{refused}");
+    skip(&store, newer).await.expect("left out");
+    let refused = repair(&store, newer, said()).await.expect_err("for good");
+    assert!(matches!(refused, Refused::LeftOut(_)), "{refused}");
+    forum.stop().await;
+}
+
+#[tokio::test]
+async fn what_ends_at_its_time_ends_when_a_repair_says_so_and_goes_on_where_its_end_is_left_out() {
+    let forum = TestForum::start().await;
+    let talk = Talk::begin(&forum).await;
+    let store = talk.store();
+    let ends = async || -> Vec<String> {
+        let ends = sqlx::query_scalar("select kind || ' ' || extract(year from ends_at) from endings order by 1");
+        ends.fetch_all(&forum.pool).await.expect("endings")
+    };
+    let pin = format!("/v2/threads/{}/pin", talk.thread);
+    talk.ada.put(&pin, &json!({"until": "2998-06-01T00:00:00Z"})).await.expect(200);
+    let (id, _) =
+        talk.damage(&talk.thread, ("thread.pinned", r#"{"until": "2997-06-01T00:00:00Z", "broken": 1}"#, "{}")).await;
+    assert_eq!(ends().await, ["pin 2997"]);
+    let until = |year: u32| Said {
+        payload: serde_json::from_value(json!({"until": format!("{year}-06-01T00:00:00Z")})).map(Some).expect("JSON"),
+        metadata: serde_json::from_str(METADATA).map(Some).expect("metadata"),
+        ..Said::default()
+    };
+    repair(&store, id, until(2999)).await.expect("repaired");
+    assert_eq!(ends().await, ["pin 2999"]);
+    let (unpinned, _) = talk.damage(&talk.thread, ("thread.unpinned", "{}", "{}")).await;
+    assert!(ends().await.is_empty());
+    skip(&store, unpinned).await.expect("left out");
+    assert_eq!(ends().await, ["pin 2999"], "it stands again");
     forum.stop().await;
 }

@@ -30,6 +30,9 @@ use crate::{
 
 /// How long background work may take to end, once no request is left: a flush, a batch.
 const END_WITHIN: Duration = Duration::from_secs(20);
+/// Within this, a process that was killed has given its ports back, and how often that is looked for.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Start everything on this machine: all services in one process, with a Postgres and a broker of their own
 #[derive(Debug, Args)]
@@ -91,14 +94,21 @@ async fn up(config: Config, began: Instant) -> anyhow::Result<()> {
 
 /// The public address, and the operators'.
 async fn bind(config: &Config, dir: &Path) -> anyhow::Result<[TcpListener; 2]> {
-    let listening = async {
+    let listening = async || {
         let public = http::bind(config.http.listen, "--listen").await?;
-        Ok([public, http::bind(config.http.admin_listen, "--admin-listen").await?])
+        anyhow::Ok([public, http::bind(config.http.admin_listen, "--admin-listen").await?])
     };
-    listening.await.map_err(|error: anyhow::Error| match local::Up::find(dir) {
-        Ok(up) => anyhow::anyhow!("an `agora up` runs here already: {} (process {})", up.address, up.pid),
-        Err(_) => error,
-    })
+    let patience = Instant::now() + GONE_WITHIN;
+    loop {
+        match (listening().await, local::Up::find(dir)) {
+            (Ok(bound), _) => return Ok(bound),
+            (Err(_), Ok(_)) if Instant::now() < patience => tokio::time::sleep(LOOK_AGAIN).await,
+            (Err(_), Ok(up)) => {
+                anyhow::bail!("an `agora up` runs here already: {} (process {})", up.address, up.pid)
+            }
+            (Err(error), Err(_)) => return Err(error),
+        }
+    }
 }
 
 async fn start_postgres(dir: PathBuf) -> anyhow::Result<EmbeddedPostgres> {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{Position, Shard};
+use events::{EventId, Position, Shard};
 use platform::sabotage::{Promise, breaks};
 use tokio::time::Instant;
 
@@ -61,7 +61,7 @@ impl Running<'_> {
             self.last = None;
         }
         self.skipped = checkpoint::skipped(store.pool(), projections).await?;
-        self.go_on_behind_skipped(&mut checkpoints).await?;
+        self.go_on_behind_decided(&mut checkpoints).await?;
         self.lanes.history = history;
         let (indices, rebuilding) = (self.its.indices(), status::rebuilding(read).await?);
         let behind = self.take_over(&checkpoints, &heads, &indices);
@@ -95,14 +95,22 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// Whoever stands at an event that is to be passed by goes on: it may have met it after that was said, or whoever said
-    /// so was killed before the read tables knew.
-    async fn go_on_behind_skipped(&self, checkpoints: &mut [Checkpoint]) -> anyhow::Result<()> {
+    /// Whoever stands at an event that is to be passed by, or was repaired since, goes on: who said so may have been killed
+    /// before the read tables knew.
+    async fn go_on_behind_decided(&self, checkpoints: &mut [Checkpoint]) -> anyhow::Result<()> {
+        let stopped: Vec<EventId> = checkpoints.iter().filter_map(|it| it.parked.map(|(event, _)| event)).collect();
+        if stopped.is_empty() {
+            return Ok(());
+        }
+        let repaired = checkpoint::repaired(self.its.store.pool(), &stopped).await?;
         for checkpoint in checkpoints {
             let Checkpoint { projection, shard, parked, .. } = checkpoint;
             let skipped = self.skipped.get(projection.as_str());
-            let passed = parked.filter(|event| skipped.is_some_and(|skipped| skipped.contains(event)));
-            if let Some(event) = passed {
+            let decided = parked.filter(|(event, at)| {
+                skipped.is_some_and(|skipped| skipped.contains(event))
+                    || repaired.get(event).is_some_and(|then| then > at)
+            });
+            if let Some((event, _)) = decided {
                 checkpoint::go_on(&self.its.read, projection, *shard, event).await?;
                 *parked = None;
             }

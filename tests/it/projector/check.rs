@@ -2,7 +2,7 @@
 
 use events::{CommunityId, EventId, PostId, Shard, Stream};
 use projector::{
-    LeaveOut, Refused, Said,
+    LeaveOut, Refused, RepairWith, Said,
     check::{self, Checked},
     rebuild::Silent,
 };
@@ -198,7 +198,8 @@ async fn what_rests_on_an_event_that_is_left_out_is_not_judged_and_all_is_where_
             Ok(_) => {}
             Err(Refused::Begins { .. }) => {
                 let said = Said { version: Some(1), ..Said::default() };
-                projector::repair(&store, &lab.pool, id, said, ("a test", "ada")).await.expect("repaired");
+                let with = RepairWith { event: id, said, reason: "a test", by: "ada", unknown: true };
+                projector::repair(&store, with).await.expect("repaired");
             }
             Err(refused) => panic!("{name}: {refused}"),
         }

@@ -5,8 +5,8 @@ use std::{fmt::Write as _, io::Read as _, path::PathBuf};
 use anyhow::{Context as _, ensure};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
-use events::{AccountId, EventId, Metadata};
-use projector::{Repaired, Said};
+use events::{AccountId, EventId, Metadata, Position};
+use projector::{RepairWith, Repaired, Said};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
@@ -23,8 +23,9 @@ use crate::{
 ///
 /// What it is to say comes from a file, in one of two forms: as `agora events show --json` prints an event, of a restored
 /// backup or edited by hand, or as `agora events replay` does. What the file leaves out stays as it is stored. An event
-/// that can be read is refused, and so is what cannot be read either, or is of another event. When, where and whose event
-/// it is stays. Projections that stand at it try again within two seconds.
+/// that can be read is refused, but where it was repaired before; and so is what cannot be read either, is of another
+/// event, or breaks a promise that `agora check` looks at. When, where and whose event it is stays. Projections that stand
+/// at it try again within two seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,6 +43,9 @@ pub struct Repair {
     /// Why it is right to
     #[arg(long, value_name = "WHY", value_parser = words)]
     reason: String,
+    /// Also where a newer release wrote it: none is to read it ever
+    #[arg(long)]
+    unknown: bool,
     #[command(flatten)]
     who: Who,
 }
@@ -62,10 +66,14 @@ struct Printed {
     #[serde(alias = "type")]
     event_type: Option<String>,
     #[serde(alias = "version", default, deserialize_with = "number_or_text")]
-    event_version: Option<u32>,
+    event_version: Option<u64>,
     #[serde(alias = "data")]
     payload: Option<Box<RawValue>>,
-    metadata: Option<Metadata>,
+    metadata: Option<Box<RawValue>>,
+    #[serde(alias = "subject")]
+    stream: Option<String>,
+    #[serde(default, deserialize_with = "number_or_text")]
+    position: Option<u64>,
     actor: Option<AccountId>,
     correlationid: Option<Uuid>,
     causationid: Option<Uuid>,
@@ -74,30 +82,32 @@ struct Printed {
 }
 
 /// `CloudEvents` has text where a row has a number.
-fn number_or_text<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u32>, D::Error> {
+fn number_or_text<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
     let text = match Value::deserialize(value)? {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    text.parse().map(Some).map_err(|_| D::Error::custom(format!("the version `{text}` is no whole number")))
+    text.parse().map(Some).map_err(|_| D::Error::custom(format!("`{text}` is no whole number")))
 }
 
 impl Printed {
-    fn metadata(&mut self) -> Option<Metadata> {
+    fn metadata(&mut self) -> anyhow::Result<Option<Metadata>> {
+        let metadata = self.metadata.take().map(|metadata| serde_json::from_str(metadata.get()));
+        let metadata = metadata.transpose().context("its metadata")?;
         let (actor, causation_id, occurred_at) = (self.actor, self.causationid, self.occurredat);
         let traceparent = self.traceparent.take();
         let attributes = |correlation_id| Metadata { actor, correlation_id, causation_id, traceparent, occurred_at };
-        self.metadata.take().or_else(|| self.correlationid.map(attributes))
+        Ok(metadata.or_else(|| self.correlationid.map(attributes)))
     }
 }
 
 impl Repair {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
-        let Self { id, with, reason, who } = self;
+        let Self { id, with, reason, unknown, who } = self;
         let said = said(&with, id).with_context(|| format!("--with {}", with.display()))?;
         let (store, by) = (command::history(&config).await?, who.name());
-        let read = command::read_tables(&config).await?;
-        let Repaired { position, what } = projector::repair(&store, &read, id, said, (&reason, &by)).await?;
+        let repair = RepairWith { event: id, said, reason: &reason, by: &by, unknown };
+        let Repaired { position, what } = projector::repair(&store, repair).await?;
         Ok(command::print(&format!(
             "event {id}, at position {position}, is {what} from now on; {by} said so, and what stood there is on record \
              (`agora events repairs`)\n  projections that stood at it try again within two seconds. Where it says \
@@ -118,8 +128,11 @@ fn said(file: &std::path::Path, id: EventId) -> anyhow::Result<Said> {
     let mut printed: Printed = serde_json::from_str(&text).context("it is not one event as JSON")?;
     let other = printed.event_id.filter(|of| *of != id);
     ensure!(other.is_none(), "it is of event {}", other.unwrap_or(id));
-    let metadata = printed.metadata();
-    let said = Said { name: printed.event_type, version: printed.event_version, payload: printed.payload, metadata };
+    let metadata = printed.metadata()?;
+    let version = printed.event_version.map(u32::try_from).transpose().context("its version")?;
+    let position = printed.position.map(Position::try_from).transpose().context("its position")?;
+    let Printed { event_type: name, payload, stream, .. } = printed;
+    let said = Said { name, version, payload, metadata, stream, position };
     ensure!(
         said.name.is_some() || said.version.is_some() || said.payload.is_some() || said.metadata.is_some(),
         "it says nothing: neither `payload` nor `data`, for one"

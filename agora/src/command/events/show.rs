@@ -101,6 +101,8 @@ impl Show {
 async fn as_it_is(store: &StoreReader, unreadable: Unreadable) -> anyhow::Result<()> {
     let row = sqlx::query_scalar("select row_to_json(e)::text from events e where event_id = $1");
     let row: String = row.bind(unreadable.event_id.0).fetch_one(store.pool()).await?;
+    // As every other event, where it is JSON for others than Postgres.
+    let row = serde_json::from_str(&row).and_then(|row: Value| serde_json::to_string_pretty(&row)).unwrap_or(row);
     command::print(&(row + "\n"))?;
     say_why(store, unreadable.event_id, anyhow::anyhow!(unreadable.reason)).await
 }

@@ -51,7 +51,7 @@ impl Manifest {
             bail!("{target} has format {}, this release writes {FORMAT}: take another place", manifest.format);
         }
         if manifest.history != history {
-            bail!("{target} holds another history ({}): take another place", manifest.history);
+            bail!("{target} holds another history: the event store was restored or replaced since. Take another place");
         }
         let seen = [(manifest.through, manifest.event), (manifest.target, manifest.target_event)];
         let seen = seen.into_iter().filter_map(|(position, event)| event.map(|event| Seen { position, event }));
