@@ -8,8 +8,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
-    AccountId, CommunityId, DecodeError, Event, EventId, HistoryId, PostId, Shard, ThreadId,
+    AccountId, CommunityId, DecodeError, Event, EventId, HistoryId, PostId, ReactionEvent, Shard, ThreadId,
     position::Position,
+    reaction,
     upcast::{self, Newest},
 };
 
@@ -63,10 +64,23 @@ impl Stream {
         Self::named("reaction", format_args!("{post}.imported"))
     }
 
-    /// Whether an event is of the aggregate that this is a stream of.
+    /// Whether an event can be in this stream: of its aggregate, and, of what is between two things, of these two.
     pub fn takes(&self, event: &Event) -> bool {
         let of = event.name().split_once('.').map_or("", |(of, _)| of);
-        self.aggregate == of || (self.aggregate == "category_tree" && of == "category")
+        match event {
+            Event::Membership(event) => {
+                self.aggregate == of && self.id.split_once('.').is_some_and(|(_, id)| id == event.account().to_string())
+            }
+            Event::Reaction(
+                ReactionEvent::Set(reaction::Set { post, account, .. })
+                | ReactionEvent::Cleared(reaction::Cleared { post, account, .. }),
+            ) => *self == Self::reaction(*post, *account),
+            Event::Reaction(ReactionEvent::ScoreImported(reaction::ScoreImported { post, .. })) => {
+                *self == Self::imported_score(*post)
+            }
+            Event::Category(_) => self.aggregate == "category_tree",
+            _ => self.aggregate == of,
+        }
     }
 
     fn named(aggregate: &str, id: impl fmt::Display) -> Self {

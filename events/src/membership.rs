@@ -123,3 +123,20 @@ aggregate_events! {
         SilenceLifted(SilenceLifted) = ("membership.silence_lifted", 1),
     }
 }
+
+impl MembershipEvent {
+    /// Whose membership it is about.
+    pub fn account(&self) -> AccountId {
+        match self {
+            Self::Joined(Joined { account, .. })
+            | Self::Invited(Invited { account, .. })
+            | Self::Left(Left { account, .. })
+            | Self::RoleAssigned(RoleAssigned { account, .. })
+            | Self::RoleRevoked(RoleRevoked { account, .. })
+            | Self::Banned(Banned { account, .. })
+            | Self::BanLifted(BanLifted { account, .. })
+            | Self::Silenced(Silenced { account, .. })
+            | Self::SilenceLifted(SilenceLifted { account, .. }) => *account,
+        }
+    }
+}

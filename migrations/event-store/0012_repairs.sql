@@ -16,6 +16,27 @@ create table repairs (
 
 create trigger repairs_append_only before update or delete or truncate on repairs
     for each statement execute function refuse_edit_of_history();
+create trigger skips_append_only before update or delete or truncate on skips
+    for each statement execute function refuse_edit_of_history();
+
+-- What is kept is what stands there, and why.
+create function refuse_false_record() returns trigger language plpgsql as $$
+begin
+    if new.reason = '' or new.repaired_in <> pg_current_xact_id() or not exists (
+        select from store.events e
+        where e.event_id = new.event_id and e.position = new.position and e.event_type = new.event_type
+            and e.event_version = new.event_version and e.payload::text = new.payload::text
+            and e.metadata::text = new.metadata::text
+    ) then
+        raise exception 'a repair is recorded with what stands there, and why: % is refused', tg_op
+            using errcode = 'restrict_violation';
+    end if;
+    return new;
+end
+$$;
+
+create trigger repairs_are_true before insert on repairs
+    for each row execute function refuse_false_record();
 
 -- History is still never deleted. It is edited by a repair alone, which keeps what stood there, and touches nothing of
 -- when, where and whose event it is.

@@ -231,7 +231,21 @@ pub(crate) async fn would_break(store: &StoreReader, instead: &Envelope) -> anyh
     let now = history_of(store, instead.shard, None).await?;
     let then = history_of(store, instead.shard, Some(instead)).await?;
     let worse = then.into_iter().zip(now).filter(|(then, now)| now.broken.is_empty() && !then.broken.is_empty());
-    Ok(worse.map(|(then, _)| format!("{} ({})", then.promise, then.broken.join("; "))).collect())
+    let mut all: Vec<String> =
+        worse.map(|(then, _)| format!("{} ({})", then.promise, then.broken.join("; "))).collect();
+    all.extend(taken_by_another(store, instead).await?);
+    Ok(all)
+}
+
+/// Whose username that is already, by the claims, where it is somebody else's: also in other shards, and where not all of
+/// its stream can be read. Nobody gives a username up.
+async fn taken_by_another(store: &StoreReader, instead: &Envelope) -> anyhow::Result<Vec<String>> {
+    let mut rules = Rules::default();
+    rules.look(&decode(instead.clone())?);
+    let mut names = rules.names();
+    names.retain(|(kind, _)| kind == "username");
+    let claims = claims_of(store, names).await?.into_iter().filter(|(.., owner)| *owner != instead.stream.id);
+    Ok(claims.map(|(kind, name, owner)| format!("the {kind} {name} is {owner}'s")).collect())
 }
 
 /// Reads every event of a shard, one of them as it would be, and then what came meanwhile, until nothing more did.

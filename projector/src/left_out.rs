@@ -39,12 +39,13 @@ pub struct LeftOut {
 /// [`Refused`].
 pub async fn leave_out(store: &StoreReader, what: LeaveOut<'_>) -> Result<LeftOut, Refused> {
     let LeaveOut { event, reason, by, unknown } = what;
+    // Nor is it repaired meanwhile.
+    let mut transaction = history::while_nobody_appends(store.pool()).await?;
     let unreadable = whats_wrong(store, event, unknown).await?;
     if begins_rows(&unreadable) {
         return Err(Refused::Begins { event_id: event, stream: unreadable.stream });
     }
     let Unreadable { position, reason: why, stream, .. } = unreadable;
-    let mut transaction = history::while_nobody_appends(store.pool()).await?;
     let new = skip::record(&mut *transaction, EVERY_READER, (event, position), (reason, by)).await?;
     sqlx::query!("select keep_endings_anew($1)", stream.id).execute(&mut *transaction).await?;
     transaction.commit().await?;

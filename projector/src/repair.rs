@@ -111,7 +111,7 @@ pub async fn repair(store: &StoreReader, with: RepairWith<'_>) -> Result<Repaire
     if !breaks.is_empty() {
         return Err(Refused::Breaks { event_id: event, position, breaks: breaks.join(", ") });
     }
-    stored.replace(store.pool(), &better, (reason, by)).await?;
+    stored.replace(store, &better, (reason, by)).await?;
     Ok(Repaired { position, what })
 }
 
@@ -236,8 +236,11 @@ impl Stored {
     }
 
     /// Puts `better` in its place, where it still stands there.
-    async fn replace(&self, store: &PgPool, better: &Self, (reason, by): (&str, &str)) -> Result<(), Refused> {
-        let mut transaction = history::while_nobody_appends(store).await?;
+    async fn replace(&self, store: &StoreReader, better: &Self, (reason, by): (&str, &str)) -> Result<(), Refused> {
+        let mut transaction = history::while_nobody_appends(store.pool()).await?;
+        if store.is_left_out(self.event).await? {
+            return Err(Refused::LeftOut(self.event));
+        }
         sqlx::query!(
             "insert into repairs (event_id, position, event_type, event_version, payload, metadata, reason, repaired_by)
             select event_id, position, event_type, event_version, payload, metadata, $2, $3

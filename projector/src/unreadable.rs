@@ -1,6 +1,6 @@
 //! An event that nobody can read, and why what is asked for is not done about it.
 
-use events::{DecodeError, EventId, Position, Stream};
+use events::{Delivered, EventId, Position, Stream, catalogue};
 use platform::instances::{self, Instance};
 use store_reader::{CopyError, StoreReader, Unreadable};
 
@@ -104,25 +104,36 @@ pub(crate) async fn whats_wrong(store: &StoreReader, event: EventId, unknown: bo
     let found = copy.next().await;
     // To its end, which gives the connection back.
     while let Ok(Some(_)) = copy.next().await {}
-    let envelope = match found {
+    let unreadable = match found {
         Ok(None) => return Err(Refused::NoSuchEvent(event)),
-        Ok(Some(delivered)) => delivered.envelope,
-        Err(CopyError::Unreadable(unreadable)) => return Ok(unreadable),
+        Ok(Some(Delivered { envelope, .. })) => match envelope.decode() {
+            Ok(_) => {
+                let what = catalogue::words(&envelope.name, envelope.version);
+                return Err(Refused::Readable { event_id: event, what, position: envelope.position });
+            }
+            Err(error) => Unreadable::of(&envelope, error),
+        },
+        Err(CopyError::Unreadable(unreadable)) => unreadable,
         Err(CopyError::Database(error)) => return Err(error.into()),
     };
-    let (event_id, position) = (envelope.event_id, envelope.position);
-    let named = events::catalogue::words(&envelope.name, envelope.version);
-    let Err(error) = envelope.decode() else { return Err(Refused::Readable { event_id, what: named, position }) };
-    if matches!(error, DecodeError::Unknown { .. }) {
-        let knows = |other: &&Instance| other.reads.contains(&named);
+    if let Some(what) = unknown_here(store, event).await? {
+        let knows = |other: &&Instance| other.reads.contains(&what);
         if let Some(other) = instances::running(store.pool()).await?.iter().find(knows) {
-            return Err(Refused::ReadableElsewhere { event_id, what: named, by: other.words() });
+            return Err(Refused::ReadableElsewhere { event_id: event, what, by: other.words() });
         }
         if !unknown {
-            return Err(Refused::Newer { event_id, what: named });
+            return Err(Refused::Newer { event_id: event, what });
         }
     }
-    Ok(Unreadable::of(&envelope, error))
+    Ok(unreadable)
+}
+
+/// What it is, where this release does not know that, whatever else is wrong with it.
+async fn unknown_here(store: &StoreReader, event: EventId) -> sqlx::Result<Option<String>> {
+    let row = sqlx::query!("select event_type, event_version from events where event_id = $1", event.0);
+    let row = row.fetch_one(store.pool()).await?;
+    let what = row.event_version.parse().map(|version| catalogue::words(&row.event_type, version)).ok();
+    Ok(what.filter(|what| !catalogue::readable().contains(what)))
 }
 
 /// Whether it begins a thing that has rows.

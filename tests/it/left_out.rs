@@ -321,7 +321,7 @@ async fn what_begins_a_thing_is_not_left_out_and_a_repair_brings_all_of_it_back(
     let repairs = projector::repairs(pool).await.expect("the record");
     let [.., before] = &repairs[..] else { panic!("{repairs:?}") };
     assert!(repairs.len() == 3 && repairs[0].payload.contains("Walk"), "{repairs:?}");
-    for edit in ["delete from repairs", "update repairs set reason = ''"] {
+    for edit in ["delete from repairs", "update repairs set reason = ''", "delete from skips"] {
         let edited = sqlx::query(edit).execute(pool).await.expect_err("it is the record").to_string();
         assert!(edited.contains("append-only"), "{edited}");
     }
@@ -329,11 +329,8 @@ async fn what_begins_a_thing_is_not_left_out_and_a_repair_brings_all_of_it_back(
         "with lie as (insert into repairs (event_id, position, event_type, event_version, payload, metadata, reason,
             repaired_by) select event_id, position, 'lie', event_version, payload, metadata, 'x', 'y' from events
             where position = 1) select";
-    let mut transaction = pool.begin().await.expect("begins");
-    sqlx::query(lie).execute(&mut *transaction).await.expect("it says what it wants");
-    let edit = sqlx::query("update events set payload = '{}' where position = 1").execute(&mut *transaction).await;
-    assert!(edit.expect_err("it is not what stood there").to_string().contains("append-only: UPDATE is refused"));
-    transaction.rollback().await.expect("ends");
+    let lie = sqlx::query(lie).execute(pool).await.expect_err("it is not what stands there").to_string();
+    assert!(lie.contains("a repair is recorded with what stands there"), "{lie}");
     assert_eq!((&*before.payload, &*before.metadata, &*before.by), ("{\"broken\": 1}", "[]", "ada@here"));
     assert!(talk.broken().await.is_empty());
     assert_eq!(talk.differences().await, 0);
@@ -387,7 +384,43 @@ async fn what_a_repair_would_break_is_refused_and_what_was_left_out_stays_so() {
     repair(&store, id, edited(2)).await.expect("repaired");
     assert!(talk.broken().await.is_empty());
 
-    let (newer, _) = talk.damage(&talk.thread, DAMAGED[0]).await;
+    // A reply of another community, and what somebody else did.
+    let oolong = forum.community(&talk.ada, "oolong").await;
+    let (elsewhere, _) = talk.ada.thread(&oolong, "Elsewhere").await;
+    let written = "select event_id from events where aggregate_id = $1 and sequence = 1";
+    let written: Uuid = sqlx::query_scalar(written).bind(&talk.reply).fetch_one(&forum.pool).await.expect("one");
+    for (stream, name) in
+        [(&talk.reply, "post.written"), (&format!("{}.{}", talk.reply, talk.bob.id()), "reaction.set")]
+    {
+        for sql in [
+            "alter table events disable trigger events_repaired_on_record",
+            &format!(
+                "update events set payload = jsonb_set(payload::jsonb, '{{thread}}', '7')
+                where aggregate_id = '{stream}' and event_type = '{name}'"
+            ),
+            "alter table events enable trigger events_repaired_on_record",
+        ] {
+            sqlx::query(sql).execute(&forum.pool).await.expect("damaged");
+        }
+    }
+    let payload = |of: Value| Said { payload: serde_json::from_value(of).map(Some).expect("JSON"), ..Said::default() };
+    let reply = |thread: &str| {
+        payload(json!({"thread": thread, "parent": null, "depth": 0, "body": "one", "format": "markdown",
+        "author": talk.ada.id()}))
+    };
+    let refused = repair(&store, EventId(written), reply(&elsewhere)).await.expect_err("it is another community's");
+    assert!(refused.to_string().contains("are of one community ("), "{refused}");
+    repair(&store, EventId(written), reply(&talk.thread)).await.expect("repaired");
+    let liked = "select event_id from events where event_type = 'reaction.set' limit 1";
+    let liked: Uuid = sqlx::query_scalar(liked).fetch_one(&forum.pool).await.expect("one");
+    let like =
+        |account: &str| payload(json!({"thread": talk.thread, "post": talk.reply, "account": account, "kind": "like"}));
+    let refused = repair(&store, EventId(liked), like(talk.ada.id())).await.expect_err("it was bob").to_string();
+    assert!(refused.contains("reaction.set is no event of reaction/"), "{refused}");
+    repair(&store, EventId(liked), like(talk.bob.id())).await.expect("repaired");
+    assert!(talk.broken().await.is_empty());
+
+    let (newer, _) = talk.damage(&talk.thread, ("tea.made", "{}", r#"{"correlation_id": 7}"#)).await;
     let said = || Said { name: Some("thread.locked".into()), ..Said::default() };
     let with = RepairWith { event: newer, said: said(), reason: "a test", by: "ada", unknown: false };
     let refused = projector::repair(&store, with).await.expect_err("a newer one wrote it");

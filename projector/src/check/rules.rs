@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use events::{
-    AccountEvent, AccountId, CommunityEvent, CommunityId, Envelope, Event, PostEvent, ReactionEvent, Shard, account,
-    community, post, reaction,
+    AccountEvent, AccountId, CategoryEvent, CommunityEvent, CommunityId, Envelope, Event, PostEvent, ReactionEvent,
+    Shard, ThreadEvent, account, category, community, post, reaction, thread,
 };
 use store_reader::Unreadable;
 use uuid::Uuid;
@@ -24,6 +24,8 @@ pub(super) struct Rules {
     reactions: Checked,
     revisions: Checked,
     answers: Checked,
+    strays: Checked,
+    places: Checked,
     /// Streams of which an event cannot be read: what it said is not known, so nothing that rests on it is judged.
     gaps: HashSet<String>,
     owners: HashMap<Uuid, HashSet<AccountId>>,
@@ -33,6 +35,10 @@ pub(super) struct Rules {
     reacted: HashMap<(Uuid, AccountId), String>,
     /// The last revision of each post, its depth, and its thread.
     posts: HashMap<Uuid, (u32, u8, Uuid)>,
+    /// The community of each category, thread and post.
+    homes: HashMap<Uuid, Option<CommunityId>>,
+    /// The opening post of each thread.
+    threads: HashMap<Uuid, Uuid>,
 }
 
 impl Default for Rules {
@@ -46,12 +52,16 @@ impl Default for Rules {
             reactions: Checked::new("a reaction replaces or ends the one that was there"),
             revisions: Checked::new("the revisions of a post are numbered without a gap"),
             answers: Checked::new("a reply is below a post of its own thread"),
+            strays: Checked::new("every event is of the stream that it is in"),
+            places: Checked::new("posts, threads and categories that belong together are of one community"),
             gaps: HashSet::new(),
             owners: HashMap::new(),
             names: HashMap::new(),
             slugs: HashMap::new(),
             reacted: HashMap::new(),
             posts: HashMap::new(),
+            homes: HashMap::new(),
+            threads: HashMap::new(),
         }
     }
 }
@@ -61,6 +71,9 @@ impl Rules {
     pub(super) fn look(&mut self, (envelope, events): &Readable) {
         self.shard(envelope);
         for event in events {
+            if !envelope.stream.takes(event) {
+                self.strays.breaks(|| place(envelope));
+            }
             self.event(event, envelope);
         }
     }
@@ -83,6 +96,7 @@ impl Rules {
     /// What was found, with the claims as they are now.
     pub(super) fn end(mut self, claims: Vec<Claim>) -> Vec<Checked> {
         self.claims(claims);
+        self.belong_together();
         vec![
             self.readable,
             self.shards,
@@ -92,6 +106,8 @@ impl Rules {
             self.reactions,
             self.revisions,
             self.answers,
+            self.strays,
+            self.places,
         ]
     }
 
@@ -116,6 +132,15 @@ impl Rules {
                 self.take("username", username.to_lowercase(), id, envelope);
             }
             Event::Community(event) => self.community(event, id, envelope),
+            Event::Category(CategoryEvent::Created(category::Created { category, .. })) => {
+                self.homes.insert(category.0, envelope.community);
+            }
+            Event::Thread(ThreadEvent::Started(thread::Started { category, opening_post, .. })) => {
+                self.homes.insert(id, envelope.community);
+                self.threads.insert(id, opening_post.0);
+                self.category(category.0, envelope);
+            }
+            Event::Thread(ThreadEvent::Moved(thread::Moved { to, .. })) => self.category(to.0, envelope),
             Event::Post(event) => self.post(event, id, envelope),
             Event::Reaction(event) => self.reaction(event, envelope),
             _ => {}
@@ -181,6 +206,7 @@ impl Rules {
                     self.answers.breaks(|| format!("{}: below {parent:?} at depth {depth}", place(envelope)));
                 }
                 self.posts.insert(id, (1, *depth, thread.0));
+                self.homes.insert(id, envelope.community);
             }
             PostEvent::Edited(post::Edited { revision, .. }) => {
                 let last = self.posts.get_mut(&id).map(|(last, ..)| std::mem::replace(last, *revision));
@@ -204,6 +230,30 @@ impl Rules {
         };
         if stands != said && !self.gaps.contains(&envelope.stream.id) {
             self.reactions.breaks(|| format!("{}: {stands:?} was there, not {said:?}", place(envelope)));
+        }
+    }
+
+    /// A thread is in a category from now on.
+    fn category(&mut self, category: Uuid, envelope: &Envelope) {
+        // Its stream is its community's tree.
+        let is_gap = envelope.community.is_some_and(|community| self.gaps.contains(&community.to_string()));
+        if self.homes.get(&category) != Some(&envelope.community) && !is_gap {
+            self.places.breaks(|| format!("{}: in category {category}", place(envelope)));
+        }
+    }
+
+    /// Whether posts are in threads of their community, and threads have their opening posts.
+    fn belong_together(&mut self) {
+        for (post, (.., thread)) in &self.posts {
+            if self.homes.get(thread) != self.homes.get(post) && !self.gaps.contains(&thread.to_string()) {
+                self.places.breaks(|| format!("post {post} is in thread {thread}"));
+            }
+        }
+        for (thread, opening) in &self.threads {
+            let is_there = self.posts.get(opening).is_some_and(|(.., its)| its == thread);
+            if !is_there && !self.gaps.contains(&opening.to_string()) {
+                self.places.breaks(|| format!("thread {thread} has the opening post {opening}"));
+            }
         }
     }
 

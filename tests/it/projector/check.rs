@@ -160,6 +160,16 @@ async fn each_broken_promise_is_told_with_its_place() {
             "a reaction replaces",
         ),
         ("update thread set replies = replies + 1 where true", "a thread counts its replies"),
+        (
+            "update events set payload = jsonb_set(payload::jsonb, '{account}', to_jsonb(gen_random_uuid())) where position = (
+                select min(position) from events where event_type = 'membership.joined')",
+            "every event is of the stream",
+        ),
+        (
+            "update events set payload = jsonb_set(payload::jsonb, '{category}', to_jsonb(gen_random_uuid())) where position = (
+                select min(position) from events where event_type = 'thread.started')",
+            "posts, threads and categories that belong together",
+        ),
         ("update tag_count set threads = threads + 1", "a tag counts its threads"),
     ];
     for (breaking, promise) in cases {
@@ -205,6 +215,7 @@ async fn what_rests_on_an_event_that_is_left_out_is_not_judged_and_all_is_where_
         }
         assert!(broken(&lab).await.is_empty() && broken_in_a_shard(&lab).await.is_empty(), "{name}");
         lab.execute("update events set event_version = '1' where event_version = '99'").await;
+        lab.execute("alter table skips disable trigger user").await;
         lab.execute("delete from skips").await;
     }
 }

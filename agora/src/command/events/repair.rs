@@ -110,8 +110,9 @@ impl Repair {
         let Repaired { position, what } = projector::repair(&store, repair).await?;
         Ok(command::print(&format!(
             "event {id}, at position {position}, is {what} from now on; {by} said so, and what stood there is on record \
-             (`agora events repairs`)\n  projections that stood at it try again within two seconds. Where it says \
-             something else than what tables have of it, they get that by\n  agora projections rebuild --all\n"
+             (`agora events repairs`)\n  projections that stood at it try again within two seconds. Look at it, and repair \
+             it again where it is not what it should be:\n  agora events show {id}\n  where it says something else than \
+             tables have of it, they get that by\n  agora projections rebuild --all\n"
         ))?)
     }
 }
@@ -204,6 +205,6 @@ mod tests {
         assert!(refused(r#"{"position": 7}"#).starts_with("it says nothing"));
         let other = ID.replace("001", "002");
         assert_eq!(refused(&format!(r#"{{"id": "{other}", "data": {{}}}}"#)), format!("it is of event {other}"));
-        assert!(refused(r#"{"version": "one", "data": {}}"#).contains("the version `one` is no whole number"));
+        assert!(refused(r#"{"version": "one", "data": {}}"#).contains("`one` is no whole number"));
     }
 }

@@ -32,6 +32,8 @@ pub struct Show {
     json: bool,
 }
 
+const LEFT_OUT: &str = "every reader leaves this event out: `agora projections skips` says why";
+
 /// How a person names an event.
 #[derive(Clone, Copy, Debug)]
 enum Named {
@@ -91,6 +93,10 @@ impl Show {
             eprintln!("this event was repaired: `agora events repairs` says why and by whom");
         }
         match newest {
+            Ok(_) if store.is_left_out(id).await? => {
+                eprintln!("{LEFT_OUT}");
+                Ok(())
+            }
             Ok(_) => Ok(()),
             Err(error) => say_why(&store, id, error.into()).await,
         }
@@ -110,7 +116,7 @@ async fn as_it_is(store: &StoreReader, unreadable: Unreadable) -> anyhow::Result
 /// That it cannot be read, and whether that matters.
 async fn say_why(store: &StoreReader, event: EventId, why: anyhow::Error) -> anyhow::Result<()> {
     if store.is_left_out(event).await? {
-        eprintln!("every reader leaves this event out: `agora projections skips` says why");
+        eprintln!("{LEFT_OUT}");
     }
     Err(why.context("this event cannot be read"))
 }
