@@ -127,6 +127,10 @@ pub(crate) fn newest<'a>(
 }
 
 fn read(name: &str, version: u32, payload: &str) -> Result<Event, DecodeError> {
+    // Serde takes an array for a struct, field by field; the catalogue's schemas do not.
+    if !payload.starts_with('{') {
+        return Err(malformed(name, version, serde::de::Error::custom("it is no object")));
+    }
     Event::from_payload(name, payload)
         .ok_or_else(|| DecodeError::Unknown { name: name.to_owned(), version })?
         .map_err(|source| malformed(name, version, source))
@@ -203,6 +207,13 @@ mod tests {
         for (name, version) in [("tea.made", 4), ("tea.spilled", 1)] {
             assert!(matches!(upcast(name, version, &json!({})), Err(DecodeError::Unknown { .. })));
         }
+    }
+
+    #[test]
+    fn a_payload_is_an_object() {
+        let array = to_raw_value(&json!([])).expect("JSON");
+        let refused = crate::decode("thread.locked", 1, &array).expect_err("refused").to_string();
+        assert_eq!(refused, "event thread.locked version 1 does not decode: it is no object");
     }
 
     #[test]

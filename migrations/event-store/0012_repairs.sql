@@ -67,38 +67,41 @@ $$;
 create trigger events_repaired_on_record before update on events
     for each row execute function refuse_edit_off_the_record();
 
--- What ends at its time in a stream, made anew from what its events say now that one of them is repaired or left out. What
--- the last one says that nobody can read stays as it was noted.
-create function keep_endings_anew(stream text) returns void language plpgsql as $$
+-- Which of the things that end at their time an event begins or ends.
+create function ending_kind(event_type text) returns text language sql immutable as $$
+    select case
+        when event_type in ('membership.banned', 'membership.ban_lifted') then 'ban'
+        when event_type in ('membership.silenced', 'membership.silence_lifted') then 'silence'
+        when event_type in ('thread.pinned', 'thread.unpinned') then 'pin'
+    end
+$$;
+
+-- What an event of that type says of an end, noted anew from what the stream says now that one of its events is repaired or
+-- left out. What the last one says that nobody can read stays as it was noted.
+create function keep_ending_anew(stream text, of_type text) returns void language plpgsql as $$
 declare
-    last record;
+    its_kind constant text := store.ending_kind(of_type);
+    last store.events;
     its_end timestamptz;
 begin
-    for last in
-        select distinct on (k.kind) k.kind, e.event_id, e.community_id, e.payload
-        from store.events e
-        join (values
-            ('membership', 'membership.banned', 'ban'), ('membership', 'membership.ban_lifted', 'ban'),
-            ('membership', 'membership.silenced', 'silence'), ('membership', 'membership.silence_lifted', 'silence'),
-            ('thread', 'thread.pinned', 'pin'), ('thread', 'thread.unpinned', 'pin')
-        ) k (aggregate_type, event_type, kind) using (aggregate_type, event_type)
-        where e.aggregate_id = stream
-            and not exists (select from store.skips s where s.projection = '*' and s.event_id = e.event_id)
-        order by k.kind, e.sequence desc
-    loop
-        begin
-            its_end := last.payload->>'until';
-        exception when data_exception then
-            continue;
-        end;
-        delete from store.endings where kind = last.kind and aggregate_id = stream;
-        if its_end is not null then
-            insert into store.endings (kind, aggregate_id, community_id, event_id, ends_at)
-            values (last.kind, stream, last.community_id, last.event_id, its_end);
-        end if;
-    end loop;
-    -- Where all that was said of it is left out.
-    delete from store.endings n using store.skips s
-    where n.aggregate_id = stream and s.projection = '*' and s.event_id = n.event_id;
+    if its_kind is null then
+        return;
+    end if;
+    select e.* into last from store.events e
+    where e.aggregate_type = case its_kind when 'pin' then 'thread' else 'membership' end and e.aggregate_id = stream
+        and store.ending_kind(e.event_type) = its_kind
+        and not exists (select from store.skips s where s.projection = '*' and s.event_id = e.event_id)
+    order by e.sequence desc limit 1;
+    if last.event_version <> '1' then
+        return;
+    end if;
+    its_end := last.payload->>'until';
+    delete from store.endings where kind = its_kind and aggregate_id = stream;
+    if its_end is not null then
+        insert into store.endings (kind, aggregate_id, community_id, event_id, ends_at)
+        values (its_kind, stream, last.community_id, last.event_id, its_end);
+    end if;
+exception when data_exception then
+    return;
 end
 $$;

@@ -47,7 +47,9 @@ pub async fn leave_out(store: &StoreReader, what: LeaveOut<'_>) -> Result<LeftOu
     }
     let Unreadable { position, reason: why, stream, .. } = unreadable;
     let new = skip::record(&mut *transaction, EVERY_READER, (event, position), (reason, by)).await?;
-    sqlx::query!("select keep_endings_anew($1)", stream.id).execute(&mut *transaction).await?;
+    sqlx::query!("select keep_ending_anew($1, event_type) from events where event_id = $2", stream.id, event.0)
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(LeftOut { position, why, before: !new })
 }

@@ -267,7 +267,9 @@ impl Stored {
         if replaced.execute(&mut *transaction).await?.rows_affected() == 0 {
             return Err(anyhow!("somebody else has repaired event {} meanwhile", self.event).into());
         }
-        sqlx::query!("select keep_endings_anew($1)", self.stream.id).execute(&mut *transaction).await?;
+        for name in [&self.name, &better.name] {
+            sqlx::query!("select keep_ending_anew($1, $2)", self.stream.id, name).execute(&mut *transaction).await?;
+        }
         Ok(transaction.commit().await?)
     }
 }

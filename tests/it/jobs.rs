@@ -362,7 +362,8 @@ const AS_BEFORE_0008: &str = "
     drop function store.keep_endings;
     drop table store.endings, store.jobs, store.job_runs, store.histories, store.instances, store.skips, store.repairs;
     drop trigger events_repaired_on_record on store.events;
-    drop function store.refuse_edit_off_the_record, store.keep_endings_anew, store.refuse_false_record;
+    drop function store.refuse_edit_off_the_record, store.keep_ending_anew, store.ending_kind,
+        store.refuse_false_record;
     delete from store._sqlx_migrations where version >= 8";
 
 #[tokio::test]

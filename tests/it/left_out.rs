@@ -456,5 +456,21 @@ async fn what_ends_at_its_time_ends_when_a_repair_says_so_and_goes_on_where_its_
     assert!(ends().await.is_empty());
     skip(&store, unpinned).await.expect("left out");
     assert_eq!(ends().await, ["pin 2999"], "it stands again");
+
+    // What a newer release says of an end stays as it was noted, whatever else is repaired in its stream.
+    let (locked, _) = talk.damage(&talk.thread, ("thread.locked", "[]", METADATA)).await;
+    for sql in [
+        "alter table events disable trigger events_repaired_on_record",
+        "update events set event_version = '2', payload = '{\"ends\": 7}' where event_type = 'thread.pinned' and payload->>'until' like '2999%'",
+        "alter table events enable trigger events_repaired_on_record",
+    ] {
+        sqlx::query(sql).execute(&forum.pool).await.expect("written");
+    }
+    let said = Said { payload: serde_json::from_str("{}").map(Some).expect("JSON"), ..Said::default() };
+    repair(&store, locked, said).await.expect("repaired");
+    let (lost, _) = talk.damage(&talk.thread, ("thread.unpinned", "[]", METADATA)).await;
+    assert!(ends().await.is_empty());
+    skip(&store, lost).await.expect("left out");
+    assert!(ends().await.is_empty(), "what stood before it is not known");
     forum.stop().await;
 }
