@@ -1,8 +1,7 @@
 //! Agora's projector: the relay (event store → Kafka), the projections (Kafka → read tables) and change notices.
 //!
-//! [`start`] runs all of it; [`Outbox`] sends events to Kafka, [`topic`] looks at what is there; [`status()`], [`retry`], [`skip()`], [`repair()`] and
-//! [`leave_out`], [`rebuild`],
-//! [`check`] and [`history`] are what operators ask and decide.
+//! [`start`] runs all of it; [`Outbox`] sends events to Kafka, [`topic`] looks at what is there; [`status()`], [`retry`],
+//! [`skip()`], [`repair()`] and [`leave_out`], [`rebuild`], [`check`] and [`history`] are what operators ask and decide.
 
 mod account;
 mod apply;
@@ -51,7 +50,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use left_out::{LeaveOut, LeftOut, leave_out};
 pub use outbox::Outbox;
-pub use repair::{Repair, RepairWith, Repaired, Said, repair, repairs};
+pub use repair::{Repair, RepairWith, Repaired, Said, repair, repairs, was_repaired};
 pub use skip::{Skip, skip, skip_event, skips};
 pub use status::{Parked, ShardStatus, State, Status, retry, status};
 pub use unreadable::Refused;

@@ -140,7 +140,11 @@ pub async fn repairs(store: &PgPool) -> sqlx::Result<Vec<Repair>> {
     Ok(repairs.collect())
 }
 
-async fn was_repaired(store: &PgPool, event: EventId) -> sqlx::Result<bool> {
+/// Whether an event was repaired.
+///
+/// # Errors
+/// Those of the database.
+pub async fn was_repaired(store: &PgPool, event: EventId) -> sqlx::Result<bool> {
     let was = sqlx::query_scalar!(r#"select exists (select from repairs where event_id = $1) as "was!""#, event.0);
     was.fetch_one(store).await
 }

@@ -88,6 +88,15 @@ impl<'f> Talk<'f> {
         (EventId(id), position)
     }
 
+    /// Changes events as only who disables the trigger can.
+    async fn overwrite(&self, update: &str) {
+        let trigger = "trigger events_repaired_on_record";
+        let [off, on] = ["disable", "enable"].map(|word| format!("alter table events {word} {trigger}"));
+        for sql in [&*off, update, &*on] {
+            sqlx::query(sql).execute(&self.forum.pool).await.expect("written");
+        }
+    }
+
     /// Waits until a query answers true.
     async fn until(&self, what: &str) {
         let until = async {
@@ -268,13 +277,10 @@ async fn what_begins_a_thing_is_not_left_out_and_a_repair_brings_all_of_it_back(
     let (id, said): (Uuid, String) = sqlx::query_as(begins).bind(&talk.thread).fetch_one(pool).await.expect("one");
     let id = EventId(id);
     // It was read, and is damaged only now.
-    for sql in [
-        "alter table events disable trigger events_repaired_on_record",
-        &format!("update events set payload = '{{\"broken\": 1}}', metadata = '[]' where event_id = '{id}'"),
-        "alter table events enable trigger events_repaired_on_record",
-    ] {
-        sqlx::query(sql).execute(pool).await.expect("damaged");
-    }
+    talk.overwrite(&format!(
+        "update events set payload = '{{\"broken\": 1}}', metadata = '[]' where event_id = '{id}'"
+    ))
+    .await;
     let refused = skip(&store, id).await.expect_err("all rests on it");
     assert!(matches!(&refused, Refused::Begins { stream, .. } if stream.id == talk.thread), "{refused}");
 
@@ -392,16 +398,11 @@ async fn what_a_repair_would_break_is_refused_and_what_was_left_out_stays_so() {
     for (stream, name) in
         [(&talk.reply, "post.written"), (&format!("{}.{}", talk.reply, talk.bob.id()), "reaction.set")]
     {
-        for sql in [
-            "alter table events disable trigger events_repaired_on_record",
-            &format!(
-                "update events set payload = jsonb_set(payload::jsonb, '{{thread}}', '7')
+        talk.overwrite(&format!(
+            "update events set payload = jsonb_set(payload::jsonb, '{{thread}}', '7')
                 where aggregate_id = '{stream}' and event_type = '{name}'"
-            ),
-            "alter table events enable trigger events_repaired_on_record",
-        ] {
-            sqlx::query(sql).execute(&forum.pool).await.expect("damaged");
-        }
+        ))
+        .await;
     }
     let payload = |of: Value| Said { payload: serde_json::from_value(of).map(Some).expect("JSON"), ..Said::default() };
     let reply = |thread: &str| {
@@ -459,13 +460,7 @@ async fn what_ends_at_its_time_ends_when_a_repair_says_so_and_goes_on_where_its_
 
     // What a newer release says of an end stays as it was noted, whatever else is repaired in its stream.
     let (locked, _) = talk.damage(&talk.thread, ("thread.locked", "[]", METADATA)).await;
-    for sql in [
-        "alter table events disable trigger events_repaired_on_record",
-        "update events set event_version = '2', payload = '{\"ends\": 7}' where event_type = 'thread.pinned' and payload->>'until' like '2999%'",
-        "alter table events enable trigger events_repaired_on_record",
-    ] {
-        sqlx::query(sql).execute(&forum.pool).await.expect("written");
-    }
+    talk.overwrite("update events set event_version = '2', payload = '{\"ends\": 7}' where event_type = 'thread.pinned' and payload->>'until' like '2999%'").await;
     let said = Said { payload: serde_json::from_str("{}").map(Some).expect("JSON"), ..Said::default() };
     repair(&store, locked, said).await.expect("repaired");
     let (lost, _) = talk.damage(&talk.thread, ("thread.unpinned", "[]", METADATA)).await;

@@ -32,8 +32,6 @@ pub struct Show {
     json: bool,
 }
 
-const LEFT_OUT: &str = "every reader leaves this event out: `agora projections skips` says why";
-
 /// How a person names an event.
 #[derive(Clone, Copy, Debug)]
 enum Named {
@@ -89,17 +87,8 @@ impl Show {
             as_page(&event, differs, &names)?
         };
         command::print(&text)?;
-        if projector::repairs(store.pool()).await?.iter().any(|repair| repair.event_id == id) {
-            eprintln!("this event was repaired: `agora events repairs` says why and by whom");
-        }
-        match newest {
-            Ok(_) if store.is_left_out(id).await? => {
-                eprintln!("{LEFT_OUT}");
-                Ok(())
-            }
-            Ok(_) => Ok(()),
-            Err(error) => say_why(&store, id, error.into()).await,
-        }
+        say_what_was_decided(&store, id).await?;
+        newest.map(drop).map_err(|why| cannot_be_read(why.into()))
     }
 }
 
@@ -110,15 +99,23 @@ async fn as_it_is(store: &StoreReader, unreadable: Unreadable) -> anyhow::Result
     // As every other event, where it is JSON for others than Postgres.
     let row = serde_json::from_str(&row).and_then(|row: Value| serde_json::to_string_pretty(&row)).unwrap_or(row);
     command::print(&(row + "\n"))?;
-    say_why(store, unreadable.event_id, anyhow::anyhow!(unreadable.reason)).await
+    say_what_was_decided(store, unreadable.event_id).await?;
+    Err(cannot_be_read(anyhow::anyhow!(unreadable.reason)))
 }
 
-/// That it cannot be read, and whether that matters.
-async fn say_why(store: &StoreReader, event: EventId, why: anyhow::Error) -> anyhow::Result<()> {
-    if store.is_left_out(event).await? {
-        eprintln!("{LEFT_OUT}");
+/// What operators have decided of it.
+async fn say_what_was_decided(store: &StoreReader, event: EventId) -> anyhow::Result<()> {
+    if projector::was_repaired(store.pool(), event).await? {
+        eprintln!("this event was repaired: `agora events repairs` says why and by whom");
     }
-    Err(why.context("this event cannot be read"))
+    if store.is_left_out(event).await? {
+        eprintln!("every reader leaves this event out: `agora projections skips` says why");
+    }
+    Ok(())
+}
+
+fn cannot_be_read(why: anyhow::Error) -> anyhow::Error {
+    why.context("this event cannot be read")
 }
 
 fn is_as_stored(event: &Delivered, newest: &[Newest<'_>]) -> bool {
