@@ -7,6 +7,6 @@ pub mod forum;
 pub mod kafka;
 pub mod pages;
 pub mod postgres;
-mod reaper;
+pub mod reaper;
 pub mod sse;
 pub mod telemetry;

@@ -76,7 +76,7 @@ fn start() -> Server {
 }
 
 /// A directory that the servers' system users can pass through; whoever asks for it removes it.
-pub(crate) fn temporary_directory(name: &str) -> PathBuf {
+pub fn temporary_directory(name: &str) -> PathBuf {
     tempfile::Builder::new()
         .prefix(&format!("agora-test-{name}-"))
         .permissions(Permissions::from_mode(0o711))

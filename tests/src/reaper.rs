@@ -6,13 +6,14 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 /// Runs a shell script when it is dropped, or when this process ends: by return, panic, exit or `kill -9`.
 ///
 /// The script waits for the end of a pipe that only this process holds open; the kernel closes it.
-pub(crate) struct Reaper {
+pub struct Reaper {
     pipe: Option<ChildStdin>,
     shell: Child,
 }
 
 impl Reaper {
-    pub(crate) fn new(script: &str) -> Self {
+    /// Starts the shell that waits.
+    pub fn new(script: &str) -> Self {
         let mut shell = Command::new("sh")
             .args(["-c", &format!("cat >/dev/null; {script}")])
             .stdin(Stdio::piped())
@@ -34,6 +35,6 @@ impl Drop for Reaper {
 }
 
 /// `text` as one word of a shell script.
-pub(crate) fn quoted(text: &std::path::Path) -> String {
+pub fn quoted(text: &std::path::Path) -> String {
     format!("'{}'", text.display().to_string().replace('\'', r"'\''"))
 }

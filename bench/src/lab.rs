@@ -1,0 +1,217 @@
+//! The servers that everything is measured on: a Postgres and a Kafka of the bench's own, on this machine's disk.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use agora::{config::Config, embedded::EmbeddedPostgres, stack};
+use agora_tests::{
+    kafka::{Kafka, topics_on},
+    postgres::temporary_directory,
+    reaper::{Reaper, quoted},
+};
+use anyhow::{Context as _, ensure};
+use platform::kafka::KafkaConfig;
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::sync::OnceCell;
+
+use crate::{
+    pgbench::Pgbench,
+    process::{Agora, Place, cpu_of_family},
+};
+
+/// What the server runs with, besides what `agora up` gives it: room for 1,024 clients of the baselines. Its durability is
+/// the default, its memory too.
+const SETTINGS: [(&str, &str); 1] = [("max_connections", "1200")];
+
+/// How thoroughly it is measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Pairs of measurements of a row.
+    pub pairs: usize,
+    /// How long one measurement of a rate lasts.
+    pub lasts: Duration,
+    /// Posts of the history that most rows are measured on.
+    pub size: u64,
+    /// What it follows from.
+    pub seed: u64,
+    /// Whether there are five minutes, and not an hour.
+    pub quick: bool,
+}
+
+/// See the module.
+pub struct Lab {
+    /// How thoroughly.
+    pub options: Options,
+    agora: PathBuf,
+    dir: PathBuf,
+    postgres: EmbeddedPostgres,
+    kafka: OnceCell<Kafka>,
+    filled: tokio::sync::Mutex<Vec<u64>>,
+    _reaper: Reaper,
+}
+
+impl Lab {
+    /// Starts Postgres. `agora` is the program that is measured.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub async fn start(agora: PathBuf, options: Options) -> anyhow::Result<Self> {
+        let dir = temporary_directory("bench");
+        let reaper = Reaper::new(&format!(
+            "pid=$(head -n 1 {dir}/postgres/data/postmaster.pid) && kill -QUIT $pid; \
+             while kill -0 $pid; do sleep 0.1; done; rm -rf {dir}",
+            dir = quoted(&dir)
+        ));
+        let place = dir.clone();
+        let postgres = tokio::task::spawn_blocking(move || EmbeddedPostgres::start_with(&place, &SETTINGS)).await??;
+        let lab =
+            Self { options, agora, dir, postgres, kafka: OnceCell::new(), filled: Default::default(), _reaper: reaper };
+        lab.execute("create database empty").await?;
+        stack::migrate(&Config::default().with_database(&lab.postgres.url_of("empty"))).await?;
+        Ok(lab)
+    }
+
+    /// Where files of a measurement may be.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The program that is measured.
+    pub fn agora(&self) -> &Path {
+        &self.agora
+    }
+
+    /// The URL of a new database with both schemas and nothing in them.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn empty(&self) -> anyhow::Result<String> {
+        self.copy_of("empty").await
+    }
+
+    /// The URL of a new database with a made-up forum of so many posts, all of it projected.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub async fn filled(&self, size: u64) -> anyhow::Result<String> {
+        let name = format!("filled_{size}");
+        let mut filled = self.filled.lock().await;
+        if !filled.contains(&size) {
+            self.fill(&name, size).await?;
+            filled.push(size);
+        }
+        self.copy_of(&name).await
+    }
+
+    async fn fill(&self, name: &str, size: u64) -> anyhow::Result<()> {
+        let (size, seed) = (size.to_string(), self.options.seed.to_string());
+        eprintln!("bench: filling a database: agora demo --size {size} --seed {seed}");
+        // A smaller one is a part of it already.
+        self.execute(&format!("create database {name} template empty")).await?;
+        let database = self.postgres.url_of(name);
+        let up = self.run("up", &Place { database: database.clone(), kafka: None, core: None }, &[]).await?;
+        let server = format!("http://{}", up.address);
+        self.command(&["demo", "--size", &size, "--seed", &seed, "--server", &server, "--database-url", &database])?;
+        up.stop()?;
+        let mut connection = PgConnection::connect(&database).await?;
+        connection.execute("vacuum analyze").await?;
+        connection.close().await?;
+        self.checkpoint().await
+    }
+
+    /// Runs `agora` with these arguments to its end; answers what it printed.
+    ///
+    /// # Errors
+    /// Where it fails: with what it said.
+    pub fn command(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.agora);
+        command.env("AGORA__DATA_DIR", self.dir.join("commands")).args(arguments).stdin(Stdio::null());
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "agora {}: {said}", arguments.join(" "));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    async fn copy_of(&self, template: &str) -> anyhow::Result<String> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("bench_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.execute(&format!("create database {name} template {template} strategy file_copy")).await?;
+        Ok(self.postgres.url_of(&name))
+    }
+
+    /// Takes a database away again, with whoever is still connected.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn drop(&self, url: &str) -> anyhow::Result<()> {
+        let options: PgConnectOptions = url.parse()?;
+        let name = options.get_database().context("a database")?;
+        self.execute(&format!("drop database {name} with (force)")).await
+    }
+
+    /// What was written before is on disk: no measurement pays for another's.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn checkpoint(&self) -> anyhow::Result<()> {
+        let options: PgConnectOptions = self.postgres.url().parse()?;
+        let mut superuser = PgConnection::connect_with(&options.username("postgres")).await?;
+        superuser.execute("checkpoint").await?;
+        superuser.close().await?;
+        Ok(())
+    }
+
+    async fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect(self.postgres.url()).await?;
+        connection.execute(sql).await.with_context(|| sql.to_owned())?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// CPU seconds of Postgres so far, all its processes.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn postgres_cpu(&self) -> anyhow::Result<f64> {
+        let pid = fs::read_to_string(self.postgres.data_directory().join("postmaster.pid"))?;
+        cpu_of_family(pid.lines().next().unwrap_or_default().parse()?)
+    }
+
+    /// Topics of one's own on the Kafka, which the first call starts.
+    pub async fn kafka(&self) -> KafkaConfig {
+        let kafka = self.kafka.get_or_init(Kafka::start).await;
+        KafkaConfig { partitions: KafkaConfig::default().partitions, ..topics_on(kafka.brokers()) }
+    }
+
+    /// Starts a process of Agora.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub async fn run(&self, role: &str, place: &Place, settings: &[(&str, &str)]) -> anyhow::Result<Agora> {
+        Agora::start(&self.agora, &self.dir, role, place, settings).await
+    }
+
+    /// A baseline in that database.
+    pub fn pgbench<'a>(&'a self, database: &'a str) -> Pgbench<'a> {
+        Pgbench::new(database, &self.dir)
+    }
+}
+
+/// Connections to a database, for the store's schema.
+///
+/// # Errors
+/// Where it does not answer.
+pub async fn connect(database: &str, connections: u32) -> anyhow::Result<PgPool> {
+    let options: PgConnectOptions = database.parse()?;
+    let options = options.options([("search_path", "store,read"), ("jit", "off")]);
+    Ok(sqlx::postgres::PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(connections)
+        .connect_with(options)
+        .await?)
+}

@@ -1,0 +1,92 @@
+//! `./dev bench`: every number that Agora is held to, beside its baseline, on servers that it starts for that.
+
+mod lab;
+mod load;
+mod pairs;
+mod pgbench;
+mod process;
+mod report;
+mod rows;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Parser;
+
+use self::{
+    lab::{Lab, Options},
+    report::Report,
+    rows::Row,
+};
+
+/// Measure Agora beside its baselines; exits with 1 where a number is short of what it is held to, with 2 where it could not be measured
+#[derive(Debug, Parser)]
+#[command(name = "bench", max_term_width = 100)]
+struct Cli {
+    /// What to measure; all of it unless told
+    rows: Vec<Row>,
+    /// Under five minutes in all: shorter, fewer pairs, a smaller history
+    #[arg(long)]
+    quick: bool,
+    /// Print the result as JSON, at the end
+    #[arg(long)]
+    json: bool,
+    /// Pairs of measurements of a row [5; 3 with --quick]
+    #[arg(long, value_name = "N")]
+    pairs: Option<usize>,
+    /// Seconds that one measurement lasts [5; 1 with --quick]
+    #[arg(long, value_name = "S")]
+    seconds: Option<u64>,
+    /// Posts of the made-up forum that it is measured on [50000; 5000 with --quick]
+    #[arg(long, value_name = "N")]
+    size: Option<u64>,
+    /// What the forum follows from
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// The program that is measured
+    #[arg(long, value_name = "FILE", env = "AGORA_UNDER_TEST")]
+    agora: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether nothing was short.
+fn run(cli: &Cli) -> anyhow::Result<bool> {
+    let by_thoroughness = |quick, thorough| if cli.quick { quick } else { thorough };
+    let options = Options {
+        pairs: cli.pairs.unwrap_or(by_thoroughness(3, 5)).max(1),
+        lasts: Duration::from_secs(cli.seconds.unwrap_or(if cli.quick { 1 } else { 5 }).max(1)),
+        size: cli.size.unwrap_or(if cli.quick { 5_000 } else { 50_000 }),
+        seed: cli.seed,
+        quick: cli.quick,
+    };
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let report = runtime.block_on(measure(cli, options))?;
+    if cli.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("\nname · ours · baseline · ratio · held to · met or short");
+        report.lines().iter().for_each(|line| println!("{line}"));
+    }
+    Ok(report.all_met())
+}
+
+async fn measure(cli: &Cli, options: Options) -> anyhow::Result<Report> {
+    let mut report = Report::new(cli.json);
+    let lab = Lab::start(cli.agora.clone(), options).await?;
+    let rows = if cli.rows.is_empty() { Row::ALL } else { &cli.rows };
+    for row in rows {
+        report.say(format_args!("measuring {}", row.name()));
+        row.measure(&lab, &mut report).await?;
+    }
+    Ok(report)
+}

@@ -1,0 +1,204 @@
+//! Agora's processes under measurement, and what they take of the machine (proc(5)).
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use agora_tests::{
+    kafka::free_port,
+    reaper::{Reaper, quoted},
+};
+use anyhow::{Context as _, bail};
+use platform::kafka::KafkaConfig;
+
+use crate::load::Connection;
+
+/// How long one may take until it is ready.
+const START: Duration = Duration::from_secs(60);
+/// Of the times in /proc: 100 a second on every Linux (`USER_HZ`).
+const TICKS: f64 = 100.;
+/// Bytes of a page in /proc.
+const PAGE: f64 = 4096.;
+
+/// Where a process finds what it needs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its database.
+    pub database: String,
+    /// Its Kafka; none for the broker inside the process, which only `up` has.
+    pub kafka: Option<KafkaConfig>,
+    /// The only core that it may use, of all.
+    pub core: Option<usize>,
+}
+
+/// A process of Agora. Killed when dropped.
+pub struct Agora {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    log: std::path::PathBuf,
+    _reaper: Reaper,
+}
+
+impl Agora {
+    /// Starts `agora ROLE` with these settings (dotted keys) besides, and waits until it is ready. Its log is in `dir`.
+    ///
+    /// # Errors
+    /// Where it ends, or is not ready within a minute: with the end of its log.
+    pub async fn start(binary: &Path, dir: &Path, role: &str, place: &Place, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let (port, admin) = (free_port(), free_port());
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let log = dir.join(format!("{role}-{port}.log"));
+        let mut command = match place.core {
+            Some(core) => {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["--cpu-list", &core.to_string()]).arg(binary);
+                pinned
+            }
+            None => Command::new(binary),
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGORA")) {
+            command.env_remove(name);
+        }
+        let data = dir.join(format!("{role}-{port}"));
+        command.arg(role).args(["--database-url", &place.database, "--dir"]).arg(&data);
+        command.args(["--listen", &address.to_string(), "--admin-listen", &format!("127.0.0.1:{admin}")]);
+        if let Some(kafka) = &place.kafka {
+            command.args(["--kafka-brokers", kafka.brokers.as_deref().context("a broker's address")?]);
+            command.env("AGORA__KAFKA__EVENTS_TOPIC", &kafka.events_topic);
+            command.env("AGORA__KAFKA__CHANGES_TOPIC", &kafka.changes_topic);
+            command.env("AGORA__KAFKA__GROUP", &kafka.group);
+            command.env("AGORA__KAFKA__PARTITIONS", kafka.partitions.to_string());
+        }
+        command.env("AGORA__TELEMETRY__LOG", "warn,rdkafka=error,librdkafka=off");
+        for (key, value) in settings {
+            command.env(format!("AGORA__{}", key.to_uppercase().replace('.', "__")), value);
+        }
+        let said = File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
+        let child = command.spawn().with_context(|| format!("{} does not start", binary.display()))?;
+        let pid = dir.join(format!("{role}-{port}.pid"));
+        fs::write(&pid, child.id().to_string())?;
+        let reaper = Reaper::new(&format!("kill -9 $(cat {0}); rm -f {0}", quoted(&pid)));
+        let mut started = Self { address, child, log, _reaper: reaper };
+        started.until_ready().await?;
+        Ok(started)
+    }
+
+    async fn until_ready(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Ok(mut connection) = Connection::open(self.address).await
+                && let Ok(answer) = connection.exchange(b"GET /health/ready HTTP/1.1\r\nhost: bench\r\n\r\n").await
+                && answer.status == 200
+            {
+                return Ok(());
+            }
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || Instant::now() > deadline {
+                let log = fs::read_to_string(&self.log).unwrap_or_default();
+                bail!("agora is not ready (ended: {ended:?}):\n{log}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// CPU seconds that it took so far.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn cpu(&self) -> anyhow::Result<f64> {
+        cpu_of(self.child.id())
+    }
+
+    /// Bytes that it has in memory: resident, less the pages of files (its program), which it shares.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn memory(&self) -> anyhow::Result<f64> {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
+        let mut fields = statm.split(' ').skip(1).map(str::parse::<f64>);
+        let (Some(Ok(resident)), Some(Ok(shared))) = (fields.next(), fields.next()) else { bail!("statm says {statm}") };
+        Ok((resident - shared) * PAGE)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, and waits.
+    ///
+    /// # Errors
+    /// Those of wait(2).
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        Command::new("sh").args(["-c", &format!("kill {}", self.child.id())]).status()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Agora {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// CPU seconds that a process took so far.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn cpu_of(pid: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(fields(&stat)[11..13].iter().sum::<f64>() / TICKS)
+}
+
+/// CPU seconds that a process and all its children took so far, those that have ended included.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn cpu_of_family(pid: u32) -> anyhow::Result<f64> {
+    let mut ticks = 0.;
+    for process in fs::read_dir("/proc")? {
+        // Others come and go meanwhile.
+        let Ok(stat) = fs::read_to_string(process?.path().join("stat")) else { continue };
+        let fields = fields(&stat);
+        if stat.starts_with(&format!("{pid} ")) {
+            ticks += fields[11..15].iter().sum::<f64>();
+        } else if fields.get(1) == Some(&f64::from(pid)) {
+            ticks += fields[11..13].iter().sum::<f64>();
+        }
+    }
+    Ok(ticks / TICKS)
+}
+
+/// What stands behind the name in proc(5)'s `stat`: the state (as no number), the parent, …; 11 and 12 are user and
+/// system time, 13 and 14 those of ended children.
+fn fields(stat: &str) -> Vec<f64> {
+    let behind = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    behind.split(' ').map(|field| field.trim().parse().unwrap_or(f64::NAN)).collect()
+}
+
+/// CPU seconds of the calling thread.
+///
+/// # Errors
+/// Where the kernel does not say.
+#[allow(clippy::cast_precision_loss, reason = "nanoseconds of a few minutes")]
+pub fn thread_cpu() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds: u64 = stat.split(' ').next().unwrap_or_default().parse()?;
+    Ok(nanoseconds as f64 / 1e9)
+}
+
+/// CPU seconds of this process.
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn own_cpu() -> anyhow::Result<f64> {
+    cpu_of(std::process::id())
+}
