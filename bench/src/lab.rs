@@ -69,8 +69,15 @@ impl Lab {
         ));
         let place = dir.clone();
         let postgres = tokio::task::spawn_blocking(move || EmbeddedPostgres::start_with(&place, &SETTINGS)).await??;
-        let lab =
-            Self { options, agora, dir, postgres, kafka: OnceCell::new(), filled: Default::default(), _reaper: reaper };
+        let lab = Self {
+            options,
+            agora,
+            dir,
+            postgres,
+            kafka: OnceCell::new(),
+            filled: tokio::sync::Mutex::default(),
+            _reaper: reaper,
+        };
         lab.execute("create database empty").await?;
         stack::migrate(&Config::default().with_database(&lab.postgres.url_of("empty"))).await?;
         Ok(lab)
@@ -79,11 +86,6 @@ impl Lab {
     /// Where files of a measurement may be.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// The program that is measured.
-    pub fn agora(&self) -> &Path {
-        &self.agora
     }
 
     /// The URL of a new database with both schemas and nothing in them.
@@ -124,17 +126,44 @@ impl Lab {
         self.checkpoint().await
     }
 
+    /// The URL of a new database with the event store of [`Lab::filled`], and read tables with nothing in them.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub async fn unread(&self, size: u64) -> anyhow::Result<String> {
+        let database = self.filled(size).await?;
+        let mut connection = PgConnection::connect(&database).await?;
+        connection.execute("drop schema read cascade").await?;
+        connection.close().await?;
+        stack::migrate(&Config::default().with_database(&database)).await?;
+        Ok(database)
+    }
+
+    /// `agora` with these arguments, to be run to its end.
+    pub fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.agora);
+        command.env("AGORA__DATA_DIR", self.dir.join("commands")).args(arguments).stdin(Stdio::null());
+        command
+    }
+
     /// Runs `agora` with these arguments to its end; answers what it printed.
     ///
     /// # Errors
     /// Where it fails: with what it said.
     pub fn command(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = Command::new(&self.agora);
-        command.env("AGORA__DATA_DIR", self.dir.join("commands")).args(arguments).stdin(Stdio::null());
-        let output = command.output()?;
+        let output = self.program(arguments).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "agora {}: {said}", arguments.join(" "));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The URL of a new database like that one, to which nobody may be connected.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn copy(&self, url: &str) -> anyhow::Result<String> {
+        let options: PgConnectOptions = url.parse()?;
+        self.copy_of(options.get_database().context("a database")?).await
     }
 
     async fn copy_of(&self, template: &str) -> anyhow::Result<String> {

@@ -1,12 +1,21 @@
 //! `./dev bench`: every number that Agora is held to, beside its baseline, on servers that it starts for that.
+#![allow(unreachable_pub, reason = "a program: what its modules show, they show one another")]
 
+mod bare;
+mod burst;
+mod commands;
+mod forum;
 mod lab;
 mod load;
 mod pairs;
+mod people;
 mod pgbench;
 mod process;
+mod psql;
 mod report;
 mod rows;
+mod standing;
+mod topic;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -48,7 +57,11 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let outcome = match bare::asked_for() {
+        Some((answer, address)) => bare::serve(&answer, &address).map(|()| true),
+        None => run(&Cli::parse()),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

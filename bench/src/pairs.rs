@@ -22,7 +22,8 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let (least, most) = (values[0], values[values.len() - 1]);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
+        let median =
+            if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
         Self { median, least, most }
     }
 }
@@ -40,7 +41,11 @@ impl Pairs {
     ///
     /// # Errors
     /// Those of a measurement.
-    pub async fn take<O, T>(pairs: usize, mut ours: impl FnMut() -> O, mut theirs: impl FnMut() -> T) -> anyhow::Result<Self>
+    pub async fn take<O, T>(
+        pairs: usize,
+        mut ours: impl FnMut() -> O,
+        mut theirs: impl FnMut() -> T,
+    ) -> anyhow::Result<Self>
     where
         O: Future<Output = anyhow::Result<f64>>,
         T: Future<Output = anyhow::Result<f64>>,

@@ -1,6 +1,7 @@
 //! Agora's processes under measurement, and what they take of the machine (proc(5)).
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     net::SocketAddr,
     path::Path,
@@ -12,7 +13,7 @@ use agora_tests::{
     kafka::free_port,
     reaper::{Reaper, quoted},
 };
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use platform::kafka::KafkaConfig;
 
 use crate::load::Connection;
@@ -39,6 +40,7 @@ pub struct Place {
 pub struct Agora {
     /// Where it listens.
     pub address: SocketAddr,
+    admin: SocketAddr,
     child: Child,
     log: std::path::PathBuf,
     _reaper: Reaper,
@@ -49,24 +51,23 @@ impl Agora {
     ///
     /// # Errors
     /// Where it ends, or is not ready within a minute: with the end of its log.
-    pub async fn start(binary: &Path, dir: &Path, role: &str, place: &Place, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub async fn start(
+        binary: &Path,
+        dir: &Path,
+        role: &str,
+        place: &Place,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let (port, admin) = (free_port(), free_port());
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let [address, admin] = [port, admin].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let log = dir.join(format!("{role}-{port}.log"));
-        let mut command = match place.core {
-            Some(core) => {
-                let mut pinned = Command::new("taskset");
-                pinned.args(["--cpu-list", &core.to_string()]).arg(binary);
-                pinned
-            }
-            None => Command::new(binary),
-        };
+        let mut command = place.core.map_or_else(|| Command::new(binary), |core| on_core(core, binary));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGORA")) {
             command.env_remove(name);
         }
         let data = dir.join(format!("{role}-{port}"));
         command.arg(role).args(["--database-url", &place.database, "--dir"]).arg(&data);
-        command.args(["--listen", &address.to_string(), "--admin-listen", &format!("127.0.0.1:{admin}")]);
+        command.args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()]);
         if let Some(kafka) = &place.kafka {
             command.args(["--kafka-brokers", kafka.brokers.as_deref().context("a broker's address")?]);
             command.env("AGORA__KAFKA__EVENTS_TOPIC", &kafka.events_topic);
@@ -84,7 +85,7 @@ impl Agora {
         let pid = dir.join(format!("{role}-{port}.pid"));
         fs::write(&pid, child.id().to_string())?;
         let reaper = Reaper::new(&format!("kill -9 $(cat {0}); rm -f {0}", quoted(&pid)));
-        let mut started = Self { address, child, log, _reaper: reaper };
+        let mut started = Self { address, admin, child, log, _reaper: reaper };
         started.until_ready().await?;
         Ok(started)
     }
@@ -92,7 +93,8 @@ impl Agora {
     async fn until_ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START;
         loop {
-            if let Ok(mut connection) = Connection::open(self.address).await
+            // There, as the projector answers nobody else.
+            if let Ok(mut connection) = Connection::open(self.admin).await
                 && let Ok(answer) = connection.exchange(b"GET /health/ready HTTP/1.1\r\nhost: bench\r\n\r\n").await
                 && answer.status == 200
             {
@@ -105,6 +107,24 @@ impl Agora {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// What it counted so far, of its `/metrics`: the sum of all lines of that name with all these labels (`view="x"`);
+    /// 0 where there is none yet.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub async fn counted(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
+        let mut connection = Connection::open(self.admin).await?;
+        let answer = connection.exchange(b"GET /metrics HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
+        let lines = std::str::from_utf8(answer.body)?.lines();
+        let values = lines.filter_map(|line| {
+            let (labelled, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            let of_name = labelled.is_empty() || labelled.starts_with('{');
+            let ours = of_name && labels.iter().all(|label| labelled.contains(label));
+            ours.then(|| value.parse::<f64>())
+        });
+        Ok(values.sum::<Result<f64, _>>()?)
     }
 
     /// CPU seconds that it took so far.
@@ -120,10 +140,7 @@ impl Agora {
     /// # Errors
     /// Where it has ended.
     pub fn memory(&self) -> anyhow::Result<f64> {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
-        let mut fields = statm.split(' ').skip(1).map(str::parse::<f64>);
-        let (Some(Ok(resident)), Some(Ok(shared))) = (fields.next(), fields.next()) else { bail!("statm says {statm}") };
-        Ok((resident - shared) * PAGE)
+        memory_of(self.child.id())
     }
 
     /// Its process id.
@@ -147,6 +164,120 @@ impl Drop for Agora {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// A program that has one core only.
+fn on_core(core: usize, program: &Path) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["--cpu-list", &core.to_string()]).arg(program);
+    pinned
+}
+
+/// A baseline's process, which listens somewhere. Killed when dropped.
+pub struct Baseline {
+    /// Where it listens.
+    pub address: SocketAddr,
+    child: Child,
+    _reaper: Reaper,
+}
+
+impl Baseline {
+    /// Starts it on one core, with arguments that name the address to listen on; waits until it does.
+    ///
+    /// # Errors
+    /// Where it does not within a minute.
+    pub async fn start(
+        program: &Path,
+        core: usize,
+        arguments: impl FnOnce(SocketAddr) -> Vec<OsString>,
+    ) -> anyhow::Result<Self> {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut command = on_core(core, program);
+        command.args(arguments(address)).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;
+        // Only that very process, should it have ended and another have got its number.
+        let ours = format!("grep -q '{address}' /proc/{0}/cmdline && kill -9 {0}", child.id());
+        let mut started = Self { address, child, _reaper: Reaper::new(&ours) };
+        let deadline = Instant::now() + START;
+        while Connection::open(address).await.is_err() {
+            let ended = started.child.try_wait()?;
+            ensure!(ended.is_none() && Instant::now() < deadline, "{} does not listen: {ended:?}", program.display());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(started)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Baseline {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// This process on one core, with all its threads and what it starts, as long as this lives: what it measures has the
+/// other cores for itself.
+pub struct Pinned {
+    before: String,
+}
+
+impl Pinned {
+    /// Moves it there.
+    ///
+    /// # Errors
+    /// Where there is no such core.
+    pub fn to(core: usize) -> anyhow::Result<Self> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let before = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).context("no cores")?;
+        let pinned = Self { before: before.trim().to_owned() };
+        ensure!(pin(&core.to_string())?, "there is no core {core}");
+        Ok(pinned)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        pin(&self.before).ok();
+    }
+}
+
+fn pin(cores: &str) -> std::io::Result<bool> {
+    let mut command = Command::new("taskset");
+    command.args(["--all-tasks", "--cpu-list", "--pid", cores, &std::process::id().to_string()]);
+    Ok(command.stdout(Stdio::null()).status()?.success())
+}
+
+/// Runs a program to its end; answers how long that took.
+///
+/// # Errors
+/// Where it fails: with what it said.
+pub async fn timed(mut command: Command) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let (command, output) = tokio::task::spawn_blocking(move || {
+        let output = command.output();
+        (command, output)
+    })
+    .await?;
+    let took = began.elapsed();
+    let output = output.with_context(|| format!("{command:?} does not run"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(took)
+}
+
+/// Bytes that a process has in memory: resident, less the pages of files (its program), which it shares.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn memory_of(pid: u32) -> anyhow::Result<f64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let mut fields = statm.split(' ').skip(1).map(str::parse::<f64>);
+    let (Some(Ok(resident)), Some(Ok(shared))) = (fields.next(), fields.next()) else { bail!("statm says {statm}") };
+    Ok((resident - shared) * PAGE)
 }
 
 /// CPU seconds that a process took so far.
@@ -193,12 +324,4 @@ pub fn thread_cpu() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanoseconds: u64 = stat.split(' ').next().unwrap_or_default().parse()?;
     Ok(nanoseconds as f64 / 1e9)
-}
-
-/// CPU seconds of this process.
-///
-/// # Errors
-/// Where the kernel does not say.
-pub fn own_cpu() -> anyhow::Result<f64> {
-    cpu_of(std::process::id())
 }

@@ -14,6 +14,8 @@ pub enum Unit {
     PerSecond,
     /// Milliseconds.
     Ms,
+    /// Microseconds.
+    Micros,
     /// Kibibytes.
     KiB,
     /// Mebibytes.
@@ -36,6 +38,7 @@ impl Unit {
         match self {
             Self::PerSecond => format!("{number}/s"),
             Self::Ms => format!("{number} ms"),
+            Self::Micros => format!("{number} µs"),
             Self::KiB => format!("{number} KiB"),
             Self::MiB => format!("{number} MiB"),
             Self::Percent => format!("{number} %"),
@@ -138,7 +141,14 @@ impl Report {
     }
 
     /// A number beside its baseline: the median ratio is what is held to the bound.
-    pub fn beside(&mut self, name: impl Into<String>, unit: Unit, pairs: &Pairs, what: &'static str, held_to: Option<Bound>) {
+    pub fn beside(
+        &mut self,
+        name: impl Into<String>,
+        unit: Unit,
+        pairs: &Pairs,
+        what: &'static str,
+        held_to: Option<Bound>,
+    ) {
         let (ratio, theirs) = (pairs.ratio(), pairs.theirs());
         self.add(Line {
             name: name.into(),

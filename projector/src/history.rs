@@ -19,7 +19,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// The lock of every append (`migrations/event-store/0007_append.sql`).
+/// The lock of every append (`migrations/event-store/0013_append.sql`).
 const APPEND_LOCK: i64 = 418_463_542_881;
 /// The lock of who starts the read tables over: "readinit" in ASCII.
 const START_OVER_LOCK: i64 = 0x7265_6164_696e_6974;

@@ -49,6 +49,29 @@ impl Connection {
     /// # Errors
     /// Where the connection ends, or the answer has no length.
     pub async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+        let (status, head) = self.ask(request).await?;
+        let length = match header(&self.received[..head], "content-length") {
+            Some(length) => length.parse().map_err(|_| wrong("a length that is no number"))?,
+            None if matches!(status, 204 | 304) => 0,
+            None => return Err(wrong("an answer without content-length")),
+        };
+        while self.received.len() < head + length {
+            self.read().await?;
+        }
+        let (head, rest) = self.received.split_at(head);
+        Ok(Answer { status, head, body: &rest[..length] })
+    }
+
+    /// Sends a request whose answer has no end, and reads its head: its status.
+    ///
+    /// # Errors
+    /// Where the connection ends.
+    pub async fn follow(&mut self, request: &[u8]) -> io::Result<u16> {
+        Ok(self.ask(request).await?.0)
+    }
+
+    /// Sends a request; answers its status, and how long its head is.
+    async fn ask(&mut self, request: &[u8]) -> io::Result<(u16, usize)> {
         self.stream.write_all(request).await?;
         self.received.clear();
         let mut searched = 0;
@@ -61,16 +84,7 @@ impl Connection {
         };
         let status = std::str::from_utf8(self.received.get(9..12).unwrap_or_default()).ok();
         let status = status.and_then(|digits| digits.parse().ok()).ok_or_else(|| wrong("no status"))?;
-        let length = match header(&self.received[..head], "content-length") {
-            Some(length) => length.parse().map_err(|_| wrong("a length that is no number"))?,
-            None if matches!(status, 204 | 304) => 0,
-            None => return Err(wrong("an answer without content-length")),
-        };
-        while self.received.len() < head + length {
-            self.read().await?;
-        }
-        let (head, rest) = self.received.split_at(head);
-        Ok(Answer { status, head, body: &rest[..length] })
+        Ok((status, head))
     }
 
     async fn read(&mut self) -> io::Result<()> {

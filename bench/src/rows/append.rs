@@ -50,12 +50,18 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     for in_flight in curve(lab) {
         let (ours, pgbench) = (|| bed.ours(in_flight), || bed.pgbench(in_flight));
         let pairs = Pairs::take(lab.options.pairs, ours, pgbench).await?;
-        report.beside(format!("append, {in_flight} in flight"), Unit::PerSecond, &pairs, "pgbench INSERT", at_least(match in_flight {
-            64 => Some(1.3),
-            256 => Some(2.),
-            32 | 1_024 => Some(1.),
-            _ => None,
-        }));
+        report.beside(
+            format!("append, {in_flight} in flight"),
+            Unit::PerSecond,
+            &pairs,
+            "pgbench INSERT",
+            at_least(match in_flight {
+                64 => Some(1.3),
+                256 => Some(2.),
+                32 | 1_024 => Some(1.),
+                _ => None,
+            }),
+        );
         for (connections, held_to) in [(THEIR_POOL, true), (64, false)] {
             let (ours, theirs) = (|| bed.ours(in_flight), || bed.postgres_es(in_flight, connections));
             let pairs = Pairs::take(lab.options.pairs, ours, theirs).await?;
@@ -84,7 +90,8 @@ fn at_least(ratio: Option<f64>) -> Option<Bound> {
 
 /// What the others write into; and what replies rest on.
 async fn prepare(pool: &sqlx::PgPool) -> anyhow::Result<()> {
-    pool.execute("create table plain (id bigint generated always as identity primary key, payload json not null)").await?;
+    pool.execute("create table plain (id bigint generated always as identity primary key, payload json not null)")
+        .await?;
     // As postgres-es says that its table is to be.
     pool.execute(
         "create schema theirs; create table theirs.events (
@@ -98,13 +105,13 @@ async fn prepare(pool: &sqlx::PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Bed<'a> {
-    lab: &'a Lab,
-    database: &'a str,
+pub(super) struct Bed<'a> {
+    pub(super) lab: &'a Lab,
+    pub(super) database: &'a str,
 }
 
 impl Bed<'_> {
-    async fn ours(&self, in_flight: usize) -> anyhow::Result<f64> {
+    pub(super) async fn ours(&self, in_flight: usize) -> anyhow::Result<f64> {
         self.lab.checkpoint().await?;
         let pool = connect(self.database, 4).await?;
         let tasks = TaskTracker::new();
@@ -202,7 +209,12 @@ impl Bed<'_> {
             refused.add(&flood.latency)?;
         }
         let carried = Spread::of(carried);
-        report.alone("append at twice what it can carry: carried of its best", Unit::Percent, carried, Some(Bound::Least(80.)));
+        report.alone(
+            "append at twice what it can carry: carried of its best",
+            Unit::Percent,
+            carried,
+            Some(Bound::Least(80.)),
+        );
         if refused.is_empty() {
             anyhow::bail!("nothing was refused at twice the load");
         }
@@ -259,7 +271,8 @@ async fn flood(store: &Store, forum: &Arc<Forum>, rate: f64, lasts: Duration) ->
         let until = started.elapsed().as_secs_f64() * rate;
         while due < until {
             due += 1.;
-            let (store, forum, written, began) = (store.clone(), Arc::clone(forum), Arc::clone(&written), Instant::now());
+            let (store, forum, written, began) =
+                (store.clone(), Arc::clone(forum), Arc::clone(&written), Instant::now());
             sent.push(tokio::spawn(async move {
                 let taken = forum.reply(&store).await?;
                 if taken {
@@ -340,7 +353,7 @@ fn event(stream: Stream, name: &'static str) -> NewEvent {
 }
 
 /// A reply as people write them: 400 bytes of JSON.
-fn payload() -> serde_json::Value {
+pub(super) fn payload() -> serde_json::Value {
     let body = "It steeps for two minutes, never longer: what is bitter in it dissolves last. Warm the pot before you \
                 begin, take the water off the boil, and pour it out to the last drop when the time has come.";
     json!({

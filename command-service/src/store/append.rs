@@ -1,5 +1,7 @@
 //! One flush on its way to the database: the commands as columns, and what became of each.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use events::{CommunityId, EventId, HistoryId, Position, Shard, Stream};
 use serde_json::value::RawValue;
@@ -138,12 +140,14 @@ pub enum Verdict {
     Rejected(String),
 }
 
+/// What the function says: first of all where its flush begins, then of each command that did not simply stand.
 struct Row {
+    command: i32,
     verdict: String,
     detail: Option<String>,
     version: Option<i64>,
     history: Uuid,
-    shard: i16,
+    shard: Option<i16>,
     position: Option<i64>,
     recorded_at: DateTime<Utc>,
     fingerprint: Option<Vec<u8>>,
@@ -157,10 +161,12 @@ impl Row {
     fn into_verdict(self) -> Option<Verdict> {
         let history = HistoryId(self.history);
         Some(match self.verdict.as_str() {
-            "appended" => Verdict::Appended { history, position: self.position?, recorded_at: self.recorded_at },
+            "there" | "confirmed" => {
+                Verdict::Appended { history, position: self.position?, recorded_at: self.recorded_at }
+            }
             "replayed" => Verdict::Replayed(Replay {
                 history,
-                shard: Shard::try_from(self.shard).ok()?,
+                shard: Shard::try_from(self.shard?).ok()?,
                 position: self.position?,
                 fingerprint: self.fingerprint?,
                 status: u16::try_from(self.status?).ok()?,
@@ -172,6 +178,22 @@ impl Row {
             _ => return None,
         })
     }
+}
+
+/// A verdict for each command, in order: those that the rows do not name stand, each behind the one before it.
+fn verdicts(commands: &[&Append], rows: Vec<Row>) -> Option<Vec<Verdict>> {
+    let mut rows = rows.into_iter();
+    let head = rows.next().filter(|row| row.verdict == "head")?;
+    let mut told: HashMap<i32, Row> = rows.map(|row| (row.command, row)).collect();
+    let mut last = head.position?;
+    let verdict = |(number, command): (i32, &&Append)| {
+        if let Some(row) = told.remove(&number) {
+            return row.into_verdict();
+        }
+        last += i64::try_from(command.events.len()).ok().filter(|many| *many > 0)?;
+        Some(Verdict::Appended { history: HistoryId(head.history), position: last, recorded_at: head.recorded_at })
+    };
+    (1..).zip(commands).map(verdict).collect()
 }
 
 /// Appends a flush of commands that do not depend on one another, in a transaction of its own unless the connection
@@ -187,16 +209,12 @@ pub async fn append(
     commands: &[&Append],
 ) -> Result<Vec<Verdict>, sqlx::Error> {
     let mut columns = Columns::default();
-    for (index, command) in commands.iter().enumerate() {
-        columns.push(i32::try_from(index + 1).unwrap_or(i32::MAX), command);
+    let mut checked = HashMap::new();
+    for (number, command) in (1..).zip(commands) {
+        columns.push(number, command, &mut checked);
     }
     let rows = columns.call(connection, resend).await?;
-    let verdicts: Vec<_> = rows.into_iter().filter_map(Row::into_verdict).collect();
-    if verdicts.len() == commands.len() {
-        Ok(verdicts)
-    } else {
-        Err(sqlx::Error::Protocol("append() did not answer for each command".to_owned()))
-    }
+    verdicts(commands, rows).ok_or_else(|| sqlx::Error::Protocol("append() did not answer for each command".to_owned()))
 }
 
 macro_rules! columns {
@@ -210,30 +228,38 @@ macro_rules! columns {
 }
 
 columns! {
-    commands: CommandColumns { shard: i16, events: i32, }
-    checks: CheckColumns { command: i32, kind: String, id: String, version: i64, }
+    checks: CheckColumns { kind: String, id: String, version: i64, }
+    rests: RestColumns { command: i32, check: i32, }
     events: EventColumns {
         command: i32, nth: i32, kind: String, id: String, sequence: i64, name: String, version: String,
-        payload: String, metadata: String, event_id: Uuid, community: Option<Uuid>,
+        payload: String, metadata: String, event_id: Uuid, community: Option<Uuid>, shard: i16,
     }
+    confirmations: ConfirmationColumns { command: i32, shard: i16, }
     claims: ClaimColumns { command: i32, kind: String, value: String, owner: String, release: bool, }
     private: PrivateColumns { command: i32, owner: Uuid, kind: String, value: Option<String>, }
     receipts: ReceiptColumns {
         command: i32, owner: Uuid, key: String, fingerprint: Vec<u8>, status: Option<i16>, answer: Option<String>,
+        nth: Option<i32>, shard: i16,
     }
 }
 
 impl Columns {
-    fn push(&mut self, number: i32, append: &Append) {
-        self.commands.shard.push(append.shard.into());
-        self.commands.events.push(i32::try_from(append.events.len()).unwrap_or(i32::MAX));
+    /// `checked` says which check it is that a version has already.
+    fn push<'a>(&mut self, number: i32, append: &'a Append, checked: &mut HashMap<(&'a Stream, i64), i32>) {
+        let shard = append.shard.into();
         for (stream, version) in &append.checks {
-            self.checks.command.push(number);
-            self.checks.kind.push(stream.aggregate.clone());
-            self.checks.id.push(stream.id.clone());
-            self.checks.version.push(*version);
+            let next = i32::try_from(checked.len() + 1).unwrap_or(i32::MAX);
+            let check = *checked.entry((stream, *version)).or_insert_with(|| {
+                self.checks.kind.push(stream.aggregate.clone());
+                self.checks.id.push(stream.id.clone());
+                self.checks.version.push(*version);
+                next
+            });
+            self.rests.command.push(number);
+            self.rests.check.push(check);
         }
-        for (nth, event) in (1..).zip(&append.events) {
+        let before = i32::try_from(self.events.nth.len()).unwrap_or(i32::MAX);
+        for (nth, event) in (before + 1..).zip(&append.events) {
             let it = &mut self.events;
             it.command.push(number);
             it.nth.push(nth);
@@ -246,6 +272,11 @@ impl Columns {
             it.metadata.push(append.metadata.clone());
             it.event_id.push(event.event_id.0);
             it.community.push(append.community.map(Uuid::from));
+            it.shard.push(shard);
+        }
+        if append.events.is_empty() {
+            self.confirmations.command.push(number);
+            self.confirmations.shard.push(shard);
         }
         for claim in &append.claims {
             self.claims.command.push(number);
@@ -268,32 +299,35 @@ impl Columns {
             it.fingerprint.push(receipt.fingerprint.to_vec());
             it.status.push(receipt.answer.as_ref().and_then(|(status, _)| i16::try_from(*status).ok()));
             it.answer.push(receipt.answer.as_ref().map(|(_, body)| body.clone()));
+            it.nth.push(self.events.nth.last().copied().filter(|_| !append.events.is_empty()));
+            it.shard.push(shard);
         }
     }
 
     async fn call(&self, connection: &mut PgConnection, resend: bool) -> Result<Vec<Row>, sqlx::Error> {
-        let Self { commands, checks, events, claims, private, receipts } = self;
+        let Self { checks, rests, events, confirmations, claims, private, receipts } = self;
         sqlx::query_as!(
             Row,
             r#"
-            select verdict as "verdict!", detail, version, history as "history!", shard as "shard!", position,
+            select command as "command!", verdict as "verdict!", detail, version, history as "history!", shard, position,
                 recorded_at as "recorded_at!", fingerprint, status, answer, unchanged
             from append(
-                $1, $2, $3,
-                $4, $5, $6, $7,
-                $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20, $21, $22, $23,
-                $24, $25, $26, $27,
-                $28, $29, $30, $31, $32, $33
+                $1,
+                $2, $3, $4,
+                $5, $6,
+                $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                $19, $20,
+                $21, $22, $23, $24, $25,
+                $26, $27, $28, $29,
+                $30, $31, $32, $33, $34, $35, $36, $37
             )
             "#,
             resend,
-            &commands.shard,
-            &commands.events,
-            &checks.command,
             &checks.kind,
             &checks.id,
             &checks.version,
+            &rests.command,
+            &rests.check,
             &events.command,
             &events.nth,
             &events.kind,
@@ -305,6 +339,9 @@ impl Columns {
             &events.metadata,
             &events.event_id,
             &events.community as &[Option<Uuid>],
+            &events.shard,
+            &confirmations.command,
+            &confirmations.shard,
             &claims.command,
             &claims.kind,
             &claims.value,
@@ -320,6 +357,8 @@ impl Columns {
             &receipts.fingerprint,
             &receipts.status as &[Option<i16>],
             &receipts.answer as &[Option<String>],
+            &receipts.nth as &[Option<i32>],
+            &receipts.shard,
         )
         .fetch_all(connection)
         .await

@@ -13,11 +13,10 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
         &[
             ("perform pg_advisory_xact_lock(418463542881);", ""),
             (
-                "-- Each standing command's events get",
+                "if appended > 0 then",
                 "perform pg_sleep(0.002);\n    perform pg_advisory_xact_lock(418463542881);
-    select h.history, h.position, greatest(h.recorded_at, clock_timestamp())
-        into strict head_history, head_position, head_time from store_head h;
-    -- Each standing command's events get",
+    select h.position, greatest(h.recorded_at, clock_timestamp()) into strict head_position, recorded_at from store_head h;
+    if appended > 0 then",
             ),
         ],
     ),
@@ -29,7 +28,7 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
             "where a.version <> c.expected and c.id in (select e.id from unnest(event_stream_id) e (id))",
         )],
     ),
-    ("no-receipt", &[("where fresh[r.command] and r.status is not null", "where false")]),
+    ("no-receipt", &[("where fallen[r.command] is null and r.status is not null", "where false")]),
 ];
 
 /// All of them.

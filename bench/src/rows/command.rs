@@ -1,0 +1,177 @@
+//! Commands over HTTP: replies, each under a key of its own, with all that is checked of a request.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use crate::{
+    lab::{Lab, connect},
+    load::{Connection, Load, Outcome, Pace, Requests, histogram, ms},
+    pairs::{Pairs, Spread},
+    people::People,
+    process::{Agora, Place},
+    report::{Bound, Report, Unit},
+};
+
+/// Connections of the load.
+const CONNECTIONS: usize = 64;
+/// More than the appender's queue holds.
+const CROWDED: usize = 6_000;
+/// Of what can be carried, at which latency is looked at: a service that is always full has a queue, whatever it does.
+const SHARE: f64 = 0.6;
+/// Into one thread, and on one post of it, a second.
+const HOT_REPLIES: f64 = 200.;
+const HOT_REACTIONS: f64 = 50.;
+/// Who writes there.
+const CROWD: usize = 8;
+
+pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
+    let database = lab.empty().await?;
+    let pool = connect(&database, 1).await?;
+    sqlx::query("create table plain (id bigint generated always as identity primary key, payload json not null)")
+        .execute(&pool)
+        .await?;
+    pool.close().await;
+    let bed = Bed { lab, database: &database };
+
+    let alone = Place { database: database.clone(), kafka: None, core: None };
+    let service = lab.run("command-service", &alone, &[]).await?;
+    let people = Arc::new(People::settle(service.address, 8, 8).await?);
+    bed.carried(report, &service, &people, "the command-service alone", 1.).await?;
+    bed.one(report, &service, &people).await?;
+    bed.too_much(report, &service, &people).await?;
+    bed.one_thread(report, &service).await?;
+    service.stop()?;
+
+    let whole = Place { kafka: Some(lab.kafka().await), ..alone };
+    let up = lab.run("up", &whole, &[]).await?;
+    bed.carried(report, &up, &people, "everything beside it", 0.7).await?;
+    up.stop()?;
+    lab.drop(&database).await
+}
+
+struct Bed<'a> {
+    lab: &'a Lab,
+    database: &'a str,
+}
+
+impl Bed<'_> {
+    /// How many a second, beside pgbench; and how long one takes while it is less.
+    async fn carried(
+        &self,
+        report: &mut Report,
+        agora: &Agora,
+        people: &Arc<People>,
+        with: &str,
+        held_to: f64,
+    ) -> anyhow::Result<()> {
+        let ours = async || anyhow::Ok(self.replies(agora, people, CONNECTIONS, Pace::Flat).await?.rate());
+        let theirs = async || anyhow::Ok(self.insert(CONNECTIONS).await?.rate);
+        let pairs = Pairs::take(self.lab.options.pairs, ours, theirs).await?;
+        let name = format!("commands over HTTP, {CONNECTIONS} connections, {with}");
+        report.beside(name, Unit::PerSecond, &pairs, "pgbench INSERT", Some(Bound::Least(held_to)));
+        let pace = Pace::Rate(SHARE * pairs.ours().median);
+        let cpu = (agora.cpu()?, self.lab.postgres_cpu()?);
+        let outcome = self.replies(agora, people, CONNECTIONS, pace).await?;
+        let each = |seconds: f64| Spread::of([seconds * 1e6 / outcome.good()]);
+        let p99 = Spread::of([outcome.ms(99.)]);
+        report.alone(format!("– p99 at 60 % of that, {with}"), Unit::Ms, p99, Some(Bound::Most(50.)));
+        report.alone(format!("– CPU of Agora for one, {with}"), Unit::Micros, each(agora.cpu()? - cpu.0), None);
+        report.alone(
+            format!("– CPU of Postgres for one, {with}"),
+            Unit::Micros,
+            each(self.lab.postgres_cpu()? - cpu.1),
+            None,
+        );
+        report.alone(format!("– CPU of the generator for one, {with}"), Unit::Micros, each(outcome.cpu), None);
+        Ok(())
+    }
+
+    /// One by one.
+    async fn one(&self, report: &mut Report, agora: &Agora, people: &Arc<People>) -> anyhow::Result<()> {
+        let ours = async || anyhow::Ok(self.replies(agora, people, 1, Pace::Flat).await?.ms(50.));
+        let theirs = async || anyhow::Ok(self.insert(1).await?.ms);
+        let pairs = Pairs::take(self.lab.options.pairs, ours, theirs).await?;
+        report.beside("one command alone, over HTTP", Unit::Ms, &pairs, "one INSERT commit", Some(Bound::Most(2.)));
+        Ok(())
+    }
+
+    /// Twice of what it can carry, over so many connections that its queue is full.
+    async fn too_much(&self, report: &mut Report, agora: &Agora, people: &Arc<People>) -> anyhow::Result<()> {
+        let (mut carried, mut refused) = (vec![], histogram());
+        for _ in 0..self.lab.options.pairs {
+            let best = self.replies(agora, people, CONNECTIONS, Pace::Flat).await?.rate();
+            let flood = self.load(agora, people, CROWDED, Pace::Rate(2. * best)).send().await?;
+            let other = flood.statuses.keys().find(|status| !matches!(status, 201 | 503));
+            ensure!(other.is_none(), "at twice the load: {:?}", flood.statuses);
+            carried.push(100. * flood.rate() / best);
+            refused.add(&flood.refused)?;
+        }
+        let name = "commands over HTTP at twice what is carried at 64: carried of that";
+        report.alone(name, Unit::Percent, Spread::of(carried), Some(Bound::Least(80.)));
+        let p99 = Spread::of([ms(&refused, 99.)]);
+        report.alone(format!("– p99 of a refusal (503), of {}", refused.len()), Unit::Ms, p99, Some(Bound::Most(50.)));
+        Ok(())
+    }
+
+    /// All into one thread, and all on one post: nobody is told of a conflict.
+    async fn one_thread(&self, report: &mut Report, agora: &Agora) -> anyhow::Result<()> {
+        let people = Arc::new(People::settle(agora.address, CROWD, 1).await?);
+        let thread = format!("threads/{}/posts", people.thread(0));
+        let body = json!({"body": "Two minutes."});
+        // The first of them writes what the others react to.
+        let post = people.request(0, "POST", &thread, &body);
+        let post: Value = serde_json::from_slice(Connection::open(agora.address).await?.exchange(&post).await?.body)?;
+        let reaction = format!("posts/{}/reaction", post["id"].as_str().context("a post's id")?);
+        let load = |rate, requests: Requests| Load {
+            to: agora.address,
+            connections: CONNECTIONS,
+            pace: Pace::Rate(rate),
+            lasts: self.lab.options.lasts,
+            requests,
+        };
+        let replies = load(HOT_REPLIES, {
+            let people = Arc::clone(&people);
+            Arc::new(move |nth| people.request(nth, "POST", &thread, &body))
+        });
+        let reactions = load(HOT_REACTIONS, {
+            let others = CROWD as u64 - 1;
+            Arc::new(move |nth| {
+                // Another kind than each had before, or nothing would be written.
+                let kind = ["like", "up"][usize::from(nth / others % 2 == 0)];
+                people.request(1 + nth % others, "PUT", &reaction, &json!({"kind": kind}))
+            })
+        });
+        let (replies, reactions) = tokio::try_join!(replies.send(), reactions.send())?;
+        for (what, outcome) in [("200 replies/s into one thread", replies), ("50 reactions/s on one post", reactions)] {
+            let outcome = outcome.all_good()?;
+            let p99 = Spread::of([outcome.ms(99.)]);
+            report.alone(format!("{what}, all 2xx: p99"), Unit::Ms, p99, Some(Bound::Most(100.)));
+        }
+        Ok(())
+    }
+
+    async fn replies(
+        &self,
+        agora: &Agora,
+        people: &Arc<People>,
+        connections: usize,
+        pace: Pace,
+    ) -> anyhow::Result<Outcome> {
+        self.lab.checkpoint().await?;
+        self.load(agora, people, connections, pace).send().await?.all_good()
+    }
+
+    fn load(&self, agora: &Agora, people: &Arc<People>, connections: usize, pace: Pace) -> Load {
+        let people = Arc::clone(people);
+        let requests = Arc::new(move |nth| people.reply(nth));
+        Load { to: agora.address, connections, pace, lasts: self.lab.options.lasts, requests }
+    }
+
+    async fn insert(&self, clients: usize) -> anyhow::Result<crate::pgbench::Measured> {
+        self.lab.checkpoint().await?;
+        let script = format!("insert into store.plain (payload) values ('{}');\n", super::append::payload());
+        self.lab.pgbench(self.database).run(&script, clients, self.lab.options.lasts).await
+    }
+}

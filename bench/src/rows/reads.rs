@@ -1,0 +1,136 @@
+//! A page that the cache has, over HTTP: the busiest public thread's first, as a guest and signed in.
+//!
+//! The query-service has one core, the generator the other, and so does the baseline, by turns: a bare axum handler
+//! that returns the same bytes. Postgres, whose rows decide who may see, runs where there is room; what it takes is
+//! shown.
+
+mod memcached;
+
+use std::{cell::RefCell, env, net::SocketAddr, sync::Arc};
+
+use crate::{
+    bare,
+    forum::{Thread, in_turn, sign_in, threads},
+    lab::Lab,
+    load::{Connection, Load, Outcome, Pace, Requests},
+    pairs::{Pairs, Spread},
+    process::{Baseline, Pinned, Place, cpu_of},
+    report::{Bound, Report, Unit},
+};
+
+/// The core of what is measured.
+const SERVER: usize = 0;
+/// The core of the generator.
+const GENERATOR: usize = 1;
+const CONNECTIONS: usize = 64;
+/// Who is signed in: one account a connection.
+const READERS: usize = CONNECTIONS;
+/// Of what it carries, while latency is measured.
+const SHARE: f64 = 0.6;
+/// Connections, and what p99 is held to there, in ms.
+const LATENCIES: [(usize, f64); 2] = [(CONNECTIONS, 10.), (1_000, 50.)];
+
+pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
+    let database = lab.filled(lab.options.size).await?;
+    let busiest = threads(&database, 1).await?[0];
+    let tokens = sign_in(lab, &database, READERS, false).await?;
+    let kafka = Some(lab.kafka().await);
+    let place = Place { database: database.clone(), kafka, core: Some(SERVER) };
+    let service = lab.run("query-service", &place, &[]).await?;
+    let pinned = Pinned::to(GENERATOR)?;
+    for (who, tokens) in [("a guest", vec![]), ("signed in", tokens)] {
+        let served = Served { address: service.address, pid: service.pid(), requests: requests(busiest, &tokens) };
+        row(lab, report, who, &served).await?;
+    }
+    drop(pinned);
+    service.stop()?;
+    lab.drop(&database).await
+}
+
+fn requests(thread: Thread, tokens: &[String]) -> Requests {
+    let mut requests: Vec<Vec<u8>> = tokens.iter().map(|token| thread.request(Some(token))).collect();
+    if requests.is_empty() {
+        requests.push(thread.request(None));
+    }
+    Arc::new(move |nth| in_turn(&requests, nth).clone())
+}
+
+async fn row(lab: &Lab, report: &mut Report, who: &str, ours: &Served) -> anyhow::Result<()> {
+    let mut connection = Connection::open(ours.address).await?;
+    let answer = connection.exchange(&(ours.requests)(0)).await?;
+    let program = env::current_exe()?;
+    let kept = bare::keep(lab.dir(), &answer)?;
+    let bare = Baseline::start(&program, SERVER, |address| bare::arguments(&kept, address)).await?;
+    let theirs = Served { address: bare.address, pid: bare.pid(), requests: Arc::clone(&ours.requests) };
+    let [our_costs, their_costs] = [(); 2].map(|()| RefCell::<Costs>::default());
+    let pairs =
+        Pairs::take(lab.options.pairs, || ours.rate(lab, &our_costs), || theirs.rate(lab, &their_costs)).await?;
+    let name = format!("cached read, {who}");
+    report.beside(&name, Unit::PerSecond, &pairs, "bare axum", Some(Bound::Least(0.8)));
+    our_costs.take().tell(report, &name);
+    their_costs.take().tell(report, "bare axum");
+    drop(bare);
+    memcached::row(lab, report, &name, answer.body, || ours.rate(lab, &our_costs)).await?;
+    let rate = SHARE * pairs.ours().median;
+    for (connections, bound) in LATENCIES {
+        let mut p99 = vec![];
+        for _ in 0..lab.options.pairs {
+            p99.push(ours.load(lab, connections, Pace::Rate(rate)).await?.ms(99.));
+        }
+        let name = format!("{name}: p99 over {connections} connections, at 60% of what it carries");
+        report.alone(name, Unit::Ms, Spread::of(p99), Some(Bound::Most(bound)));
+    }
+    Ok(())
+}
+
+/// Whom requests are sent to.
+struct Served {
+    address: SocketAddr,
+    pid: u32,
+    requests: Requests,
+}
+
+impl Served {
+    async fn load(&self, lab: &Lab, connections: usize, pace: Pace) -> anyhow::Result<Outcome> {
+        let requests = Arc::clone(&self.requests);
+        Load { to: self.address, connections, pace, lasts: lab.options.lasts, requests }.send().await?.all_good()
+    }
+
+    /// What it carries a second; and notes what that costs.
+    async fn rate(&self, lab: &Lab, costs: &RefCell<Costs>) -> anyhow::Result<f64> {
+        let (server, postgres) = (cpu_of(self.pid)?, lab.postgres_cpu()?);
+        let outcome = self.load(lab, CONNECTIONS, Pace::Flat).await?;
+        let (server, postgres) = (cpu_of(self.pid)? - server, lab.postgres_cpu()? - postgres);
+        let mut costs = costs.borrow_mut();
+        costs.server.push(1e6 * server / outcome.good());
+        costs.postgres.push(1e6 * postgres / outcome.good());
+        costs.core.push(100. * server / outcome.seconds);
+        costs.generator.push(100. * outcome.cpu / outcome.seconds);
+        Ok(outcome.rate())
+    }
+}
+
+/// Of each run.
+#[derive(Default)]
+struct Costs {
+    /// CPU µs of a request.
+    server: Vec<f64>,
+    /// CPU µs of a request.
+    postgres: Vec<f64>,
+    /// Of the server's core, in percent.
+    core: Vec<f64>,
+    /// Of the generator's core, in percent.
+    generator: Vec<f64>,
+}
+
+impl Costs {
+    fn tell(self, report: &mut Report, name: &str) {
+        report.alone(format!("{name}: CPU of a request"), Unit::Micros, Spread::of(self.server), None);
+        report.alone(format!("{name}: Postgres's CPU of a request"), Unit::Micros, Spread::of(self.postgres), None);
+        // Less than all of it: who decides is slower than who answers.
+        report.alone(format!("{name}: the server's core"), Unit::Percent, Spread::of(self.core), None);
+        // Above that, the generator would be what is measured.
+        let bound = Some(Bound::Most(90.));
+        report.alone(format!("{name}: the generator's core"), Unit::Percent, Spread::of(self.generator), bound);
+    }
+}

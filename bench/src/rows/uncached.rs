@@ -1,0 +1,119 @@
+//! Pages that no cache has: ever other threads', read from their rows, beside pgbench running the very same statement.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::{Context as _, bail, ensure};
+use events::Shard;
+use serde::Deserialize;
+use sqlx::Executor as _;
+use uuid::Uuid;
+
+use crate::{
+    forum::{Thread, in_turn, threads},
+    lab::{Lab, connect},
+    load::{Load, Outcome, Pace, Requests},
+    pairs::{Pairs, Spread},
+    process::{Agora, Place},
+    report::{Bound, Report, Unit},
+};
+
+const CONNECTIONS: usize = 16;
+/// Threads at most, those with the most posts. Ours reads one after the other, pgbench any of them each time.
+const THREADS: i64 = 1_000;
+/// No answer is so small; and what is on its way out of the cache is not found there.
+const NO_CACHE: [(&str, &str); 2] = [("cache.capacity_bytes", "1"), ("cache.time_to_live", "1ms")];
+/// Of what it carries, while latency is measured.
+const SHARE: f64 = 0.6;
+/// Posts on a page, and one more that tells whether there is a next page.
+const ROWS: u32 = 21;
+/// What the page joins.
+const PROJECTIONS: &str = "{account,thread_list,thread_page}";
+/// What the statement of a thread's page ends with, as the query-service has it.
+const PICKS: &str = "where p.thread_id = $5 and p.number > coalesce($6, 0) order by p.number limit $7";
+
+pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
+    let database = lab.filled(lab.options.size).await?;
+    let threads = threads(&database, THREADS).await?;
+    let script = script(&database, &threads).await?;
+    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await), core: None };
+    let service = lab.run("query-service", &place, &NO_CACHE).await?;
+    let requests: Vec<Vec<u8>> = threads.iter().map(|thread| thread.request(None)).collect();
+    let bed = Bed { lab, service: &service, requests: Arc::new(move |nth| in_turn(&requests, nth).clone()) };
+    let theirs = async || Ok(lab.pgbench(&database).run(&script, CONNECTIONS, lab.options.lasts).await?.rate);
+    let pairs = Pairs::take(lab.options.pairs, async || Ok(bed.read(Pace::Flat).await?.rate()), theirs).await?;
+    report.beside("uncached read", Unit::PerSecond, &pairs, "pgbench, the same statement", Some(Bound::Least(0.6)));
+    let rate = Pace::Rate(SHARE * pairs.ours().median);
+    let mut p99 = vec![];
+    for _ in 0..lab.options.pairs {
+        p99.push(bed.read(rate).await?.ms(99.));
+    }
+    let name = "uncached read: p99 at 60% of what it carries";
+    report.alone(name, Unit::Ms, Spread::of(p99), Some(Bound::Most(50.)));
+    service.stop()?;
+    lab.drop(&database).await
+}
+
+struct Bed<'a> {
+    lab: &'a Lab,
+    service: &'a Agora,
+    requests: Requests,
+}
+
+impl Bed<'_> {
+    /// Fails where it was not the rows that were read.
+    async fn read(&self, pace: Pace) -> anyhow::Result<Outcome> {
+        let hits = async || self.service.counted("agora_query_reads_total", &["cache=\"hit\""]).await;
+        let before = hits().await?;
+        let (to, requests, lasts) = (self.service.address, Arc::clone(&self.requests), self.lab.options.lasts);
+        let outcome = Load { to, connections: CONNECTIONS, pace, lasts, requests }.send().await?.all_good()?;
+        let hits = hits().await? - before;
+        ensure!(hits == 0., "{hits} of {} reads were answered by the cache", outcome.good());
+        Ok(outcome)
+    }
+}
+
+/// The statement, of any of these threads. What cannot be a constant is looked up in an array, by its index: that takes
+/// the baseline next to nothing. Its clients find the tables that the query-service finds, and plan as it does.
+async fn script(database: &str, threads: &[Thread]) -> anyhow::Result<String> {
+    let pool = connect(database, 1).await?;
+    pool.execute(
+        "do $$ begin
+            execute format('alter database %I set search_path = read', current_database());
+            execute format('alter database %I set jit = off', current_database());
+        end $$",
+    )
+    .await?;
+    let history: Uuid = sqlx::query_scalar("select history from checkpoint limit 1").fetch_one(&pool).await?;
+    pool.close().await;
+    let shards = threads.iter().map(|thread| i16::from(Shard::of_community(thread.community())));
+    let statement = statement()?
+        .replace("$1", &format!("'{PROJECTIONS}'::text[]"))
+        .replace("$2", &format!("array[{}]", any_of("smallint", shards)))
+        .replace("$3", &format!("'{history}'::uuid"))
+        .replace("$4", "false")
+        .replace("$5", &any_of("uuid", threads.iter().map(|thread| thread.thread_id)))
+        .replace("$6", "null::integer")
+        .replace("$7", &ROWS.to_string());
+    Ok(format!("\\set any random(1, {})\n{statement};\n", threads.len()))
+}
+
+fn any_of(kind: &str, values: impl Iterator<Item = impl ToString>) -> String {
+    let values: Vec<String> = values.map(|value| value.to_string()).collect();
+    format!("('{{{}}}'::{kind}[])[:any]", values.join(","))
+}
+
+/// As the query-service sends it: it was compiled with it, and what it was compiled with is kept in the tree.
+fn statement() -> anyhow::Result<String> {
+    #[derive(Deserialize)]
+    struct Compiled {
+        query: String,
+    }
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
+    for file in fs::read_dir(&kept).with_context(|| kept.display().to_string())? {
+        let Compiled { query } = serde_json::from_slice(&fs::read(file?.path())?)?;
+        if query.ends_with(PICKS) {
+            return Ok(query);
+        }
+    }
+    bail!("the query-service has no statement that ends `{PICKS}` any more")
+}
