@@ -139,7 +139,7 @@ impl Bed<'_> {
             let others = CROWD as u64 - 1;
             Arc::new(move |nth| {
                 // Another kind than each had before, or nothing would be written.
-                let kind = ["like", "up"][usize::from(nth / others % 2 == 0)];
+                let kind = ["like", "up"][usize::from((nth / others).is_multiple_of(2))];
                 people.request(1 + nth % others, "PUT", &reaction, &json!({"kind": kind}))
             })
         });
