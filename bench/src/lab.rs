@@ -180,7 +180,8 @@ impl Lab {
     pub async fn drop(&self, url: &str) -> anyhow::Result<()> {
         let options: PgConnectOptions = url.parse()?;
         let name = options.get_database().context("a database")?;
-        self.execute(&format!("drop database {name} with (force)")).await
+        // Autovacuum may be at work there, whom nobody else sends away.
+        self.as_superuser(&format!("drop database {name} with (force)")).await
     }
 
     /// What was written before is on disk: no measurement pays for another's.
@@ -188,9 +189,13 @@ impl Lab {
     /// # Errors
     /// Those of the server.
     pub async fn checkpoint(&self) -> anyhow::Result<()> {
+        self.as_superuser("checkpoint").await
+    }
+
+    async fn as_superuser(&self, sql: &str) -> anyhow::Result<()> {
         let options: PgConnectOptions = self.postgres.url().parse()?;
         let mut superuser = PgConnection::connect_with(&options.username("postgres")).await?;
-        superuser.execute("checkpoint").await?;
+        superuser.execute(sql).await.with_context(|| sql.to_owned())?;
         superuser.close().await?;
         Ok(())
     }

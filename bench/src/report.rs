@@ -130,6 +130,8 @@ impl fmt::Display for Line {
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     lines: Vec<Line>,
+    /// Groups of rows that could not be measured to their end, and why.
+    failed: Vec<(&'static str, String)>,
     #[serde(skip)]
     quiet: bool,
 }
@@ -137,7 +139,7 @@ pub struct Report {
 impl Report {
     /// `quiet` tells nothing before the end.
     pub fn new(quiet: bool) -> Self {
-        Self { lines: vec![], quiet }
+        Self { lines: vec![], failed: vec![], quiet }
     }
 
     /// A number beside its baseline: the median ratio is what is held to the bound.
@@ -178,6 +180,17 @@ impl Report {
         if !self.quiet {
             eprintln!("bench: {text}");
         }
+    }
+
+    /// A group of rows could not be measured to its end.
+    pub fn failed(&mut self, row: &'static str, error: &anyhow::Error) {
+        eprintln!("bench: {row} could not be measured: {error:#}");
+        self.failed.push((row, format!("{error:#}")));
+    }
+
+    /// How many groups could not be.
+    pub fn failures(&self) -> usize {
+        self.failed.len()
     }
 
     /// Whether nothing was short.
