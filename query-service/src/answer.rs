@@ -1,13 +1,21 @@
 //! The HTTP side of an answer: conditions and validators (RFC 9110, sections 8.8 and 13), caching (RFC 9111).
 
+use std::{
+    convert::Infallible,
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use axum::{
+    body::{Body, HttpBody},
     extract::FromRequestParts,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use events::PositionToken;
-use std::convert::Infallible;
+use http_body::{Frame, SizeHint};
 
 use crate::freshness::AGORA_POSITION;
 
@@ -68,10 +76,45 @@ impl<S: Sync> FromRequestParts<S> for Known {
     }
 }
 
+/// A body in at most two pieces, of known length.
+#[derive(Clone, Debug)]
+pub(crate) struct Whole([Bytes; 2]);
+
+impl Whole {
+    /// A body in one piece.
+    pub(crate) fn of(body: impl Into<Bytes>) -> Self {
+        Self([body.into(), Bytes::new()])
+    }
+
+    /// The same, and this after it.
+    pub(crate) fn and(self, end: Bytes) -> Self {
+        let Self([first, _]) = self;
+        Self([first, end])
+    }
+}
+
+impl HttpBody for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.0.iter_mut().map(mem::take).find(|piece| !piece.is_empty());
+        Poll::Ready(next.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.iter().all(Bytes::is_empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
 /// An answer, ready but for the condition.
 pub(crate) struct Answer {
     pub(crate) etag: ETag,
-    pub(crate) body: Bytes,
+    pub(crate) body: Whole,
     pub(crate) links: Option<HeaderValue>,
     /// What it reflects.
     pub(crate) positions: Vec<PositionToken>,
@@ -87,7 +130,7 @@ impl Answer {
         let mut response = if known.has(self.etag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            ([(header::CONTENT_TYPE, JSON)], self.body).into_response()
+            ([(header::CONTENT_TYPE, JSON)], Body::new(self.body)).into_response()
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.etag.header());
@@ -132,7 +175,7 @@ mod tests {
         let token = |position| PositionToken { history: HistoryId(uuid::Uuid::nil()), shard, position };
         Answer {
             etag: ETAG,
-            body: Bytes::from_static(b"{}"),
+            body: Whole::of(&b"{}"[..]),
             links: Some(HeaderValue::from_static("</>; rel=\"first\"")),
             positions: vec![token(1), token(2)],
             signed_in: false,

@@ -8,7 +8,10 @@ use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Dur
 
 use platform::problem::Problem;
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::yield_now,
+};
 
 use crate::failure::Failure;
 
@@ -87,7 +90,7 @@ struct Lane<A> {
 impl<A: Ask> Lane<A> {
     async fn run(mut self, waiting: Arc<Mutex<mpsc::Receiver<Asked<A>>>>) {
         let mut asked = Vec::with_capacity(TOGETHER);
-        while waiting.lock().await.recv_many(&mut asked, TOGETHER).await > 0 {
+        while self.gather(&waiting, &mut asked).await > 0 {
             let mut askers: HashMap<A::Question, Vec<_>> = HashMap::with_capacity(asked.len());
             for Asked { question, answer } in asked.drain(..) {
                 askers.entry(question).or_default().push(answer);
@@ -102,6 +105,23 @@ impl<A: Ask> Lane<A> {
                 Err(error) => tell(askers.into_iter().flatten(), &Err(Failure::from(error))),
             }
         }
+    }
+
+    /// Waits for a question, and takes those that come with it: whoever is about to run goes first, as many ask the
+    /// moment the answers before reached them, and a statement costs as much for one as for twenty.
+    async fn gather(&self, waiting: &Mutex<mpsc::Receiver<Asked<A>>>, asked: &mut Vec<Asked<A>>) -> usize {
+        let mut waiting = waiting.lock().await;
+        let first = waiting.recv_many(asked, TOGETHER).await;
+        if first == 0 {
+            return 0;
+        }
+        yield_now().await;
+        while asked.len() < TOGETHER
+            && let Ok(more) = waiting.try_recv()
+        {
+            asked.push(more);
+        }
+        asked.len()
     }
 
     /// A connection that was kept may have died meanwhile: then once more on a new one.

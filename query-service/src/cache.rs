@@ -6,7 +6,10 @@ pub(crate) use stamps::{Stamps, Tag, Tick};
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,10 +18,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use events::{CommunityId, HistoryId, Position, PostId, Shard};
 use moka::future::Cache as Moka;
-use opentelemetry::{
-    KeyValue,
-    metrics::{Counter, Histogram},
-};
+use opentelemetry::{KeyValue, metrics::Histogram};
 use platform::config::duration;
 use serde::{Deserialize, Serialize};
 
@@ -99,10 +99,16 @@ impl Entry {
     }
 }
 
+/// Reads of a view. Counted here: a counter of OpenTelemetry's would look its labels up each time.
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
 /// See the module. What of it is still good is for the reader to say.
 pub(crate) struct Cache {
     entries: Moka<Key, Result<Arc<Entry>, Failure>>,
-    reads: Counter<u64>,
+    counts: Arc<[Counts; AnyView::NAMES.len()]>,
     loads: Histogram<f64>,
 }
 
@@ -113,15 +119,26 @@ impl Cache {
             let bytes = entry.as_ref().map_or(OVERHEAD_BYTES, |entry| entry.bytes());
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
+        let counts = Arc::new([const { Counts { hits: AtomicU64::new(0), misses: AtomicU64::new(0) } }; _]);
+        let counted = Arc::clone(&counts);
+        meter
+            .u64_observable_counter("agora.query.reads")
+            .with_description("Reads, by view and by whether the cache had a good answer")
+            .with_callback(move |observer| {
+                for (view, Counts { hits, misses }) in AnyView::NAMES.into_iter().zip(&*counted) {
+                    for (count, cache) in [(hits, "hit"), (misses, "miss")] {
+                        let labels = [KeyValue::new("view", view), KeyValue::new("cache", cache)];
+                        observer.observe(count.load(Ordering::Relaxed), &labels);
+                    }
+                }
+            })
+            .build();
         Self {
+            counts,
             entries: Moka::builder()
                 .max_capacity(config.capacity_bytes)
                 .weigher(weigh)
                 .time_to_live(config.time_to_live)
-                .build(),
-            reads: meter
-                .u64_counter("agora.query.reads")
-                .with_description("Reads, by view and by whether the cache had a good answer")
                 .build(),
             loads: meter
                 .f64_histogram("agora.query.load")
@@ -160,7 +177,8 @@ impl Cache {
     }
 
     /// Counts a read.
-    pub(crate) fn count(&self, view: &'static str, hit: bool) {
-        self.reads.add(1, &[KeyValue::new("view", view), KeyValue::new("cache", if hit { "hit" } else { "miss" })]);
+    pub(crate) fn count(&self, view: &AnyView, hit: bool) {
+        let Counts { hits, misses } = &self.counts[view.index()];
+        (if hit { hits } else { misses }).fetch_add(1, Ordering::Relaxed);
     }
 }

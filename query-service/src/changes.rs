@@ -138,6 +138,17 @@ impl Changes {
         checkpoints.iter().filter(lag).copied().collect()
     }
 
+    /// Whether the stamps have every change up to this checkpoint, as it was read just now. To be asked *before* them.
+    pub(crate) fn told_up_to(&self, checkpoint: &Checkpoint) -> bool {
+        let Checkpoint { projection, shard, history, position, built } = *checkpoint;
+        let told = self.seen.at(projection, shard).load(Ordering::SeqCst)
+            ..=self.noted.at(projection, shard).load(Ordering::SeqCst);
+        // Below what was seen: rows and checkpoint went back together, which was not told.
+        told.contains(&position)
+            && history == self.history()
+            && built == self.built.at(projection, shard).load(Ordering::SeqCst)
+    }
+
     /// The notices up to this checkpoint did not come, though they had the time: counts everything in its shard as
     /// changed, and the chain goes on from there.
     pub(crate) fn give_up_on(&self, checkpoint: &Checkpoint) {
@@ -336,6 +347,19 @@ mod tests {
         let later = read.changes.stamps.now();
         read.changes.see(&[rebuilt]);
         assert!(read.changes.stamps.unchanged_since(later, &[Tag::Shard(VIEW[0], shard(1))]));
+    }
+
+    #[test]
+    fn a_checkpoint_is_told_up_to_where_the_notices_have_come_of_the_same_rows() {
+        let read = Read::up_to_10();
+        let told = |checkpoint| read.changes.told_up_to(&checkpoint);
+        assert!(told(read.checkpoint(VIEW[0], 1, 10)));
+        assert!(!told(read.checkpoint(VIEW[0], 1, 11)), "its notice is still on its way");
+        assert!(!told(read.checkpoint(VIEW[0], 1, 9)), "it went back");
+        assert!(!told(Checkpoint { built: 1, ..read.checkpoint(VIEW[0], 1, 10) }), "rows were replaced");
+        assert!(!told(Checkpoint { history: HistoryId::new(), ..read.checkpoint(VIEW[0], 1, 10) }));
+        read.note(VIEW[0], 10, 12, Uuid::now_v7());
+        assert!(told(read.checkpoint(VIEW[0], 1, 11)) && told(read.checkpoint(VIEW[0], 1, 12)));
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! The checkpoint table: how far each projection has come in each shard.
 
+use std::sync::Arc;
+
 use events::{HistoryId, Position, Shard};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -52,13 +54,16 @@ pub(crate) struct OfShard;
 
 impl Ask for OfShard {
     type Question = Shard;
-    type Answer = Vec<Checkpoint>;
+    type Answer = Arc<[Checkpoint]>;
 
-    async fn ask(&self, shards: &[Shard], connection: &mut PgConnection) -> sqlx::Result<Vec<Vec<Checkpoint>>> {
+    async fn ask(&self, shards: &[Shard], connection: &mut PgConnection) -> sqlx::Result<Vec<Arc<[Checkpoint]>>> {
         let numbers: Vec<i16> = shards.iter().map(|shard| i16::from(*shard)).collect();
+        // By name too: that is what the index begins with.
+        let names = Projection::ALL.map(Projection::name);
         let select = sqlx::query_as!(
             Row,
-            "select projection, shard, history, position, built from checkpoint where shard = any($1)",
+            "select projection, shard, history, position, built from checkpoint where projection = any($1) and shard = any($2)",
+            names.as_slice() as _,
             &numbers
         );
         let found: Vec<_> =

@@ -2,7 +2,8 @@
 //!
 //! A request passes, in this order:
 //! 1. its extractor ([`visibility`]), which waits for the positions that the request names ([`freshness`]), asks the
-//!    rows who may see ([`batch`]: one statement for all who ask at once), decides, and refuses;
+//!    rows who may see, or whether they are still as they were ([`batch`]: one statement for all who ask at once),
+//!    decides, and refuses;
 //! 2. [`reading`], which looks for a finished answer that is good ([`cache`]) by what notices and checkpoints told of
 //!    changes ([`changes`]), and else makes one;
 //! 3. its [`view`], one file each, which reads rows and makes the page of them;
@@ -60,7 +61,7 @@ use crate::{
     freshness::Freshness,
     history::History,
     reading::{Parts, ReadSide},
-    visibility::{AskFacts, AskPrivate},
+    visibility::{AskFacts, AskPrivate, Remembered},
 };
 
 /// The read tables' schema in their database.
@@ -115,10 +116,11 @@ pub async fn start(
     probe.set_ready();
     tasks.spawn(db::watch(db.clone(), probe, shutdown.clone()));
     let history = History::start(&config.store, &changes, shutdown, tasks)?;
+    let checkpoints = Batch::start(OfShard, &db, 1);
     let side = ReadSide::new(Parts {
         cache: Cache::new(&config.cache),
-        freshness: Freshness::new(Arc::clone(&changes), Batch::start(OfShard, &db, 1)),
-        facts: Batch::start(AskFacts, &db, DECIDING_LANES),
+        freshness: Freshness::new(Arc::clone(&changes), checkpoints.clone()),
+        facts: Remembered::new(Batch::start(AskFacts, &db, DECIDING_LANES), checkpoints, Arc::clone(&changes)),
         private: Batch::start(AskPrivate, &db, 1),
         changes,
         history,

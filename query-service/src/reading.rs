@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::{
-    answer::{Answer, ETag, Known},
+    answer::{Answer, ETag, Known, Whole},
     batch::Batch,
     cache::{Cache, Entry, Key, Reflected, Tag},
     changes::Changes,
@@ -25,7 +25,7 @@ use crate::{
     projection::Projection,
     reaction::OwnReactions,
     view::{Reflects, Sight, Snapshot, View},
-    visibility::{AskFacts, AskPrivate, Audience},
+    visibility::{AskPrivate, Audience, Remembered},
 };
 
 /// How often an answer is looked for that is as fresh as wanted. The first own load is, unless the database was put
@@ -41,7 +41,7 @@ pub(crate) struct Parts {
     pub(crate) cache: Cache,
     pub(crate) changes: Arc<Changes>,
     pub(crate) freshness: Freshness,
-    pub(crate) facts: Batch<AskFacts>,
+    pub(crate) facts: Remembered,
     pub(crate) private: Batch<AskPrivate>,
     pub(crate) history: History,
 }
@@ -77,6 +77,12 @@ pub(crate) struct Reading<S> {
     request: Request,
 }
 
+/// What only this reader is told: JSON, and its hash.
+struct Mine {
+    body: Bytes,
+    hash: u64,
+}
+
 /// An answer that is good for a request, and what it reflects.
 struct Shown {
     entry: Arc<Entry>,
@@ -106,15 +112,18 @@ impl<S: Send + Sync> Reading<S> {
         mine: &impl Serialize,
     ) -> Result<Response, Problem> {
         let shown = self.find(&view, &self.sight).await?;
-        let mine = self.request.reader.map(|_| serde_json::to_vec(mine).expect("numbers and text"));
-        Ok(self.answer(shown, mine.as_deref()))
+        let mine = self.request.reader.map(|_| {
+            let body = Bytes::from(serde_json::to_vec(mine).expect("numbers and text"));
+            Mine { hash: hash(&body), body }
+        });
+        Ok(self.answer(shown, mine))
     }
 
-    fn answer(self, shown: Shown, mine: Option<&[u8]>) -> Response {
+    fn answer(self, shown: Shown, mine: Option<Mine>) -> Response {
         let Shown { entry, positions } = shown;
         let (etag, body) = match mine {
-            None => (entry.etag, entry.body.clone()),
-            Some(mine) => (ETag { hash: entry.etag.hash ^ hash(mine), ..entry.etag }, beside(&entry.body, mine)),
+            None => (entry.etag, Whole::of(entry.body.clone())),
+            Some(mine) => (ETag { hash: entry.etag.hash ^ mine.hash, ..entry.etag }, beside(&entry.body, &mine.body)),
         };
         let answer = Answer {
             etag,
@@ -135,10 +144,10 @@ impl<S: Send + Sync> Reading<S> {
         if let Some(entry) = cache.get(&key).await
             && let Some(shown) = self.good::<V>(entry, &key.sight, true).await?
         {
-            cache.count(key.view.name(), true);
+            cache.count(&key.view, true);
             return Ok(shown);
         }
-        cache.count(key.view.name(), false);
+        cache.count(&key.view, false);
         for attempt in 1..=ATTEMPTS {
             let good = |entry: &Entry| {
                 let (current, positions) = self.check::<V>(entry);
@@ -272,8 +281,8 @@ impl Reading<Audience> {
             let other = reactions.positions.iter().find(|other| other.shard == token.shard);
             token.position = token.position.min(other.map_or(token.position, |other| other.position));
         }
-        let body = reactions.entry.body.clone();
-        Ok(self.answer(shown, Some(&body)))
+        let Entry { body, etag, .. } = &*reactions.entry;
+        Ok(self.answer(shown, Some(Mine { body: body.clone(), hash: etag.hash })))
     }
 }
 
@@ -311,11 +320,11 @@ async fn read<V: View>(
     Ok((rows, positions))
 }
 
-/// The body with one field more at its end, `mine`.
-fn beside(body: &[u8], mine: &[u8]) -> Bytes {
+/// The body with one field more at its end, `mine`. The body itself, which others share, is not copied.
+fn beside(body: &Bytes, mine: &[u8]) -> Whole {
     const FIELD: &[u8] = b",\"mine\":";
-    let open = body.strip_suffix(b"}").unwrap_or(body);
-    [open, FIELD, mine, b"}"].concat().into()
+    let open = body.strip_suffix(b"}").map_or_else(|| body.clone(), |open| body.slice_ref(open));
+    Whole::of(open).and([FIELD, mine, b"}"].concat().into())
 }
 
 /// The first 64 bits of the SHA-256: the same in every instance.

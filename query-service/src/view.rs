@@ -65,6 +65,15 @@ macro_rules! views {
         }
 
         impl AnyView {
+            /// The names of all, each at its [index](Self::index).
+            pub(crate) const NAMES: [&'static str; [$($view::NAME),+].len()] = [$($view::NAME),+];
+
+            /// Its place in [`Self::NAMES`].
+            pub(crate) const fn index(&self) -> usize {
+                enum Place { $($view),+ }
+                match self { $(Self::$view(_) => Place::$view as usize,)+ }
+            }
+
             /// Its name in metrics.
             pub(crate) const fn name(&self) -> &'static str {
                 match self { $(Self::$view(_) => $view::NAME,)+ }

@@ -9,12 +9,14 @@
 
 mod extract;
 mod facts;
+mod remembered;
 
 pub(crate) use extract::{
     Admission, AtCommunity, AtMember, AtPost, BelongingOf, BelowPost, Everywhere, InCategory, InCommunity, InHistory,
     InModeration, InThread, OfAccount,
 };
 pub(crate) use facts::{AskFacts, AskPrivate, Facts, Question, Subject};
+pub(crate) use remembered::Remembered;
 
 use std::sync::Arc;
 

@@ -302,17 +302,27 @@ async fn a_sanction_that_is_over_is_not_shown_as_in_force() {
     let hour = Duration::from_secs(3_600);
     let forum = TestForum::start_with(|config| config.cache.time_to_live = hour).await;
     let (ada, bob) = (forum.person("ada").await, forum.person("bob").await);
-    forum.community(&ada, "tea").await;
+    let tea = forum.community(&ada, "tea").await;
     join(&[&bob]).await;
+    let (thread, _) = ada.thread(&tea, "Talk").await;
+    ada.patch("/v2/communities/tea", &json!({"visibility": "private"})).await.expect(200);
+    let threads = [format!("/v2/threads/{thread}"), format!("/v2/threads/{thread}/posts")];
     let over = Utc::now() + Duration::from_millis(1_500);
     for what in ["ban", "silence"] {
         let path = format!("{}/{what}", member("bob"));
         ada.put(&path, &json!({"reason": "rude", "until": over})).await.expect(200);
     }
-    // Kept in the cache while it is in force.
+    // Kept in the cache while it is in force; and so is what decides that he sees nothing.
     ada.get(&member("bob")).await.expect(200);
+    bob.catch_up(&ada);
+    for path in threads.iter().chain(&threads) {
+        bob.get(path).await.expect_problem(404, "thread-not-found");
+    }
     ada.get(&format!("{MEMBERS}?status=banned")).await.expect(200);
     tokio::time::sleep((over - Utc::now()).to_std().unwrap_or_default()).await;
+    for path in &threads {
+        bob.get(path).await.expect(200);
+    }
     let none = json!({
         "banned": false, "banned_until": null, "ban_reason": null, "silenced_until": null, "silence_reason": null,
     });

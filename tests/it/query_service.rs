@@ -13,6 +13,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     http::Request,
+    response::Response,
 };
 use events::Shard;
 use futures::{FutureExt, future::BoxFuture};
@@ -172,11 +173,21 @@ async fn rows_that_a_crash_of_their_database_took_back_are_waited_for() {
 }
 
 #[tokio::test]
-async fn a_community_that_turned_private_is_out_of_every_list_at_once_without_a_notice() {
+async fn a_community_that_turned_private_is_hidden_and_out_of_every_list_at_once_without_a_notice() {
     let forum = TestForum::start().await;
     let ada = forum.person("ada").await;
     forum.community(&ada, "tea").await;
     let mug = forum.community(&ada, "mug").await;
+    let (thread, opening) = ada.thread(&mug, "Talk").await;
+    let pages = [
+        format!("/v2/communities/{}", mug.id),
+        format!("/v2/categories/{}", mug.category),
+        format!("/v2/threads/{thread}/posts"),
+        format!("/v2/posts/{opening}"),
+    ];
+    for page in &pages {
+        ada.get(page).await.expect(200);
+    }
     let lists = [("/v2/communities", "/slug"), ("/v2/accounts/ada/communities", "/community/slug")];
     for (path, _) in lists {
         ada.get(path).await.expect(200);
@@ -187,11 +198,16 @@ async fn a_community_that_turned_private_is_out_of_every_list_at_once_without_a_
     for (path, slug) in lists {
         assert_eq!(slugs(path, slug).await.len(), 2);
     }
-    for visibility in ["private", "public", "private"] {
+    for visibility in ["public", "private", "public", "private"] {
         ada.patch(&format!("/v2/communities/{}", mug.id), &json!({"visibility": visibility})).await.expect(200);
         ada.get("/v2/communities/mug").await.expect(200);
         for (path, slug) in lists {
             assert!(visibility == "public" || slugs(path, slug).await == [json!("tea")], "{path}");
+        }
+        // Twice: what was found out for the first is remembered.
+        for page in pages.iter().chain(&pages) {
+            let status = answer(&deaf, page, None).await.status();
+            assert_eq!(status, if visibility == "public" { 200 } else { 404 }, "{page}");
         }
     }
     shutdown.cancel();
@@ -216,14 +232,18 @@ async fn deaf(database_url: &str, shutdown: &CancellationToken, tasks: &TaskTrac
 }
 
 async fn read(router: &Router, path: &str, position: Option<&str>) -> Value {
+    let answer = answer(router, path, position).await;
+    assert_eq!(answer.status(), 200, "{path}");
+    let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the body is whole");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+async fn answer(router: &Router, path: &str, position: Option<&str>) -> Response {
     let mut request = Request::get(path);
     if let Some(position) = position {
         request = request.header("agora-position", position).header("prefer", "wait=20");
     }
-    let answer = router.clone().oneshot(request.body(Body::empty()).expect("a request")).await.expect("an answer");
-    assert_eq!(answer.status(), 200, "{path}");
-    let body = to_bytes(answer.into_body(), usize::MAX).await.expect("the body is whole");
-    serde_json::from_slice(&body).expect("JSON")
+    router.clone().oneshot(request.body(Body::empty()).expect("a request")).await.expect("an answer")
 }
 
 /// Knows nobody.

@@ -15,7 +15,7 @@ use utoipa::{
 };
 
 use crate::{
-    answer::{Answer, ETag, Known},
+    answer::{Answer, ETag, Known, Whole},
     reading::hash,
 };
 
@@ -42,7 +42,8 @@ static BODY: LazyLock<Bytes> =
 pub(crate) async fn show(known: Known) -> Response {
     let body = BODY.clone();
     let etag = ETag { version: 0, hash: hash(&body) };
-    Answer { etag, body, links: None, positions: Vec::new(), signed_in: false, waited: None }.respond(&known)
+    Answer { etag, body: Whole::of(body), links: None, positions: Vec::new(), signed_in: false, waited: None }
+        .respond(&known)
 }
 
 /// The name of an event, for the API's documentation.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Part, Told, told};
 use crate::{
-    answer::{Answer, ETag},
+    answer::{Answer, ETag, Whole},
     cursor::{Direction, Place},
     freshness::history_lost,
     listing::{LONGEST_TEXT, Links, List, Listing},
@@ -39,7 +39,7 @@ pub(super) async fn show(side: &ReadSide, at: InHistory) -> Result<Response, Pro
     let body = serde_json::to_vec(&list).expect("events are JSON");
     let answer = Answer {
         etag: ETag { version: 0, hash: hash(&body) },
-        body: body.into(),
+        body: Whole::of(body),
         links: links.header(),
         positions: Vec::new(),
         signed_in: true,

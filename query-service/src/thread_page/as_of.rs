@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use super::{PostRow, Posts};
 use crate::{
-    answer::{Answer, ETag, Known},
+    answer::{Answer, ETag, Known, Whole},
     cursor::{Direction, Place},
     freshness::not_yet,
     listing::{self, Listing, fitting},
@@ -146,7 +146,7 @@ pub(super) async fn show(at: InThread, wanted: Wanted<'_>) -> Result<Response, P
     let body = serde_json::to_vec(&body).expect("bodies are numbers, text and lists of them");
     let answer = Answer {
         etag: ETag { version, hash: hash(&body) },
-        body: body.into(),
+        body: Whole::of(body),
         links: paged.links.header(),
         positions: vec![PositionToken { history: line, shard: look.shard, position }],
         signed_in: true,

@@ -1,6 +1,6 @@
 //! The extractors: each asks, decides, and refuses, before a handler runs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use events::{AccountId, CategoryId, CommunityId, PositionToken, PostId, Shard, ThreadId, membership::Role};
@@ -343,7 +343,7 @@ impl ToCommunity {
 /// What was found out for a request, before anything is decided.
 struct Asked {
     reader: Reader,
-    facts: Facts,
+    facts: Arc<Facts>,
     request: Request,
 }
 

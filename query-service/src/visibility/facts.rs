@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use events::{AccountId, CategoryId, CommunityId, PostId, ThreadId, community::Visibility, membership::Role};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -58,6 +59,8 @@ pub(crate) struct Facts {
     /// The communities that the reader is invited to, and may come to, in order of id: only where its own account was
     /// asked about.
     pub(super) invitations: Vec<Uuid>,
+    /// When the ban runs out, where it does.
+    pub(super) until: Option<DateTime<Utc>>,
 }
 
 impl Subject {
@@ -134,6 +137,7 @@ impl Ask for AskFacts {
                 account: row.account_id.map(AccountId),
                 private: row.private.unwrap_or_default(),
                 invitations: row.invitations.unwrap_or_default(),
+                until: row.banned_until,
             };
         }
         Ok(answers)

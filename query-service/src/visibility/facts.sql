@@ -10,6 +10,7 @@ select
     m.status as "status?",
     m.assigned as "assigned?",
     coalesce(m.banned, false) as "banned!",
+    m.banned_until as "banned_until?",
     t.thread_id as "thread_id?",
     t.deleted as "thread_deleted?",
     t.deleted_by as "thread_deleted_by?",
@@ -57,7 +58,9 @@ left join lateral (
     limit 1
 ) c on true
 left join lateral (
-    select m.status, m.assigned, m.banned and (m.banned_until is null or m.banned_until > now()) as banned
+    select
+        m.status, m.assigned, m.banned and (m.banned_until is null or m.banned_until > now()) as banned,
+        case when m.banned_until > now() then m.banned_until end as banned_until
     from member m
     where m.community_id = c.community_id and m.account_id = q.reader
     limit 1

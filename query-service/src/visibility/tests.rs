@@ -25,6 +25,7 @@ const fn facts(visibility: Visibility) -> Facts {
         account: Some(ADA),
         private: Vec::new(),
         invitations: Vec::new(),
+        until: None,
     }
 }
 
