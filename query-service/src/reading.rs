@@ -148,6 +148,13 @@ impl<S: Send + Sync> Reading<S> {
             return Ok(shown);
         }
         cache.count(&key.view, false);
+        // Boxed: it is many times as large as what most requests end with, and would be moved with each of them.
+        Box::pin(self.make(view, sight, key)).await
+    }
+
+    /// The answer from the rows, or from somebody else's load of them.
+    async fn make<V: View>(&self, view: &V, sight: &V::Sight, key: Key) -> Result<Shown, Problem> {
+        let Parts { cache, freshness, .. } = &*self.side;
         for attempt in 1..=ATTEMPTS {
             let good = |entry: &Entry| {
                 let (current, positions) = self.check::<V>(entry);

@@ -152,7 +152,8 @@ pub(crate) async fn list(at: InThread, Query(page): Query<Page>) -> Result<Respo
     page.check()?;
     if let Some(as_of) = page.as_of {
         let Page { from, limit, .. } = page;
-        return as_of::show(at, as_of::Wanted { as_of, from, limit, cursor: page.cursor.as_deref() }).await;
+        let wanted = as_of::Wanted { as_of, from, limit, cursor: page.cursor.as_deref() };
+        return Box::pin(as_of::show(at, wanted)).await;
     }
     let InThread { thread, reading, .. } = at;
     let Page { from, parent, children, levels, limit, .. } = page;
