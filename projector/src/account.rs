@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    table::{Table, read_table},
+    table::{Table, Writes, read_table},
 };
 
 pub(crate) struct Accounts;
@@ -66,8 +66,8 @@ impl Projection for Accounts {
         Ok(())
     }
 
-    async fn write(rows: Self::Rows, to: &mut PgConnection) -> sqlx::Result<()> {
-        rows.write(to).await
+    fn write(rows: Self::Rows, to: &mut Writes) {
+        rows.write(to);
     }
 }
 

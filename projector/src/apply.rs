@@ -1,4 +1,5 @@
-//! Applies moves to one projection, in one transaction; isolates what cannot be applied down to the one event.
+//! Applies moves to all projections in one transaction; where that does not work, to each in its own, and isolates what
+//! cannot be applied down to the one event.
 
 use std::{
     any::Any,
@@ -8,21 +9,30 @@ use std::{
 };
 
 use events::{Event, HistoryId, Position, Shard};
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use platform::sabotage::{Promise, breaks};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Acquire as _, PgPool, Postgres, pool::PoolConnection};
+use tokio::sync::Mutex;
 
 use crate::{
     batch::{Batch, Content},
     checkpoint::{self, Park},
     lanes::Move,
     projection::{Changed, Fault, Kept, Projection},
+    table::Writes,
 };
 
 /// A batch that folds fewer events than this is folded where it is; a larger one where it holds nobody up.
 const FOLD_IN_PLACE: usize = 16;
 /// Or fewer bytes: a long body takes milliseconds to render.
 const FOLD_BYTES_IN_PLACE: usize = 32 * 1024;
+
+/// The one connection of a batch: taken from the pool once, which asks the database each time one is given back. What one
+/// projection loads, another may fold meanwhile.
+type Connection = Mutex<PoolConnection<Postgres>>;
 
 /// A projection, whichever.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -42,14 +52,14 @@ pub(crate) trait AnyProjection: Send + Sync {
         &'a self,
         batch: &'a Batch,
         folds: Vec<usize>,
-        read: &'a PgPool,
+        read: &'a Connection,
     ) -> BoxFuture<'a, Result<Box<dyn Folded>, Failure>>;
 }
 
 /// Rows that events were folded into.
 pub(crate) trait Folded: Send {
-    /// Writes what was changed; answers what that is, by shard.
-    fn write(self: Box<Self>, to: &mut PgConnection) -> BoxFuture<'_, sqlx::Result<HashMap<Shard, Changed>>>;
+    /// Says what is to be written: what was changed; answers what that is, by shard.
+    fn write(self: Box<Self>, to: &mut Writes) -> HashMap<Shard, Changed>;
 }
 
 struct FoldedRows<P: Projection> {
@@ -58,12 +68,9 @@ struct FoldedRows<P: Projection> {
 }
 
 impl<P: Projection> Folded for FoldedRows<P> {
-    fn write(self: Box<Self>, to: &mut PgConnection) -> BoxFuture<'_, sqlx::Result<HashMap<Shard, Changed>>> {
-        async move {
-            P::write(self.rows, to).await?;
-            Ok(self.changed)
-        }
-        .boxed()
+    fn write(self: Box<Self>, to: &mut Writes) -> HashMap<Shard, Changed> {
+        P::write(self.rows, to);
+        self.changed
     }
 }
 
@@ -91,14 +98,14 @@ impl<P: Projection> AnyProjection for Of<P> {
         &'a self,
         batch: &'a Batch,
         folds: Vec<usize>,
-        read: &'a PgPool,
+        read: &'a Connection,
     ) -> BoxFuture<'a, Result<Box<dyn Folded>, Failure>> {
         async move {
             let contents = folds.iter().filter_map(|index| batch[*index].content.as_ref().ok());
             let events: Vec<_> = contents.flat_map(Content::recorded).filter(|it| P::concerns(it.event)).collect();
             let payloads = events.iter().map(|event| event.envelope.payload.get().len()).sum::<usize>();
             let in_place = folds.len() < FOLD_IN_PLACE && payloads < FOLD_BYTES_IN_PLACE;
-            let rows = P::load(&events, &mut *read.acquire().await?).await?;
+            let rows = P::load(&events, &mut *read.lock().await).await?;
             drop(events);
             let folded = if in_place {
                 fold::<P>(rows, batch, &folds)?
@@ -186,8 +193,9 @@ impl Target<'_> {
         async move {
             let mut outcomes = Vec::new();
             while !moves.is_empty() {
-                match self.commit(batch, &moves).await {
+                match commit(self.read, self.history, batch, &[(self.projection, &moves)]).await {
                     Ok(changed) => {
+                        let changed = changed.into_iter().next().unwrap_or_default();
                         outcomes.extend(committed(moves, changed, batch));
                         break;
                     }
@@ -240,37 +248,56 @@ impl Target<'_> {
             }
         }
     }
+}
 
-    async fn commit(&self, batch: &Batch, moves: &[Move]) -> Result<HashMap<Shard, Changed>, Failure> {
-        let name = self.projection.name();
-        // In order of position, whatever their shards: a projection sees what the store has seen.
-        let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();
-        folds.sort_unstable();
-        let folded = if folds.is_empty() { None } else { Some(self.projection.fold(batch, folds, self.read).await?) };
-        let mut transaction = self.read.begin().await?;
-        let named: Vec<_> = moves.iter().map(|its| (name, its)).collect();
-        let advanced = if breaks(Promise::CheckpointApart) {
-            checkpoint::advance(self.read, self.history, &named, batch).await?
-        } else {
-            checkpoint::advance(&mut *transaction, self.history, &named, batch).await?
-        };
-        if advanced.len() < moves.len() {
-            let advanced: HashSet<Shard> = advanced.into_iter().map(|(_, shard)| shard).collect();
-            let all = moves.iter().map(|its| its.shard);
-            return Err(Failure::Stale(all.filter(|shard| !advanced.contains(shard)).collect()));
-        }
-        for its in moves {
-            if let Some(park) = &its.park {
-                checkpoint::park(&mut transaction, name, its.shard, park).await?;
-            }
-        }
-        let changed = match folded {
-            Some(folded) => folded.write(&mut transaction).await?,
-            None => HashMap::new(),
-        };
-        transaction.commit().await?;
-        Ok(changed)
+/// Applies moves of different projections, all in one transaction or nothing of them; answers what each changed.
+///
+/// # Errors
+/// Why nothing was written; or, where it was the commit that failed, why nobody knows.
+pub(crate) async fn commit(
+    read: &PgPool,
+    history: HistoryId,
+    batch: &Batch,
+    plans: &[(&dyn AnyProjection, &[Move])],
+) -> Result<Vec<HashMap<Shard, Changed>>, Failure> {
+    let connection = Connection::new(read.acquire().await?);
+    let folding = plans.iter().map(|(projection, moves)| fold_moves(*projection, moves, batch, &connection));
+    let folded = join_all(folding).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut connection = connection.into_inner();
+    let mut transaction = connection.begin().await?;
+    let named = plans.iter().flat_map(|(projection, moves)| moves.iter().map(|its| (projection.name(), its)));
+    let named: Vec<_> = named.collect();
+    let advanced = if breaks(Promise::CheckpointApart) {
+        checkpoint::advance(read, history, &named, batch).await?
+    } else {
+        checkpoint::advance(&mut *transaction, history, &named, batch).await?
+    };
+    if advanced.len() < named.len() {
+        let stale = named.iter().filter(|(name, its)| !advanced.contains(&((*name).to_owned(), its.shard)));
+        return Err(Failure::Stale(stale.map(|(_, its)| its.shard).collect()));
     }
+    for (name, its) in named {
+        if let Some(park) = &its.park {
+            checkpoint::park(&mut transaction, name, its.shard, park).await?;
+        }
+    }
+    let mut writes = Writes::default();
+    let changed = folded.into_iter().map(|its| its.map_or_else(HashMap::new, |its| its.write(&mut writes))).collect();
+    writes.run(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(changed)
+}
+
+async fn fold_moves(
+    projection: &dyn AnyProjection,
+    moves: &[Move],
+    batch: &Batch,
+    read: &Connection,
+) -> Result<Option<Box<dyn Folded>>, Failure> {
+    // In order of position, whatever their shards: a projection sees what the store has seen.
+    let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();
+    folds.sort_unstable();
+    if folds.is_empty() { Ok(None) } else { projection.fold(batch, folds, read).await.map(Some) }
 }
 
 /// What became of moves that were committed.

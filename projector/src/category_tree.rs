@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    table::{Table, read_table},
+    table::{Table, Writes, read_table},
 };
 
 pub(crate) struct CategoryTree;
@@ -97,8 +97,8 @@ impl Projection for CategoryTree {
         Ok(())
     }
 
-    async fn write(rows: Self::Rows, to: &mut PgConnection) -> sqlx::Result<()> {
-        rows.write(to).await
+    fn write(rows: Self::Rows, to: &mut Writes) {
+        rows.write(to);
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    table::{Table, Word, read_table},
+    table::{Table, Word, Writes, read_table},
 };
 
 pub(crate) struct Memberships;
@@ -86,9 +86,9 @@ impl Projection for Memberships {
         Ok(())
     }
 
-    async fn write(rows: Rows, to: &mut PgConnection) -> sqlx::Result<()> {
-        rows.members.write(to).await?;
-        rows.counts.write(to).await
+    fn write(rows: Rows, to: &mut Writes) {
+        rows.members.write(to);
+        rows.counts.write(to);
     }
 }
 

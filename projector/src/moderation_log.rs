@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    table::{Table, Word, read_table},
+    table::{Table, Word, Writes, read_table},
 };
 
 pub(crate) struct ModerationLog;
@@ -69,8 +69,8 @@ impl Projection for ModerationLog {
         Ok(())
     }
 
-    async fn write(rows: Self::Rows, to: &mut PgConnection) -> sqlx::Result<()> {
-        rows.write(to).await
+    fn write(rows: Self::Rows, to: &mut Writes) {
+        rows.write(to);
     }
 }
 

@@ -14,7 +14,11 @@ use crate::{producer::Producer, projection::Changed};
 
 /// A notice that names more things than this is not sent: the break in the chain says "everything of this shard".
 const MOST_KEYS: usize = 500;
-/// Notices waiting to be sent at most; more are dropped.
+/// The notices of one message name no more than this, at some 45 bytes: a fifth of what Kafka takes.
+const MOST_KEYS_TOGETHER: usize = 5_000;
+/// Where they all are, in order: everybody reads every notice, so there is nothing to spread.
+const PARTITION: i32 = 0;
+/// Messages waiting to be sent at most; more are dropped.
 const MOST_WAITING: &str = "10000";
 /// How long a notice is worth sending, in milliseconds: readers look at the checkpoints themselves meanwhile.
 const WORTH_SENDING: &str = "5000";
@@ -27,17 +31,32 @@ pub(crate) struct Notices {
     _broker: Broker,
 }
 
-/// One projection's progress in one shard, as it stands in the topic, in JSON.
+/// One projection's progress in one shard, as it stands in the topic, in JSON: in a list of those of a batch.
 #[derive(Serialize)]
-struct Notice<'a> {
-    history: HistoryId,
-    shard: Shard,
-    projection: &'a str,
-    /// The checkpoint before and after.
-    before: Position,
-    after: Position,
+pub(crate) struct Notice {
+    pub(crate) history: HistoryId,
+    pub(crate) shard: Shard,
+    pub(crate) projection: &'static str,
+    /// The checkpoint before.
+    pub(crate) before: Position,
+    /// The checkpoint now.
+    pub(crate) after: Position,
     /// What changed: `thread:<id>`, `post:<id>`, `community:<id>`, `account:<id>`.
     keys: Vec<String>,
+}
+
+impl Notice {
+    /// That a projection moved on in a shard; none where it would name too much.
+    pub(crate) fn new(
+        history: HistoryId,
+        shard: Shard,
+        projection: &'static str,
+        (before, after): (Position, Position),
+        changed: &Changed,
+    ) -> Option<Self> {
+        let keys = || changed.0.iter().map(ToString::to_string).collect();
+        (changed.0.len() <= MOST_KEYS).then(|| Self { history, shard, projection, before, after, keys: keys() })
+    }
 }
 
 impl Notices {
@@ -49,24 +68,26 @@ impl Notices {
         Ok(Self { producer, topic: broker.config().changes_topic.clone(), _broker: broker.clone() })
     }
 
-    /// Never waits, never fails.
-    pub(crate) fn publish(
-        &self,
-        history: HistoryId,
-        shard: Shard,
-        projection: &str,
-        (before, after): (Position, Position),
-        changed: &Changed,
-    ) {
-        if changed.0.len() > MOST_KEYS {
-            return;
+    /// Tells of a batch, in as few messages as it takes. Never waits, never fails.
+    pub(crate) fn publish(&self, mut notices: &[Notice]) {
+        while !notices.is_empty() {
+            let (some, others) = notices.split_at(together(notices));
+            notices = others;
+            let Ok(message) = serde_json::to_vec(some) else { return };
+            // A full queue: Kafka is away, and readers look for themselves.
+            let _ = self.producer.send(BaseRecord::<(), _, _>::to(&self.topic).partition(PARTITION).payload(&message));
         }
-        let keys = changed.0.iter().map(ToString::to_string).collect();
-        let notice = Notice { history, shard, projection, before, after, keys };
-        let (Ok(notice), key) = (serde_json::to_vec(&notice), shard.to_string()) else { return };
-        // A full queue: Kafka is away, and readers look for themselves.
-        let _ = self.producer.send(BaseRecord::to(&self.topic).key(&key).payload(&notice));
     }
+}
+
+/// How many of them, from the first on, go into one message.
+fn together(notices: &[Notice]) -> usize {
+    let mut keys = 0;
+    let fits = notices.iter().take_while(|notice| {
+        keys += notice.keys.len();
+        keys <= MOST_KEYS_TOGETHER
+    });
+    fits.count().max(1)
 }
 
 /// Nobody waits for a notice.

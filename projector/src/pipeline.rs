@@ -7,7 +7,7 @@ use std::{
 };
 
 use events::{EventId, HistoryId, Shard};
-use futures::future::{join, join_all};
+use futures::future::join_all;
 use platform::patience::Patience;
 use sqlx::PgPool;
 use store_reader::StoreReader;
@@ -18,13 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    apply::{AnyProjection, Outcome, Target, committed},
+    apply::{AnyProjection, Outcome, Target, commit, committed},
     batch::{Batch, Item},
-    checkpoint,
     consumer::{Fetched, Source},
     lanes::{Lanes, Move, Standing},
     metrics::Metrics,
-    notice::Notices,
+    notice::{Notice, Notices},
     trace,
 };
 
@@ -64,6 +63,11 @@ struct Running<'a> {
     /// Since when tail checks find what Kafka should have brought.
     alone_since: Option<Instant>,
 }
+
+/// What a batch does for a projection, by its number.
+type Plan = (usize, Vec<Move>);
+/// What became of the plans.
+type Applied = Vec<(usize, anyhow::Result<Vec<(Shard, Outcome)>>)>;
 
 /// What a step that did not fail says of what failed before.
 enum Proof {
@@ -152,12 +156,13 @@ impl Running<'_> {
         Ok(proof)
     }
 
-    /// Applies to each projection what its lanes can take; projections side by side.
+    /// Applies to each projection what its lanes can take: to all of them at once, or each for itself, so that what is
+    /// wrong with one holds up no other.
     async fn apply(&mut self, items: Vec<Item>) -> anyhow::Result<()> {
-        let Pipeline { projections, read, .. } = self.its;
+        let Pipeline { projections, .. } = self.its;
         let batch: Batch = Arc::new(items);
         let nothing = HashSet::new();
-        let mut plans: Vec<(usize, Vec<Move>)> = Vec::new();
+        let mut plans: Vec<Plan> = Vec::new();
         for (index, projection) in projections.iter().enumerate() {
             let skipped = self.skipped.get(projection.name()).unwrap_or(&nothing);
             let moves = self.lanes.plan(index, &batch, |event| projection.concerns(event), skipped);
@@ -165,26 +170,24 @@ impl Running<'_> {
                 plans.push((index, moves));
             }
         }
+        if plans.is_empty() {
+            return Ok(());
+        }
         let _spans = trace::spans(&batch, &plans);
         let shards: Vec<(usize, Vec<Shard>)> =
             plans.iter().map(|(index, moves)| (*index, moves.iter().map(|its| its.shard).collect())).collect();
-        // Projections that the batch does not concern move on together, in one statement.
-        let idle = |(_, moves): &(usize, Vec<Move>)| moves.iter().all(|its| its.folds.is_empty() && its.park.is_none());
-        let (idle, busy): (Vec<_>, Vec<_>) = plans.into_iter().partition(idle);
-        let history = self.lanes.history;
-        let busy = busy.into_iter().map(|(index, moves)| {
-            let batch = &batch;
-            async move {
-                let target = Target { projection: &*projections[index], read, history };
-                (index, target.apply(batch, moves).await)
-            }
-        });
-        let (mut outcomes, passed) = join(join_all(busy), self.pass_by(&batch, idle)).await;
-        outcomes.extend(passed);
-        let mut trouble = None;
+        let outcomes = match self.together(&batch, plans).await {
+            Ok(outcomes) => outcomes,
+            Err(plans) => self.apart(&batch, plans).await,
+        };
+        let (mut notices, mut trouble) = (Vec::new(), None);
         for (index, outcome) in outcomes {
             match outcome {
-                Ok(outcomes) => outcomes.into_iter().for_each(|(shard, outcome)| self.settle(index, shard, outcome)),
+                Ok(outcomes) => {
+                    let settled =
+                        outcomes.into_iter().filter_map(|(shard, outcome)| self.settle(index, shard, outcome));
+                    notices.extend(settled);
+                }
                 Err(error) => {
                     // What became of the commit is not known.
                     let its = shards.iter().filter(|(of, _)| *of == index).flat_map(|(_, shards)| shards);
@@ -193,46 +196,48 @@ impl Running<'_> {
                 }
             }
         }
+        self.its.notices.publish(&notices);
         trouble.map_or(Ok(()), Err)
     }
 
-    /// Moves the lanes of projections that have nothing to write.
-    async fn pass_by(
-        &self,
-        batch: &Batch,
-        idle: Vec<(usize, Vec<Move>)>,
-    ) -> Vec<(usize, anyhow::Result<Vec<(Shard, Outcome)>>)> {
-        if idle.is_empty() {
-            return Vec::new();
-        }
+    /// All in one transaction; gives the plans back where that did not work, for whatever reason.
+    async fn together(&self, batch: &Batch, plans: Vec<Plan>) -> Result<Applied, Vec<Plan>> {
         let Pipeline { projections, read, .. } = self.its;
-        let named = idle.iter().flat_map(|(index, moves)| moves.iter().map(|its| (projections[*index].name(), its)));
-        let named: Vec<_> = named.collect();
-        let advanced = match checkpoint::advance(read, self.lanes.history, &named, batch).await {
-            Ok(advanced) => advanced,
-            Err(error) => {
-                let error = |index| (index, Err(anyhow::anyhow!("the checkpoints do not move: {error}")));
-                return idle.into_iter().map(|(index, _)| error(index)).collect();
+        let all: Vec<_> = plans.iter().map(|(index, moves)| (&*projections[*index], &moves[..])).collect();
+        match commit(read, self.lanes.history, batch, &all).await {
+            Ok(changed) => {
+                let outcomes = plans.into_iter().zip(changed);
+                Ok(outcomes
+                    .map(|((index, moves), changed)| (index, Ok(committed(moves, changed, batch).collect())))
+                    .collect())
             }
-        };
-        let outcomes = idle.into_iter().map(|(index, moves)| {
-            let name = projections[index].name();
-            let (moves, stale): (Vec<Move>, Vec<Move>) =
-                moves.into_iter().partition(|its| advanced.contains(&(name.to_owned(), its.shard)));
-            let stale = stale.into_iter().map(|its| (its.shard, Outcome::Stale));
-            (index, Ok(committed(moves, HashMap::new(), batch).chain(stale).collect()))
-        });
-        outcomes.collect()
+            Err(failure) => {
+                tracing::debug!(?failure, "the projections go on one by one");
+                Err(plans)
+            }
+        }
     }
 
-    fn settle(&mut self, projection: usize, shard: Shard, outcome: Outcome) {
+    /// Each projection in a transaction of its own, side by side.
+    async fn apart(&self, batch: &Batch, plans: Vec<Plan>) -> Applied {
+        let Pipeline { projections, read, .. } = self.its;
+        let history = self.lanes.history;
+        let applied = plans.into_iter().map(|(index, moves)| async move {
+            let target = Target { projection: &*projections[index], read, history };
+            (index, target.apply(batch, moves).await)
+        });
+        join_all(applied).await
+    }
+
+    /// Takes in what became of a move; answers what is to be told of it.
+    fn settle(&mut self, projection: usize, shard: Shard, outcome: Outcome) -> Option<Notice> {
         let name = self.its.projections[projection].name();
         match outcome {
             Outcome::Moved { from, to, events, changed } => {
                 self.lanes.set(projection, shard, Standing::At(to));
                 self.its.metrics.lanes.moved(projection, shard, to);
                 self.its.metrics.projected(name, events);
-                self.its.notices.publish(self.lanes.history, shard, name, (from, to), &changed);
+                return Notice::new(self.lanes.history, shard, name, (from, to), &changed);
             }
             Outcome::Stale => self.lanes.forget(projection, shard),
             Outcome::Parked(park) => {
@@ -241,6 +246,7 @@ impl Running<'_> {
                 self.alarms.raise(name, shard, &park, &self.its.metrics);
             }
         }
+        None
     }
 }
 

@@ -7,6 +7,8 @@ use events::{AccountId, Envelope, Event};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::table::Writes;
+
 /// Keeps some of the read tables. One event or ten thousand take the same way: load the rows they touch, fold, write.
 pub(crate) trait Projection: 'static {
     /// Its name in checkpoints, notices and commands: that of its module.
@@ -29,8 +31,8 @@ pub(crate) trait Projection: 'static {
     /// the rows are thrown away.
     fn fold(rows: &mut Self::Rows, event: &Recorded<'_>, changed: &mut Changed) -> Result<(), Fault>;
 
-    /// Writes what was changed.
-    fn write(rows: Self::Rows, to: &mut PgConnection) -> impl Future<Output = sqlx::Result<()>> + Send;
+    /// Says what is to be written: what was changed.
+    fn write(rows: Self::Rows, to: &mut Writes);
 }
 
 /// A table that a projection keeps.

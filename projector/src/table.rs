@@ -1,7 +1,8 @@
 //! Rows of read tables: loaded by the batch, changed in memory, written back by the batch.
 //!
 //! [`read_table!`] declares a row once: its table, its key, its columns and how a written column merges with the one
-//! that is there. All statements follow from that, and take the same form for one row and for ten thousand.
+//! that is there. All statements follow from that, and take the same form for one row and for ten thousand. What a batch
+//! writes, into however many tables, is [one statement](Writes).
 
 use std::{collections::HashMap, fmt};
 
@@ -32,9 +33,9 @@ pub(crate) trait Row: Clone + fmt::Debug + Send + Sync + 'static {
     fn key(&self) -> Self::Key;
     /// The SQL that reads and writes it.
     fn statements() -> &'static Statements;
-    /// From a row that [`Statements::select`] found.
+    /// From a row that was selected.
     fn read(row: &PgRow) -> sqlx::Result<Self>;
-    /// The parameters of [`Statements::upsert`]: an array for each column.
+    /// The parameters of what writes rows: an array for each column.
     fn bind(rows: Vec<Self>, statement: Statement<'_>) -> Statement<'_>;
 }
 
@@ -64,9 +65,26 @@ pub(crate) enum Merge {
 /// The SQL that reads and writes one table.
 pub(crate) struct Statements {
     columns: String,
-    select: String,
-    upsert: String,
-    delete: String,
+    select: Unnesting,
+    upsert: Unnesting,
+    delete: Unnesting,
+}
+
+/// SQL with one `unnest` of parameters in it, an array for each column.
+struct Unnesting {
+    before: String,
+    types: Vec<&'static str>,
+    after: String,
+}
+
+impl Unnesting {
+    /// With its parameters numbered behind so many of others.
+    fn behind(&self, others: usize) -> String {
+        let Self { before, types, after } = self;
+        let numbered = types.iter().zip(others + 1..);
+        let arrays: Vec<String> = numbered.map(|(of, number)| format!("${number}::{of}[]")).collect();
+        format!("{before}unnest({}){after}", arrays.join(", "))
+    }
 }
 
 impl Statements {
@@ -74,13 +92,9 @@ impl Statements {
     pub(crate) fn new(table: &str, keys: usize, columns: &[Column]) -> Self {
         let (key, rest) = columns.split_at(keys);
         let list = |of: &[Column], text: fn(&Column) -> String| of.iter().map(text).collect::<Vec<_>>().join(", ");
-        let arrays = |of: &[Column]| {
-            let numbered = of.iter().enumerate();
-            numbered.map(|(n, column)| format!("${}::{}[]", n + 1, column.sent_as)).collect::<Vec<_>>().join(", ")
-        };
+        let types = |of: &[Column]| of.iter().map(|column| column.sent_as).collect();
         let names = list(columns, |column| column.name.to_owned());
         let key_names = list(key, |column| column.name.to_owned());
-        let key_arrays = arrays(key);
         let values = list(columns, |column| format!("n.{}{}", column.name, column.cast));
         let on_conflict = if rest.is_empty() {
             "do nothing".to_owned()
@@ -93,19 +107,53 @@ impl Statements {
             format!("do update set {}", rest.iter().map(set).collect::<Vec<_>>().join(", "))
         };
         Self {
-            select: format!(
-                "select {names} from unnest({key_arrays}) k ({key_names}) join {table} using ({key_names})"
-            ),
-            upsert: format!(
-                "insert into {table} as o ({names}) select {values} from unnest({}) n ({names}) \
-                 on conflict ({key_names}) {on_conflict}",
-                arrays(columns)
-            ),
-            delete: format!(
-                "delete from {table} where ({key_names}) in (select {key_names} from unnest({key_arrays}) k ({key_names}))"
-            ),
+            select: Unnesting {
+                before: format!("select {names} from "),
+                types: types(key),
+                after: format!(" k ({key_names}) join {table} using ({key_names})"),
+            },
+            upsert: Unnesting {
+                before: format!("insert into {table} as o ({names}) select {values} from "),
+                types: types(columns),
+                after: format!(" n ({names}) on conflict ({key_names}) {on_conflict}"),
+            },
+            delete: Unnesting {
+                before: format!("delete from {table} where ({key_names}) in (select {key_names} from "),
+                types: types(key),
+                after: format!(" k ({key_names}))"),
+            },
             columns: names,
         }
+    }
+}
+
+/// What gives a statement its parameters.
+type Bind = Box<dyn for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send>;
+
+/// What a batch writes, into all its tables: one statement, as each costs a small batch more than the rows in it.
+#[derive(Default)]
+pub(crate) struct Writes {
+    parts: Vec<String>,
+    parameters: usize,
+    binds: Vec<Bind>,
+}
+
+impl Writes {
+    /// Adds what is done to rows of one table that nothing else of this is done to.
+    fn add(&mut self, part: &Unnesting, bind: impl for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send + 'static) {
+        self.parts.push(format!("w{} as ({})", self.parts.len(), part.behind(self.parameters)));
+        self.parameters += part.types.len();
+        self.binds.push(Box::new(bind));
+    }
+
+    /// Writes all of it.
+    pub(crate) async fn run(self, to: &mut PgConnection) -> sqlx::Result<()> {
+        if self.parts.is_empty() {
+            return Ok(());
+        }
+        let sql = format!("with {} select", self.parts.join(", "));
+        let statement = self.binds.into_iter().fold(sqlx::query(&sql), |statement, bind| bind(statement));
+        statement.execute(to).await.map(drop)
     }
 }
 
@@ -134,7 +182,7 @@ impl<R: Row> Table<R> {
         keys.dedup();
         let mut table = Self::default();
         if !keys.is_empty() {
-            table.add(R::Key::bind(keys, sqlx::query(&R::statements().select)), from).await?;
+            table.add(R::Key::bind(keys, sqlx::query(&R::statements().select.behind(0))), from).await?;
         }
         Ok(table)
     }
@@ -197,8 +245,8 @@ impl<R: Row> Table<R> {
         self.rows.insert(key, Slot { row: None, changed: true });
     }
 
-    /// Writes what was changed, in the order of the keys.
-    pub(crate) async fn write(self, to: &mut PgConnection) -> sqlx::Result<()> {
+    /// Adds what was changed, in the order of the keys.
+    pub(crate) fn write(self, to: &mut Writes) {
         let mut changed: Vec<(R::Key, Option<R>)> =
             self.rows.into_iter().filter(|(_, slot)| slot.changed).map(|(key, slot)| (key, slot.row)).collect();
         changed.sort_unstable_by(|(key, _), (other, _)| key.cmp(other));
@@ -210,12 +258,11 @@ impl<R: Row> Table<R> {
             }
         }
         if !gone.is_empty() {
-            R::Key::bind(gone, sqlx::query(&R::statements().delete)).execute(&mut *to).await?;
+            to.add(&R::statements().delete, |statement| R::Key::bind(gone, statement));
         }
         if !rows.is_empty() {
-            R::bind(rows, sqlx::query(&R::statements().upsert)).execute(&mut *to).await?;
+            to.add(&R::statements().upsert, |statement| R::bind(rows, statement));
         }
-        Ok(())
     }
 }
 

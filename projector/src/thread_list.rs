@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    table::{Table, Word, read_table},
+    table::{Table, Word, Writes, read_table},
 };
 
 use need::{Need, add_newest};
@@ -155,13 +155,13 @@ impl Projection for ThreadList {
         }
     }
 
-    async fn write(rows: Rows, to: &mut PgConnection) -> sqlx::Result<()> {
-        rows.threads.write(to).await?;
-        rows.posts.write(to).await?;
-        rows.categories.write(to).await?;
-        rows.communities.write(to).await?;
-        rows.accounts.write(to).await?;
-        rows.tags.write(to).await
+    fn write(rows: Rows, to: &mut Writes) {
+        rows.threads.write(to);
+        rows.posts.write(to);
+        rows.categories.write(to);
+        rows.communities.write(to);
+        rows.accounts.write(to);
+        rows.tags.write(to);
     }
 }
 

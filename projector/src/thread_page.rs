@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     projection::{Changed, Fault, Kept, Projection, Recorded},
-    table::{Path, Table, Word, read_table},
+    table::{Path, Table, Word, Writes, read_table},
 };
 
 pub(crate) struct ThreadPage;
@@ -121,11 +121,11 @@ impl Projection for ThreadPage {
         }
     }
 
-    async fn write(rows: Rows, to: &mut PgConnection) -> sqlx::Result<()> {
-        rows.posts.write(to).await?;
-        rows.revisions.write(to).await?;
-        rows.numbers.write(to).await?;
-        rows.reactions.write(to).await
+    fn write(rows: Rows, to: &mut Writes) {
+        rows.posts.write(to);
+        rows.revisions.write(to);
+        rows.numbers.write(to);
+        rows.reactions.write(to);
     }
 }
 

@@ -21,6 +21,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 /// A command's answer in the middle of it all.
 async fn timed(command: impl Future<Output = Reply>) -> (u16, f64) {
@@ -187,6 +188,34 @@ async fn what_another_command_service_undid_is_neither_a_reason_to_refuse_nor_do
     bob.put(&reaction, &like).await.expect(200);
     let shown = bob.get(&format!("/v2/posts/{opening}")).await.expect(200);
     assert_eq!(shown["reactions"], json!({"like": 1}), "it was acknowledged");
+    other.shutdown.cancel();
+    forum.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_was_given_out_elsewhere_is_taken() {
+    let forum = TestForum::start().await;
+    let ada = forum.person("ada").await;
+    let tea = forum.community(&ada, "tea").await;
+    let (thread, opening_post) = ada.thread(&tea, "Here").await;
+    let (threads, posts) = ("/v2/communities/tea/threads", format!("/v2/threads/{thread}/posts"));
+    let reply = json!({"id": Uuid::now_v7(), "body": "Mine."});
+    ada.post(&posts, &reply).await.expect(201);
+    let new = json!({"category_id": tea.category, "title": "There", "body": "Hello."});
+    let with = |field: &str, id: &str| {
+        let mut new = new.clone();
+        new[field] = json!(id);
+        new
+    };
+    let (same_thread, same_post) = (with("id", &thread), with("opening_post_id", &opening_post));
+    let other = Other::of(&forum).await;
+    // First it finds out, then it knows.
+    for _ in 0..2 {
+        for (path, body) in [(&*posts, &reply), (threads, &same_thread), (threads, &same_post)] {
+            assert_eq!(other.send(&ada, Method::POST, path, body).await.0, 409, "{path} {body}");
+        }
+    }
+    assert_eq!(other.send(&ada, Method::POST, threads, &new).await.0, 201);
     other.shutdown.cancel();
     forum.stop().await;
 }

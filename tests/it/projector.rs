@@ -344,7 +344,8 @@ fn read_notices(broker: &Broker, last: i64) -> Vec<Value> {
     let mut notices: Vec<Value> = Vec::new();
     while notices.iter().filter(|notice| notice["after"] == last).count() < 7 {
         let message = consumer.poll(Duration::from_secs(20)).expect("a notice in time").expect("no error");
-        notices.push(serde_json::from_slice(message.payload().expect("a notice")).expect("JSON"));
+        let of_batch = serde_json::from_slice::<Vec<Value>>(message.payload().expect("a notice"));
+        notices.extend(of_batch.expect("JSON"));
     }
     notices
 }

@@ -18,7 +18,7 @@ use crate::{
     command::Command,
     place::{AtPost, AtThread, Found, PostPath, ThreadPath},
     refusal::Refused,
-    store::{Answer, Operation, Request, Stop, Work},
+    store::{Answer, Loaded, Operation, Request, Stop, Work},
     text::{Body, Reason, chosen_id, present},
     thread::ThreadRefusal,
 };
@@ -232,6 +232,12 @@ pub(crate) async fn unhide(
     app.store.execute(command.request(&()), &OnPost { id: path.id, command: unhide }).await
 }
 
+impl PostChanged {
+    fn of(id: PostId, post: &Loaded<Post>, around: &Surroundings) -> Self {
+        Self { id, version: post.version, revision: post.state.revision, thread_id: around.thread() }
+    }
+}
+
 impl PostPatch {
     fn command(&self, at: &AtPost, request: &Request) -> Result<PostCommand, Refusal> {
         let by = at.standing().curator(at.author())?;
@@ -253,7 +259,8 @@ struct Reply {
 impl Reply {
     async fn write(&self, work: &mut Work<'_>, by: Participant, around: &Surroundings) -> Found<Answer> {
         let write = WriteReply { by, text: self.text.clone() };
-        handle(work, self.id, write.into(), around).await.map(|changed| created(&changed))
+        let post = work.begin::<Post>(&Stream::post(self.id), write.into(), around).await?;
+        Ok(created(&PostChanged::of(self.id, &post, around)))
     }
 }
 
@@ -326,17 +333,14 @@ where
         let at = AtPost::find(work, self.id).await?;
         work.require_version(at.post.version)?;
         let command = (self.command)(&at, work.request())?;
-        handle(work, self.id, command, &at.at.surroundings()?).await.map(|changed| done(&changed))
+        let around = at.at.surroundings()?;
+        let post = work.handle::<Post>(&Stream::post(self.id), command, &around).await?;
+        Ok(done(&PostChanged::of(self.id, &post, &around)))
     }
 
     fn taken(&self, kind: &str) -> Refusal {
         Refusal::taken(kind)
     }
-}
-
-async fn handle(work: &mut Work<'_>, id: PostId, command: PostCommand, around: &Surroundings) -> Found<PostChanged> {
-    let post = work.handle::<Post>(&Stream::post(id), command, around).await?;
-    Ok(PostChanged { id, version: post.version, revision: post.state.revision, thread_id: around.thread() })
 }
 
 fn location(body: &Value) -> Option<String> {

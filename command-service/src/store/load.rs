@@ -97,6 +97,11 @@ impl Loader {
         Ok(loaded)
     }
 
+    /// Whether a state of the stream is at hand.
+    pub(super) fn remembers(&self, stream: &Stream) -> bool {
+        self.states.contains_key(stream)
+    }
+
     /// From the database, whatever is remembered; and remembers nothing.
     pub(super) async fn read<A: Stored>(&self, stream: &Stream) -> Result<Loaded<A>, StoreError> {
         let mut loaded = Loaded { state: A::default(), version: 0 };

@@ -199,7 +199,7 @@ impl Store {
         operation: &O,
         turn: Option<&Turn<'_>>,
     ) -> Result<Attempt, Problem> {
-        let mut work = Work::new(self, request);
+        let mut work = Work::new(self, request, turn.is_some());
         let attempted = operation.attempt(&mut work).await;
         let refusal = match attempted.and_then(|answer| work.require_new().map(|()| answer)) {
             Ok(answer) => return self.append_decision(work, request, operation, answer, turn).await,

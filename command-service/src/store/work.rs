@@ -23,6 +23,8 @@ pub struct Work<'a> {
     home: Home,
     /// Whether anything was held against the client's `If-Match`.
     compared: bool,
+    /// Whether an attempt before this one found that something had moved.
+    again: bool,
 }
 
 /// The streams that an attempt read: at which version, and the state with what the attempt did to it.
@@ -39,7 +41,7 @@ enum Home {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(store: &'a Store, request: &'a Request) -> Self {
+    pub(super) fn new(store: &'a Store, request: &'a Request, again: bool) -> Self {
         Self {
             store,
             request,
@@ -49,6 +51,7 @@ impl<'a> Work<'a> {
             private: Vec::new(),
             home: Home::Nowhere,
             compared: false,
+            again,
         }
     }
 
@@ -138,6 +141,24 @@ impl<'a> Work<'a> {
             *snapshot = Snapshot::of(&after);
         }
         Ok(after)
+    }
+
+    /// As [`Self::handle`], of a stream that the command begins. That it is not there yet is not looked up at first: the
+    /// append finds out, and the next attempt reads what is there after all.
+    ///
+    /// # Errors
+    /// As [`Self::handle`].
+    pub async fn begin<A: Stored>(
+        &mut self,
+        stream: &Stream,
+        command: A::Command,
+        facts: &A::Services,
+    ) -> Result<Arc<Loaded<A>>, Stop<A::Error>> {
+        if !self.again && !self.store.loader.remembers(stream) && !self.seen.0.contains_key(stream) {
+            let nothing = Arc::new(Loaded { state: A::default(), version: 0 });
+            self.seen.0.insert(stream.clone(), (0, Snapshot::of(&nothing)));
+        }
+        self.handle(stream, command, facts).await
     }
 
     /// Takes a unique value with the append.

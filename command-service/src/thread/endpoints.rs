@@ -388,10 +388,10 @@ impl Operation for BeginThread {
         let NewThread { category_id, title, tags, body, format, .. } = self.body.clone();
         let (by, category) = (place.standing.participant()?, tree.state.open(category_id)?);
         let start = StartThread { by, category, title: title.into(), tags: tags.into(), opening_post };
-        let thread = work.handle::<Thread>(&Stream::thread(id), start.into(), &Ground::default()).await?;
+        let thread = work.begin::<Thread>(&Stream::thread(id), start.into(), &Ground::default()).await?;
         let write = WriteOpening { by, text: Text { body: body.0, format } };
         let around = Surroundings::of_new(id, opening_post);
-        work.handle::<Post>(&Stream::post(opening_post), write.into(), &around).await.map_err(opening_post_id)?;
+        work.begin::<Post>(&Stream::post(opening_post), write.into(), &around).await.map_err(opening_post_id)?;
         Ok(created(&changed(id, thread.version, place.id, opening_post)))
     }
 

@@ -101,8 +101,8 @@ async fn assign(consumer: &Arc<StreamConsumer<Quiet>>, topic: String, assigned: 
 }
 
 fn take_in(changes: &Changes, payload: &[u8]) {
-    match serde_json::from_slice::<Notice>(payload) {
-        Ok(notice) => changes.note(&notice),
+    match Notice::read(payload) {
+        Ok(notices) => notices.iter().for_each(|notice| changes.note(notice)),
         // The break in the chain will show.
         Err(error) => tracing::warn!(cause = %error, "a change notice cannot be read"),
     }

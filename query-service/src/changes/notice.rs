@@ -19,7 +19,23 @@ pub(crate) struct Notice {
     pub(crate) keys: Vec<String>,
 }
 
+/// What a message holds: the notices of a batch; of an older projector, a single one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Message {
+    OfBatch(Vec<Notice>),
+    Single(Notice),
+}
+
 impl Notice {
+    /// The notices of a message.
+    pub(crate) fn read(message: &[u8]) -> serde_json::Result<Vec<Self>> {
+        Ok(match serde_json::from_slice(message)? {
+            Message::OfBatch(notices) => notices,
+            Message::Single(notice) => vec![notice],
+        })
+    }
+
     /// The ids of what changed. A key of a kind that is not named by an id tells us nothing that we cache by.
     pub(crate) fn things(&self) -> impl Iterator<Item = Uuid> {
         self.keys.iter().filter_map(|key| key.split_once(':')?.1.parse().ok())

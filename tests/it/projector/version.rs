@@ -25,13 +25,13 @@ async fn rows_of_an_older_version_are_made_anew_by_the_next_projector_and_no_oth
     lab.append(&more).await;
     lab.until("the new rows are live", "select min(built) = 1 from checkpoint where projection = 'thread_list'").await;
     lab.all_shown().await;
+    let left = "select count(*) = 0 from pg_namespace where nspname = 'rebuild'";
+    lab.until("nothing is left of the rebuild", left).await;
     running.stop().await;
     assert_eq!(lab.rows().await, Lab::with(&[history, more].concat()).await.rows().await);
     assert_eq!(lab.value(VERSIONS).await, versions);
     let others = "select max(built) from checkpoint where projection <> 'thread_list'";
     assert_eq!(lab.value(others).await, 0, "what is of this version stays");
-    let left = lab.value("select count(*) from pg_namespace where nspname = 'rebuild'").await;
-    assert_eq!(left, 0, "nothing is left of the rebuild");
 }
 
 #[tokio::test]
