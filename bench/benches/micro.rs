@@ -19,13 +19,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     for step in STEPS {
-        match instructions(step) {
-            Some(count) => println!("{step} · {count} instructions"),
-            None => {
-                eprintln!("{step}: callgrind counted nothing. Is valgrind installed?");
-                return ExitCode::FAILURE;
-            }
-        }
+        let Some(count) = instructions(step) else {
+            eprintln!("{step}: callgrind counted nothing. Is valgrind installed?");
+            return ExitCode::FAILURE;
+        };
+        println!("{step} · {count} instructions");
     }
     ExitCode::SUCCESS
 }
@@ -37,7 +35,8 @@ fn instructions(step: &str) -> Option<u64> {
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(format!("--toggle-collect=micro::step::{step}*"))
         .arg(program)
-        .args(["--test", "--exact", step])
+        .args(["--test", "--exact"])
+        .arg(format!("micro::{step}"))
         .output()
         .ok()?;
     let said = String::from_utf8_lossy(&counted.stderr);
@@ -124,7 +123,9 @@ mod step {
     #[inline(never)]
     pub(super) fn fold(events: Vec<ThreadEvent>) -> Thread {
         let mut thread = Thread::default();
-        events.into_iter().for_each(|event| thread.apply(event));
+        for event in events {
+            thread.apply(event);
+        }
         thread
     }
 

@@ -72,6 +72,17 @@ impl Default for DatabaseConfig {
     }
 }
 
+/// Run-time parameters for connections whose statements take arrays, of one row or of thousands, and look every row up by
+/// its key: planned once and for all, whatever the statistics say. Postgres would plan each anew, which takes it longer
+/// than a small batch itself.
+pub const BY_KEY: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
+
 /// A pool of connections whose `search_path` is `schema`, once the database answers. `app_name` is what
 /// `pg_stat_activity` shows.
 ///

@@ -68,17 +68,6 @@ const WAITING_BATCHES: usize = 1;
 const STORE: &str = "store";
 const READ: &str = "read";
 
-/// Run-time parameters for connections that keep the read tables. Their statements take arrays, of one row or of
-/// thousands, and look every row up by its key: planned once and for all, whatever the statistics say. Postgres would plan
-/// each anew, which takes it longer than a small batch itself.
-const TABLES: [(&str, &str); 5] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-];
-
 /// What the projector works on.
 #[derive(Clone, Debug)]
 pub struct Parts {
@@ -101,7 +90,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     let store = db::connect_with(&event_store, STORE, "agora-projector", &store_reader::CONNECTION).await?;
     // Its commits wait for the disk too: rows that a crash takes back were shown by then, and a community that turned
     // private would be public again until they are made anew.
-    let read = db::connect_with(&read_tables, READ, "agora-projector", &TABLES).await?;
+    let read = db::connect_with(&read_tables, READ, "agora-projector", &db::BY_KEY).await?;
     instances::join(store.clone(), knows(), shutdown.clone(), tasks).await?;
     let metrics = Metrics::new(names());
     let source = Source::new(&broker)?;

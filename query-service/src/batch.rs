@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
 
-use platform::problem::Problem;
+use platform::{db, problem::Problem};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -54,12 +54,13 @@ impl<A: Ask> Clone for Batch<A> {
 impl<A: Ask> Batch<A> {
     /// Starts answering, in so many statements at once, each on a connection of its own: what decides who may see does
     /// not wait for what is shown.
-    pub(crate) fn start(ask: A, db: &PgPool, lanes: usize) -> Self {
+    pub(crate) fn start(ask: A, pool: &PgPool, lanes: usize) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING);
         let ask = Arc::new(ask);
         let waiting = Arc::new(Mutex::new(waiting));
+        let options = (*pool.connect_options()).clone().options(db::BY_KEY);
         for _ in 0..lanes {
-            let lane = Lane { ask: Arc::clone(&ask), options: db.connect_options(), connection: None };
+            let lane = Lane { ask: Arc::clone(&ask), options: options.clone(), connection: None };
             tokio::spawn(lane.run(Arc::clone(&waiting)));
         }
         Self { queue }
@@ -83,7 +84,7 @@ fn too_many() -> Problem {
 
 struct Lane<A> {
     ask: Arc<A>,
-    options: Arc<PgConnectOptions>,
+    options: PgConnectOptions,
     connection: Option<PgConnection>,
 }
 
