@@ -30,8 +30,8 @@ const FOLD_IN_PLACE: usize = 16;
 /// Or fewer bytes: a long body takes milliseconds to render.
 const FOLD_BYTES_IN_PLACE: usize = 32 * 1024;
 
-/// The one connection of a batch: taken from the pool once, which asks the database each time one is given back. What one
-/// projection loads, another may fold meanwhile.
+/// The one connection of a batch: taken from the pool once, which asks the database each time one is given back. While one
+/// projection folds a large batch, another loads.
 type Connection = Mutex<PoolConnection<Postgres>>;
 
 /// A projection, whichever.
@@ -152,6 +152,15 @@ pub(crate) enum Failure {
     Stale(HashSet<Shard>),
     /// Nothing that an event is to blame for.
     Trouble(anyhow::Error),
+}
+
+impl Failure {
+    /// Whether `lock_timeout` or `statement_timeout` ended it.
+    pub(crate) fn is_patience_at_an_end(&self) -> bool {
+        let Self::Trouble(error) = self else { return false };
+        let error = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        error.and_then(sqlx::error::DatabaseError::code).is_some_and(|code| matches!(&*code, "55P03" | "57014"))
+    }
 }
 
 impl From<sqlx::Error> for Failure {

@@ -8,7 +8,7 @@ use std::{
 
 use events::{EventId, HistoryId, Shard};
 use futures::future::join_all;
-use platform::patience::Patience;
+use platform::{patience::Patience, problem::Chain};
 use sqlx::PgPool;
 use store_reader::StoreReader;
 use tokio::{
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    apply::{AnyProjection, Outcome, Target, commit, committed},
+    apply::{AnyProjection, Failure, Outcome, Target, commit, committed},
     batch::{Batch, Item},
     consumer::{Fetched, Source},
     lanes::{Lanes, Move, Standing},
@@ -36,6 +36,8 @@ mod fill;
 
 /// A message of another history makes the check come early, though not more often than this.
 const SOONEST_CHECK: Duration = Duration::from_millis(500);
+/// How long projections go on one by one after they waited together for a lock in vain.
+const APART: Duration = Duration::from_secs(60);
 /// Events taken from Kafka for one batch at most; as many may come from the store.
 const MOST_EVENTS: usize = 2_000;
 
@@ -60,6 +62,9 @@ struct Running<'a> {
     last: Option<Check>,
     check_at: Instant,
     verified_at: Option<Instant>,
+    /// Until when each projection goes for itself: a table of one that somebody has locked is not to hold up the others in
+    /// every batch.
+    apart_until: Option<Instant>,
     /// Since when tail checks find what Kafka should have brought.
     alone_since: Option<Instant>,
 }
@@ -88,6 +93,7 @@ impl Pipeline {
             last: None,
             check_at: Instant::now(),
             verified_at: None,
+            apart_until: None,
             alone_since: None,
         };
         let mut patience = Patience::new("the projector");
@@ -201,8 +207,11 @@ impl Running<'_> {
     }
 
     /// All in one transaction; gives the plans back where that did not work, for whatever reason.
-    async fn together(&self, batch: &Batch, plans: Vec<Plan>) -> Result<Applied, Vec<Plan>> {
+    async fn together(&mut self, batch: &Batch, plans: Vec<Plan>) -> Result<Applied, Vec<Plan>> {
         let Pipeline { projections, read, .. } = self.its;
+        if self.apart_until.is_some_and(|until| Instant::now() < until) {
+            return Err(plans);
+        }
         let all: Vec<_> = plans.iter().map(|(index, moves)| (&*projections[*index], &moves[..])).collect();
         match commit(read, self.lanes.history, batch, &all).await {
             Ok(changed) => {
@@ -212,7 +221,12 @@ impl Running<'_> {
                     .collect())
             }
             Err(failure) => {
-                tracing::debug!(?failure, "the projections go on one by one");
+                if let Failure::Trouble(error) = &failure
+                    && failure.is_patience_at_an_end()
+                {
+                    tracing::warn!(cause = %Chain(error.as_ref()), "the projections go on one by one for a minute");
+                    self.apart_until = Some(Instant::now() + APART);
+                }
                 Err(plans)
             }
         }

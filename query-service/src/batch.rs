@@ -11,6 +11,7 @@ use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::yield_now,
+    time::timeout,
 };
 
 use crate::failure::Failure;
@@ -19,6 +20,8 @@ use crate::failure::Failure;
 const WAITING: usize = 8_192;
 /// Questions in one statement at most: enough for any burst, small enough to be answered in milliseconds.
 const TOGETHER: usize = 256;
+/// How long a connection that was kept may take, until it counts as dead: all others wait behind its questions.
+const ALIVE: Duration = Duration::from_secs(2);
 /// When who was refused may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -128,7 +131,7 @@ impl<A: Ask> Lane<A> {
     /// A connection that was kept may have died meanwhile: then once more on a new one.
     async fn answers(&mut self, questions: &[A::Question]) -> sqlx::Result<Vec<A::Answer>> {
         if let Some(mut kept) = self.connection.take()
-            && let Ok(answers) = self.ask.ask(questions, &mut kept).await
+            && let Ok(Ok(answers)) = timeout(ALIVE, self.ask.ask(questions, &mut kept)).await
         {
             self.connection = Some(kept);
             return Ok(answers);

@@ -276,6 +276,32 @@ async fn rows_that_came_back_a_little_older_are_brought_up_again() {
 }
 
 #[tokio::test]
+async fn while_a_table_of_one_projection_is_locked_the_others_go_on() {
+    let lab = Lab::new().await;
+    let running = lab.start().await;
+    let community = CommunityId::new();
+    lab.append(&[Recorded::created(community, "slow")]).await;
+    lab.all_shown().await;
+    let mut held = lab.pool.begin().await.expect("begins");
+    sqlx::query("lock table post in access exclusive mode").execute(&mut *held).await.expect("locks");
+    let shard = Shard::of_community(community).number();
+    let at = |projections: &str, position: i64| {
+        format!(
+            "select bool_and(position = {position}) from checkpoint
+            where shard = {shard} and projection in ({projections})"
+        )
+    };
+    lab.append(&Recorded::started(community).1).await;
+    lab.until("the others go on", &at("'community', 'membership', 'thread_list'", 3)).await;
+    lab.append(&[Recorded::renamed(community, "slower")]).await;
+    lab.until("and go on", &at("'community', 'membership', 'thread_list'", 4)).await;
+    assert_eq!(lab.value(&at("'thread_page'", 1)).await, json!(true));
+    held.rollback().await.expect("rolls back");
+    lab.all_shown().await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn connections_that_are_cut_all_the_time_lose_nothing() {
     let lab = Lab::new().await;
     let history = Recorded::history(19, 300);

@@ -4,10 +4,10 @@
 //! projections have come in a shard. Up to there, the notices have told what changed; where they lag behind the rows,
 //! the question itself is asked again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use events::Shard;
+use events::{Position, Shard};
 use moka::sync::Cache;
 use platform::problem::Problem;
 
@@ -20,8 +20,10 @@ use crate::{
     projection::Projection,
 };
 
-/// Answers that are remembered at most: some 30 MB.
-const REMEMBERED: u64 = 65_536;
+/// Answers that are remembered at most: some 25 MB.
+const REMEMBERED: u64 = 32_768;
+/// And for how long, whatever no notice said: as finished answers.
+const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 
 /// Where [`Facts`] are asked for.
 pub(crate) struct Remembered {
@@ -45,7 +47,8 @@ struct Kept {
 
 impl Remembered {
     pub(crate) fn new(asked: Batch<AskFacts>, checkpoints: Batch<OfShard>, changes: Arc<Changes>) -> Self {
-        Self { asked, checkpoints, changes, kept: Cache::new(REMEMBERED) }
+        let kept = Cache::builder().max_capacity(REMEMBERED).time_to_live(TIME_TO_LIVE).build();
+        Self { asked, checkpoints, changes, kept }
     }
 
     /// The facts, as the rows say them at some time after this call.
@@ -69,10 +72,15 @@ impl Remembered {
 
     /// Whether the rows are still as they were.
     async fn holds(&self, kept: &Kept, joins: &[Projection]) -> Result<bool, Problem> {
+        let before: Vec<_> =
+            joins.iter().map(|projection| (*projection, self.changes.known(*projection, kept.shard))).collect();
         let now = self.checkpoints.ask(kept.shard).await?;
-        let mut joined = now.iter().filter(|checkpoint| joins.contains(&checkpoint.projection));
+        let told = |(projection, known): &(Projection, Position)| {
+            let its = now.iter().find(|checkpoint| checkpoint.projection == *projection);
+            its.is_some_and(|checkpoint| self.changes.told_up_to(checkpoint, *known))
+        };
         // In this order: a change is in the stamps before it counts as told.
-        Ok(joined.all(|checkpoint| self.changes.told_up_to(checkpoint))
+        Ok(before.iter().all(told)
             && self.changes.stamps.unchanged_since(kept.born, &kept.tags)
             && kept.until.is_none_or(|until| Utc::now() < until))
     }
