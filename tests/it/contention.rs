@@ -23,8 +23,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-use crate::event_store::wait_for_lock;
-
 /// A command's answer in the middle of it all.
 async fn timed(command: impl Future<Output = Reply>) -> (u16, f64) {
     let started = Instant::now();
@@ -40,32 +38,6 @@ fn assert_taken(what: &str, answers: &[(u16, f64)]) {
     println!("{what}: {} commands, p50 {:.0} ms, p99 {:.0} ms", times.len(), at(50), at(99));
     let refused = answers.iter().filter(|(status, _)| !(200..300).contains(status));
     assert_eq!(refused.count(), 0, "{what}, of {}", answers.len());
-}
-
-#[tokio::test]
-async fn who_finds_no_room_is_told_so_at_once() {
-    let forum = TestForum::start_with(|config| config.appender.queue = 1).await;
-    let ada = forum.person("ada").await;
-    let tea = forum.community(&ada, "tea").await;
-    let (thread, _) = ada.thread(&tea, "Talk").await;
-    let posts = format!("/v2/threads/{thread}/posts");
-    // Nothing can be appended meanwhile: the lock that append() takes is somebody else's.
-    let mut held = forum.pool.begin().await.expect("begins");
-    sqlx::query("select pg_advisory_xact_lock(418463542881)").execute(&mut *held).await.expect("locks");
-    let second = async {
-        wait_for_lock(&forum.pool).await;
-        let started = Instant::now();
-        let refused = ada.elsewhere().post(&posts, &json!({"body": "second"})).await;
-        let took = started.elapsed();
-        assert_eq!(refused.header("retry-after"), Some("1"));
-        refused.expect_problem(503, "overloaded");
-        assert!(took.as_secs_f64() < 1.0, "{took:?}");
-        held.commit().await.expect("commits");
-    };
-    let (first, ()) = tokio::join!(ada.reply(&thread, "first"), second);
-    assert!(!first.is_empty());
-    ada.reply(&thread, "third").await;
-    forum.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

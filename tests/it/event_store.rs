@@ -321,7 +321,7 @@ async fn a_reply_that_waits_for_the_append_lock_while_its_thread_is_locked_is_re
 }
 
 /// Until somebody waits for the append lock: a condition, not a time.
-pub(crate) async fn wait_for_lock(pool: &PgPool) {
+async fn wait_for_lock(pool: &PgPool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let waits: bool = sqlx::query_scalar(

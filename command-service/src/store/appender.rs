@@ -41,15 +41,14 @@ const BACKOFF: [Duration; 4] =
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AppenderConfig {
-    /// Commands that may be on their way at once; one more is answered 503.
+    /// Commands that may wait for a flush; one more is answered 503.
     #[serde(deserialize_with = "platform::config::positive")]
     pub queue: usize,
 }
 
 impl Default for AppenderConfig {
     fn default() -> Self {
-        // A flush that is full. More would only wait longer.
-        Self { queue: FLUSH_COMMANDS }
+        Self { queue: 4_096 }
     }
 }
 

@@ -29,7 +29,6 @@ use platform::{instances::Gate, problem::Problem};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use store_reader::Unreadable;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 /// How long a client is asked to wait before it tries again, where the store could not take its command.
@@ -113,8 +112,6 @@ impl From<StoreError> for Problem {
 pub struct Store {
     pool: PgPool,
     appender: Appender,
-    /// For commands on their way.
-    room: Arc<Semaphore>,
     loader: load::Loader,
     turns: turns::Turns,
     lasting: Cache<(&'static str, String), String>,
@@ -127,8 +124,7 @@ impl Store {
     pub fn start(pool: PgPool, config: &AppenderConfig, tasks: &TaskTracker) -> Self {
         let appender = Appender::start(config, pool.connect_options().as_ref().clone(), tasks);
         let lasting = Cache::new(LASTING_CLAIMS);
-        let room = Arc::new(Semaphore::new(config.queue));
-        Self { loader: load::Loader::new(pool.clone()), pool, appender, room, turns: turns::Turns::default(), lasting }
+        Self { loader: load::Loader::new(pool.clone()), pool, appender, turns: turns::Turns::default(), lasting }
     }
 
     /// The same, which appends no event that is held back there.

@@ -163,8 +163,6 @@ impl Store {
     /// A 2xx is on disk. A refusal was confirmed against the store, so that it is never one of a past that others
     /// have changed. Under an idempotency key, the first 2xx is answered again.
     pub async fn execute<O: Operation>(&self, request: Request, operation: &O) -> Response {
-        // Before anything is read for it: where what is refused costs as much as what is done, a crowd stops everything.
-        let Ok(_room) = self.room.try_acquire() else { return Problem::from(StoreError::Busy).into_response() };
         match self.settle(request, operation).await {
             Ok(settled) => settled.respond(operation),
             Err(problem) => problem.into_response(),
