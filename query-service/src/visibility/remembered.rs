@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use events::{Position, Shard};
 use moka::sync::Cache;
 use platform::problem::Problem;
@@ -41,8 +41,6 @@ struct Kept {
     shard: Shard,
     /// What they tell of.
     tags: Box<[Tag]>,
-    /// When they change by themselves.
-    until: Option<DateTime<Utc>>,
 }
 
 impl Remembered {
@@ -64,7 +62,7 @@ impl Remembered {
         let born = self.changes.stamps.now();
         let facts = Arc::new(self.asked.ask(question.clone()).await?);
         if let Some((shard, tags)) = rest_on(&question, &facts) {
-            let kept = Kept { facts: Arc::clone(&facts), born, shard, tags, until: facts.until };
+            let kept = Kept { facts: Arc::clone(&facts), born, shard, tags };
             self.kept.insert(question, Arc::new(kept));
         }
         Ok(facts)
@@ -82,7 +80,7 @@ impl Remembered {
         // In this order: a change is in the stamps before it counts as told.
         Ok(before.iter().all(told)
             && self.changes.stamps.unchanged_since(kept.born, &kept.tags)
-            && kept.until.is_none_or(|until| Utc::now() < until))
+            && kept.facts.until.is_none_or(|until| Utc::now() < until))
     }
 }
 
