@@ -32,7 +32,7 @@ pub struct Account {
 
 aggregate! {
     /// What can be done with an account.
-    Account("account") given () => AccountEvent, or AccountRefusal;
+    Account("account", 1) given () => AccountEvent, or AccountRefusal;
     AccountCommand { Register, Import, ChangeProfile, ChangePassword }
 }
 

@@ -42,7 +42,7 @@ pub struct OpenCategory(CategoryId);
 
 aggregate! {
     /// What can be done with a category tree.
-    CategoryTree("category_tree") given () => CategoryEvent, or CategoryRefusal;
+    CategoryTree("category_tree", 1) given () => CategoryEvent, or CategoryRefusal;
     CategoryCommand { CreateCategory, ChangeCategory, MoveCategory, ReorderCategories, ArchiveCategory, RestoreCategory }
 }
 

@@ -47,7 +47,7 @@ pub enum Status {
 
 aggregate! {
     /// What can be done with a community.
-    Community("community") given () => CommunityEvent, or CommunityRefusal;
+    Community("community", 1) given () => CommunityEvent, or CommunityRefusal;
     CommunityCommand { CreateCommunity, ChangeSettings, AddOwner, RemoveOwner, Suspend, Resume, Archive, Reopen }
 }
 

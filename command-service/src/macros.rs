@@ -1,11 +1,12 @@
 //! The macros that make an aggregate of a state and its commands, and a problem of a refusal: dispatch stays thin.
 
 /// Declares the commands of an aggregate, and implements [`cqrs_es::Aggregate`] by them: each command is a struct
-/// with `decide(self, &State, &Facts) -> Result<events, Refusal>`, and the state has `fold(&mut self, Event)`.
+/// with `decide(self, &State, &Facts) -> Result<events, Refusal>`, and the state has `fold(&mut self, Event)`. The number is
+/// its [`crate::store::Stored::SCHEMA`].
 macro_rules! aggregate {
     (
         $(#[$doc:meta])*
-        $state:ident($type:literal) given $facts:ty => $event:ty, or $refusal:ty;
+        $state:ident($type:literal, $schema:literal) given $facts:ty => $event:ty, or $refusal:ty;
         $commands:ident { $($command:ident),+ $(,)? }
     ) => {
         $(#[$doc])*
@@ -19,6 +20,10 @@ macro_rules! aggregate {
                 Self::$command(command)
             }
         })+
+
+        impl $crate::store::Stored for $state {
+            const SCHEMA: i32 = $schema;
+        }
 
         impl cqrs_es::Aggregate for $state {
             const TYPE: &'static str = $type;

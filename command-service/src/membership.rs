@@ -51,7 +51,7 @@ pub struct Silence {
 
 aggregate! {
     /// What can be done about a membership. The facts are whose it is.
-    Membership("membership") given AccountId => MembershipEvent, or MembershipRefusal;
+    Membership("membership", 1) given AccountId => MembershipEvent, or MembershipRefusal;
     MembershipCommand {
         Join, Invite, Leave, Remove, AssignRole, RevokeRole, BanMember, LiftBan, EndBan, SilenceMember, LiftSilence,
         EndSilence,

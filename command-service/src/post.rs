@@ -67,7 +67,7 @@ struct Parent {
 
 aggregate! {
     /// What can be done with a post.
-    Post("post") given Surroundings => PostEvent, or PostRefusal;
+    Post("post", 1) given Surroundings => PostEvent, or PostRefusal;
     PostCommand { WriteOpening, WriteReply, EditPost, DeletePost, RestorePost, Hide, Unhide }
 }
 

@@ -50,7 +50,7 @@ pub struct Target {
 
 aggregate! {
     /// What can be done with a reaction.
-    Reaction("reaction") given Target => ReactionEvent, or Refusal;
+    Reaction("reaction", 1) given Target => ReactionEvent, or Refusal;
     ReactionCommand { SetReaction, ClearReaction, ImportScore }
 }
 

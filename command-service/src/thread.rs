@@ -64,7 +64,7 @@ pub struct Answer(PostId);
 
 aggregate! {
     /// What can be done with a thread.
-    Thread("thread") given Ground => ThreadEvent, or ThreadRefusal;
+    Thread("thread", 1) given Ground => ThreadEvent, or ThreadRefusal;
     ThreadCommand {
         StartThread, Retitle, MoveThread, SetTags, Lock, Unlock, PinThread, Unpin, EndPin, AcceptAnswer, ClearAnswer,
         DeleteThread, RestoreThread,

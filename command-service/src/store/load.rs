@@ -1,5 +1,5 @@
-//! Streams, folded: from the cache, or through `postgres-es`. Where an event cannot be read, the stream is read again in a
-//! way that says which, and passes those by that every reader leaves out.
+//! Streams, folded: from the cache, or through `postgres-es`, long ones from a [snapshot](super::snapshots) on. Where an
+//! event cannot be read, the stream is read again in a way that says which, and passes those by that every reader leaves out.
 
 use std::{any::Any, collections::HashMap, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
@@ -16,7 +16,10 @@ use serde_json::value::to_raw_value;
 use sqlx::PgPool;
 use store_reader::{Alarms, StoreReader, Unreadable};
 
-use super::StoreError;
+use super::{
+    StoreError,
+    snapshots::{self, AnyLoaded, Snapshots},
+};
 
 /// States kept folded, at most; each is far below a kilobyte but for category trees.
 const CACHED_STATES: u64 = 50_000;
@@ -24,9 +27,11 @@ const CACHED_STATES: u64 = 50_000;
 const DAMAGED: u64 = 1_000;
 
 /// An aggregate that the store keeps: its events are some of ours.
-pub trait Stored: Aggregate<Event: Into<Event> + TryFrom<Event, Error = Event>> + Clone + 'static {}
-
-impl<A> Stored for A where A: Aggregate<Event: Into<Event> + TryFrom<Event, Error = Event>> + Clone + 'static {}
+pub trait Stored: Aggregate<Event: Into<Event> + TryFrom<Event, Error = Event>> + Clone + 'static {
+    /// Which shape its state has, and how events are folded into it; raised when either changes, as no snapshot from before
+    /// is what the stream folds to then.
+    const SCHEMA: i32;
+}
 
 /// An aggregate as its stream says it is.
 #[derive(Clone, Debug)]
@@ -39,19 +44,20 @@ pub struct Loaded<A> {
 
 /// A [`Loaded`] of any aggregate, for the cache.
 #[derive(Clone)]
-pub(super) struct Snapshot {
+pub(super) struct Folded {
     pub(super) version: i64,
-    loaded: Arc<dyn Any + Send + Sync>,
+    pub(super) loaded: Arc<dyn AnyLoaded>,
 }
 
-impl Snapshot {
+impl Folded {
     pub(super) fn of<A: Stored>(loaded: &Arc<Loaded<A>>) -> Self {
         Self { version: loaded.version, loaded: loaded.clone() }
     }
 
     /// None where it is of another aggregate.
     pub(super) fn state<A: Stored>(&self) -> Option<Arc<Loaded<A>>> {
-        self.loaded.clone().downcast().ok()
+        let loaded: Arc<dyn Any + Send + Sync> = self.loaded.clone();
+        loaded.downcast().ok()
     }
 }
 
@@ -59,11 +65,14 @@ impl Snapshot {
 #[derive(Clone)]
 pub(super) struct Loader {
     repository: Arc<PostgresEventRepository>,
+    /// The same, but that streams begin with their snapshots.
+    from_snapshots: Arc<PostgresEventRepository>,
+    snapshots: Snapshots,
     /// For streams in which something cannot be read.
     reader: StoreReader,
     damaged: Cache<Stream, ()>,
     alarms: Alarms,
-    states: Cache<Stream, Snapshot>,
+    states: Cache<Stream, Folded>,
 }
 
 /// One event of a stream.
@@ -76,8 +85,12 @@ struct Said<E> {
 
 impl Loader {
     pub(super) fn new(pool: PgPool) -> Self {
+        let repository = PostgresEventRepository::new(pool.clone());
+        let from_snapshots = PostgresEventRepository::new(pool.clone()).with_tables(snapshots::STREAM, "");
         Self {
-            repository: Arc::new(PostgresEventRepository::new(pool.clone())),
+            repository: Arc::new(repository),
+            from_snapshots: Arc::new(from_snapshots),
+            snapshots: Snapshots::start(pool.clone()),
             reader: StoreReader::new(pool),
             damaged: Cache::new(DAMAGED),
             alarms: Alarms::new(),
@@ -86,13 +99,13 @@ impl Loader {
     }
 
     pub(super) async fn load<A: Stored>(&self, stream: &Stream) -> Result<Arc<Loaded<A>>, StoreError> {
-        if let Some(state) = self.states.get(stream).and_then(|snapshot| snapshot.state()) {
+        if let Some(state) = self.states.get(stream).and_then(|folded| folded.state()) {
             return Ok(state);
         }
-        let loaded = Arc::new(self.read::<A>(stream).await?);
+        let loaded = self.read::<A>(stream).await?;
         // What is not there yet is likely to come: its absence is not worth a place.
         if loaded.version > 0 {
-            self.remember(stream.clone(), Snapshot::of(&loaded));
+            self.remember(stream.clone(), Folded::of(&loaded));
         }
         Ok(loaded)
     }
@@ -103,14 +116,33 @@ impl Loader {
     }
 
     /// From the database, whatever is remembered; and remembers nothing.
-    pub(super) async fn read<A: Stored>(&self, stream: &Stream) -> Result<Loaded<A>, StoreError> {
-        let mut loaded = Loaded { state: A::default(), version: 0 };
-        for Said { sequence, said } in self.said::<A>(stream).await? {
+    pub(super) async fn read<A: Stored>(&self, stream: &Stream) -> Result<Arc<Loaded<A>>, StoreError> {
+        let (mut loaded, events) = match self.resume(stream).await? {
+            Some(resumed) => resumed,
+            None => (Loaded { state: A::default(), version: 0 }, self.said::<A>(stream).await?),
+        };
+        let since = loaded.version;
+        for Said { sequence, said } in events {
             loaded.version = sequence;
             let events = said.into_iter().flat_map(|(_, events)| events);
             events.for_each(|event| loaded.state.apply(event));
         }
+        let loaded = Arc::new(loaded);
+        if loaded.version - since >= snapshots::EVERY {
+            self.snapshots.offer(stream.clone(), Folded::of(&loaded));
+        }
         Ok(loaded)
+    }
+
+    /// What its snapshot says, and the events behind; all of them where it has none. None where the snapshot is to be passed
+    /// by, or something cannot be read.
+    async fn resume<A: Stored>(&self, stream: &Stream) -> Result<Option<(Loaded<A>, Vec<Said<A::Event>>)>, StoreError> {
+        if self.damaged.contains_key(stream) {
+            return Ok(None);
+        }
+        let Some(rows) = rows::<A>(&self.from_snapshots, stream).await? else { return Ok(None) };
+        let resumed = snapshots::resume(&rows);
+        Ok(resumed.and_then(|(loaded, events)| Some((loaded, events.iter().map(decode).collect::<Option<_>>()?))))
     }
 
     pub(super) async fn envelopes<A: Stored>(&self, stream: &Stream) -> Result<Vec<EventEnvelope<A>>, StoreError> {
@@ -133,13 +165,8 @@ impl Loader {
         if self.damaged.contains_key(stream) {
             return self.said_around::<A>(stream).await;
         }
-        // It panics at JSON that serde_json does not take, and Postgres does.
-        let read = AssertUnwindSafe(self.repository.get_events::<A>(&stream.id)).catch_unwind().await;
-        let said = match read {
-            Ok(events) => events?.iter().map(decode).collect(),
-            Err(_) => None,
-        };
-        if let Some(said) = said {
+        let rows = rows::<A>(&self.repository, stream).await?;
+        if let Some(said) = rows.and_then(|rows| rows.iter().map(decode).collect()) {
             return Ok(said);
         }
         self.damaged.insert(stream.clone(), ());
@@ -173,11 +200,19 @@ impl Loader {
         }
     }
 
-    /// Keeps a state, unless a later one is there: who wrote last need not be here last.
-    pub(super) fn remember(&self, stream: Stream, snapshot: Snapshot) {
+    /// Keeps a state that was at another version before, unless a later one is there: who wrote last need not be here last.
+    pub(super) fn grown(&self, stream: Stream, before: i64, folded: Folded) {
+        if folded.version / snapshots::EVERY > before / snapshots::EVERY {
+            self.snapshots.offer(stream.clone(), folded.clone());
+        }
+        self.remember(stream, folded);
+    }
+
+    /// Keeps a state, unless a later one is there.
+    fn remember(&self, stream: Stream, folded: Folded) {
         self.states.entry(stream).and_compute_with(|known| match known {
-            Some(known) if known.value().version > snapshot.version => Op::Nop,
-            _ => Op::Put(snapshot),
+            Some(known) if known.value().version > folded.version => Op::Nop,
+            _ => Op::Put(folded),
         });
     }
 
@@ -192,6 +227,14 @@ impl Loader {
             self.states.invalidate(stream);
         }
     }
+}
+
+/// What `postgres-es` reads of a stream. None where it panics: at JSON that serde_json does not take, and Postgres does.
+async fn rows<A: Stored>(
+    repository: &PostgresEventRepository,
+    stream: &Stream,
+) -> Result<Option<Vec<SerializedEvent>>, StoreError> {
+    Ok(AssertUnwindSafe(repository.get_events::<A>(&stream.id)).catch_unwind().await.ok().transpose()?)
 }
 
 /// Decodes what `postgres-es` read: its own upcasters are one to one and cannot fail, ours may do both. None where it cannot

@@ -12,6 +12,7 @@ mod left_out;
 mod load;
 mod operation;
 mod ping;
+mod snapshots;
 mod turns;
 mod work;
 
@@ -151,7 +152,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the stream cannot be read or decoded.
     pub(crate) async fn look<A: Stored>(&self, stream: &Stream) -> Result<A, StoreError> {
-        Ok(self.loader.read::<A>(stream).await?.state)
+        Ok(self.loader.read::<A>(stream).await?.state.clone())
     }
 
     /// Private data of an account: a password's hash, an e-mail address. A change that is being committed is waited for.

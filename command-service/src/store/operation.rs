@@ -226,7 +226,7 @@ impl Store {
         let (shard, unchanged) = (append.shard, append.events.is_empty());
         match self.appender.append(append).await? {
             Verdict::Appended { history, position, .. } => {
-                seen.news().for_each(|(stream, snapshot)| self.loader.remember(stream, snapshot));
+                seen.news().for_each(|(stream, read, after)| self.loader.grown(stream, read, after));
                 let position = PositionToken { history, shard, position };
                 Ok(Attempt::Settled(Settled { status: answer.status, body, position, replayed: false, unchanged }))
             }

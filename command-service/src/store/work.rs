@@ -8,7 +8,7 @@ use platform::sabotage::{Promise, breaks};
 
 use super::{
     Append, Claim, Loaded, NewEvent, PrivateData, Receipt, Request, Stop, Store, StoreError, Stored,
-    load::Snapshot,
+    load::Folded,
     turns::{Concerns, Use},
 };
 
@@ -29,7 +29,7 @@ pub struct Work<'a> {
 
 /// The streams that an attempt read: at which version, and the state with what the attempt did to it.
 #[derive(Default)]
-pub(super) struct Seen(HashMap<Stream, (i64, Snapshot)>);
+pub(super) struct Seen(HashMap<Stream, (i64, Folded)>);
 
 /// What an attempt's events belong to.
 #[derive(Clone, Copy)]
@@ -65,11 +65,11 @@ impl<'a> Work<'a> {
     /// # Errors
     /// [`StoreError`] where the stream cannot be read or decoded.
     pub async fn load<A: Stored>(&mut self, stream: &Stream) -> Result<Arc<Loaded<A>>, StoreError> {
-        if let Some(state) = self.seen.0.get(stream).and_then(|(_, snapshot)| snapshot.state()) {
+        if let Some(state) = self.seen.0.get(stream).and_then(|(_, folded)| folded.state()) {
             return Ok(state);
         }
         let loaded = self.store.loader.load::<A>(stream).await?;
-        self.seen.0.insert(stream.clone(), (loaded.version, Snapshot::of(&loaded)));
+        self.seen.0.insert(stream.clone(), (loaded.version, Folded::of(&loaded)));
         Ok(loaded)
     }
 
@@ -137,8 +137,8 @@ impl<'a> Work<'a> {
             self.events.push(new_event(stream, version, &event.into())?);
         }
         let after = Arc::new(Loaded { state, version });
-        if let Some((_, snapshot)) = self.seen.0.get_mut(stream) {
-            *snapshot = Snapshot::of(&after);
+        if let Some((_, folded)) = self.seen.0.get_mut(stream) {
+            *folded = Folded::of(&after);
         }
         Ok(after)
     }
@@ -156,7 +156,7 @@ impl<'a> Work<'a> {
     ) -> Result<Arc<Loaded<A>>, Stop<A::Error>> {
         if !self.again && !self.store.loader.remembers(stream) && !self.seen.0.contains_key(stream) {
             let nothing = Arc::new(Loaded { state: A::default(), version: 0 });
-            self.seen.0.insert(stream.clone(), (0, Snapshot::of(&nothing)));
+            self.seen.0.insert(stream.clone(), (0, Folded::of(&nothing)));
         }
         self.handle(stream, command, facts).await
     }
@@ -237,15 +237,15 @@ impl Seen {
 
     /// What another attempt will concern: the same, most likely.
     pub(super) fn concerns(self) -> Concerns {
-        let purpose = |(read, after): (i64, Snapshot)| if after.version == read { Use::Reads } else { Use::Writes };
+        let purpose = |(read, after): (i64, Folded)| if after.version == read { Use::Reads } else { Use::Writes };
         self.0.into_iter().map(|(stream, seen)| (stream, purpose(seen))).collect()
     }
 
     /// The states that no cache has: those that the attempt changed, and those of streams that are not there, which whoever
     /// came to an end with them is likely to need again (a stranger's membership).
-    pub(super) fn news(self) -> impl Iterator<Item = (Stream, Snapshot)> {
-        let news = |(_, (read, after)): &(Stream, (i64, Snapshot))| after.version != *read || *read == 0;
-        self.0.into_iter().filter(news).map(|(stream, (_, after))| (stream, after))
+    pub(super) fn news(self) -> impl Iterator<Item = (Stream, i64, Folded)> {
+        let news = |(_, (read, after)): &(Stream, (i64, Folded))| after.version != *read || *read == 0;
+        self.0.into_iter().filter(news).map(|(stream, (read, after))| (stream, read, after))
     }
 
     /// The stream of that name, and the version at which it was read.
