@@ -23,6 +23,9 @@ create table mended_streams (
     primary key (aggregate_type, aggregate_id)
 );
 
+create trigger mended_streams_append_only before update or delete or truncate on mended_streams
+    for each statement execute function refuse_edit_of_history();
+
 create function note_mended_stream() returns trigger language plpgsql as $$
 begin
     insert into store.mended_streams (aggregate_type, aggregate_id)

@@ -360,7 +360,9 @@ async fn one_leads_and_another_goes_on_when_it_is_gone() {
 const AS_BEFORE_0008: &str = "
     drop trigger events_keep_endings on store.events;
     drop function store.keep_endings;
-    drop table store.endings, store.jobs, store.job_runs, store.histories, store.instances, store.skips, store.repairs;
+    drop table store.endings, store.jobs, store.job_runs, store.histories, store.instances, store.skips, store.repairs,
+        store.snapshots, store.mended_streams;
+    drop function store.stream_from_snapshot, store.note_mended_stream;
     drop trigger events_repaired_on_record on store.events;
     drop function store.refuse_edit_off_the_record, store.keep_ending_anew, store.ending_kind,
         store.refuse_false_record;

@@ -24,6 +24,7 @@ mod query_service;
 mod reaction;
 mod replay;
 mod session;
+mod snapshots;
 mod support;
 mod thread;
 mod topics;
