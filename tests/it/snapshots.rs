@@ -76,11 +76,15 @@ async fn append(store: &Store, stream: &Stream, version: i64, events: impl Itera
     assert!(matches!(store.append(append).await, Ok(Verdict::Appended { .. })));
 }
 
-/// A stream of so many events, and its snapshot, taken by somebody who read them all.
-async fn long<A: Stored>(pool: &PgPool, events: i64) -> Stream {
+/// So many of an aggregate's events.
+fn events<A: Stored>(many: i64) -> impl Iterator<Item = A::Event> {
+    samples::<A>().into_iter().cycle().take(usize::try_from(many).expect("a count"))
+}
+
+/// A long stream, and its snapshot, taken by somebody who read all of it.
+async fn long<A: Stored>(pool: &PgPool) -> Stream {
     let stream = new_stream::<A>();
-    let many = usize::try_from(events).expect("a count");
-    append(&cold(pool), &stream, 0, samples::<A>().into_iter().cycle().take(many)).await;
+    append(&cold(pool), &stream, 0, events::<A>(LONG)).await;
     load::<A>(&cold(pool), &stream).await;
     until(pool, &format!("exists (select from snapshots where aggregate_id = '{}')", stream.id)).await;
     stream
@@ -95,7 +99,9 @@ async fn load<A: Stored>(store: &Store, stream: &Stream) -> A {
 async fn whole<A: Stored>(store: &Store, stream: &Stream) -> A {
     let mut state = A::default();
     let events = EventStore::<A>::load_events(store, &stream.id).await.expect("loads");
-    events.into_iter().for_each(|event| state.apply(event.payload));
+    for event in events {
+        state.apply(event.payload);
+    }
     state
 }
 
@@ -126,15 +132,13 @@ async fn believes(pool: &PgPool, account: &Stream) -> bool {
 const FORGE: &str = r#"update snapshots set state = '{"username": "forged", "profile": {"display_name": ""}}'"#;
 
 async fn the_same_from_its_snapshot<A: Stored + PartialEq + Debug>(pool: &PgPool) {
-    let stream = long::<A>(pool, LONG).await;
+    let stream = long::<A>(pool).await;
     assert_eq!(taken(pool, &stream).await, LONG);
-    let samples = samples::<A>();
     // At each length, as each leaves off at another event.
-    for more in 0..i64::try_from(samples.len()).expect("some") {
+    for (version, next) in (LONG..).zip(samples::<A>()) {
         let store = cold(pool);
-        assert_eq!(load::<A>(&store, &stream).await, whole::<A>(&store, &stream).await, "{stream}, {more} behind");
-        let next = samples[usize::try_from(LONG + more).expect("a count") % samples.len()].clone();
-        append(&store, &stream, LONG + more, std::iter::once(next)).await;
+        assert_eq!(load::<A>(&store, &stream).await, whole::<A>(&store, &stream).await, "{stream} at {version}");
+        append(&store, &stream, version, std::iter::once(next)).await;
     }
     assert_eq!(taken(pool, &stream).await, LONG, "it is near enough");
 }
@@ -154,7 +158,7 @@ async fn every_aggregate_is_the_same_from_its_snapshot_on() {
 #[tokio::test]
 async fn a_snapshot_is_believed_only_where_it_can_be_true() {
     let pool = database().await;
-    let account = long::<Account>(&pool, LONG).await;
+    let account = long::<Account>(&pool).await;
     let true_one = whole::<Account>(&cold(&pool), &account).await;
     // Nobody else writes one.
     let (alone, back) = ("alter table snapshots disable trigger nobody", "alter table snapshots enable trigger nobody");
@@ -246,7 +250,7 @@ async fn what_is_left_out_or_repaired_since_is_not_read_from_a_snapshot() {
 #[tokio::test]
 async fn what_was_left_out_or_repaired_before_there_were_snapshots_is_known() {
     let pool = database().await;
-    let account = long::<Account>(&pool, LONG).await;
+    let account = long::<Account>(&pool).await;
     execute(&pool, FORGE).await;
     let migration = fs::read_to_string("../migrations/event-store/0014_snapshots.sql").expect("it is there");
     execute(
@@ -277,7 +281,7 @@ async fn a_stream_that_grows_in_memory_is_kept_as_well_and_a_newer_snapshot_is_n
 
     // What a newer release wrote stays, though who reads has no use for it.
     execute(pool, "update snapshots set schema = schema + 1, sequence = 7").await;
-    let (other, store) = (long::<Account>(pool, LONG).await, cold(pool));
+    let (other, store) = (long::<Account>(pool).await, cold(pool));
     load::<Account>(&store, &account).await;
     execute(pool, &format!("delete from snapshots where aggregate_id = '{}'", other.id)).await;
     load::<Account>(&store, &other).await;
@@ -306,10 +310,9 @@ async fn of_many_who_write_at_once_none_writes_an_older_one_over_a_newer() {
     .await;
     let stream = new_stream::<Account>();
     let store = cold(&pool);
-    let events = samples::<Account>();
     let mut readers = Vec::new();
     for version in (0..4_000).step_by(250) {
-        append(&store, &stream, version, events.iter().cloned().cycle().take(250)).await;
+        append(&store, &stream, version, events::<Account>(250)).await;
         for _ in 0..4 {
             let (store, stream) = (cold(&pool), stream.clone());
             readers.push(tokio::spawn(async move { load::<Account>(&store, &stream).await }));
@@ -329,8 +332,7 @@ async fn who_is_killed_while_it_writes_leaves_a_whole_one_or_none() {
     let mut streams = Vec::new();
     for _ in 0..20 {
         let stream = new_stream::<Account>();
-        append(&cold(&pool), &stream, 0, samples::<Account>().into_iter().cycle().take(LONG.unsigned_abs() as usize))
-            .await;
+        append(&cold(&pool), &stream, 0, events::<Account>(LONG)).await;
         streams.push(stream);
     }
     let (options, doomed) = (pool.connect_options().as_ref().clone(), streams.clone());

@@ -229,7 +229,7 @@ impl Loader {
     }
 }
 
-/// What `postgres-es` reads of a stream. None where it panics: at JSON that serde_json does not take, and Postgres does.
+/// What `postgres-es` reads of a stream. None where it panics: at JSON that `serde_json` does not take, and Postgres does.
 async fn rows<A: Stored>(
     repository: &PostgresEventRepository,
     stream: &Stream,

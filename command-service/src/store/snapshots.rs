@@ -3,15 +3,16 @@
 //!
 //! One is a shortcut, and passed by where it can be told that it may be wrong: then the stream is read whole.
 //! - It is of another schema, as another release wrote it, or does not decode. A newer schema takes the place of an older one,
-//!   never the other way round, so two releases that run together do not undo each other's.
+//!   never the other way round, so two releases that run together do not undo each other's. A new event raises the schema too
+//!   (a test sees to that): nobody is led past an event that it does not know.
 //! - It names the event that it is of. Where the stream has not come so far, or another one stands there, it is of another line
 //!   of history, or not of this database.
 //! - An event of its stream was repaired, or is left out by every reader. A trigger notes that in the same transaction, and the
 //!   statement that reads the snapshot looks at it: one that is written late, of what was folded before, is not read either.
 //! - Something behind it cannot be read: the stream is read whole to say what, or around it, as any is.
 //!
-//! An older one never replaces a newer one. What cannot be told is what somebody wrote into the table by hand; and damage to an
-//! event that is in a snapshot shows where all events are read (`agora check`), not to a command on that stream.
+//! What cannot be told is what somebody wrote into the table by hand; and damage to an event that is in a snapshot shows where
+//! all events are read (`agora check`), not to a command on that stream.
 
 use std::any::Any;
 

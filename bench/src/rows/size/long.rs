@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use anyhow::{Context as _, ensure};
 use events::ThreadId;
 use serde_json::json;
+use sqlx::Executor as _;
 
 use super::{pages, threads, uncached};
 use crate::{
@@ -13,13 +14,15 @@ use crate::{
     load::Connection,
     pairs::{Pairs, Spread},
     people::{self, People},
-    process::Place,
+    process::{Agora, Place},
     report::{Bound, Report, Unit},
     standing,
 };
 
 /// Posts of the one, events of the other.
 const LONG: u64 = 10_000;
+/// Events behind its snapshot: hardly more are possible.
+const BEHIND: u64 = 450;
 /// Decisions on the stream once it is known.
 const WARM: u32 = 20;
 
@@ -48,7 +51,8 @@ fn deep(thread: ThreadId) -> Vec<u8> {
     format!("GET /v2/threads/{thread}/posts?from=9000&limit=20 HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()
 }
 
-/// A thread's title is changed for the ten thousandth time: by a command-service that has not seen it, and by one that has.
+/// A thread's title is changed for the ten thousandth time: by a command-service that has not seen it, from its snapshot on
+/// and without one, and by one that has.
 pub(super) async fn stream(lab: &Lab, database: &str, report: &mut Report) -> anyhow::Result<()> {
     let place = Place { database: lab.copy(database).await?, kafka: None, core: None };
     let commands = lab.run("command-service", &place, &[]).await?;
@@ -58,14 +62,18 @@ pub(super) async fn stream(lab: &Lab, database: &str, report: &mut Report) -> an
     commands.stop()?;
     let pool = connect(&place.database, 2).await?;
     burst::append(lab, &pool, &burst::more_of(people.thread(0), LONG)).await?;
-    pool.close().await;
-    let (mut cold, mut warm) = (vec![], vec![]);
+    let (mut whole, mut cold, mut warm) = (vec![], vec![], vec![]);
     for nth in 0..lab.options.pairs {
-        let commands = lab.run("command-service", &place, &[]).await?;
-        let mut connection = Connection::open(commands.address).await?;
-        // Connections and the token are not what is measured: another thread's title first.
-        retitle(&mut connection, &people, 1, &format!("Other {nth}")).await?;
-        cold.push(retitle(&mut connection, &people, 0, &format!("Cold {nth}")).await?);
+        pool.execute("truncate store.snapshots").await?;
+        let (commands, _, took) = first(lab, &place, &people, &format!("Whole {nth}")).await?;
+        whole.push(took);
+        while sqlx::query("select from store.snapshots").fetch_optional(&pool).await?.is_none() {
+            tokio::task::yield_now().await;
+        }
+        commands.stop()?;
+        burst::append(lab, &pool, &burst::more_of(people.thread(0), BEHIND)).await?;
+        let (commands, mut connection, took) = first(lab, &place, &people, &format!("Cold {nth}")).await?;
+        cold.push(took);
         let mut known = vec![];
         for again in 0..WARM {
             known.push(retitle(&mut connection, &people, 0, &format!("Warm {nth} {again}")).await?);
@@ -73,10 +81,22 @@ pub(super) async fn stream(lab: &Lab, database: &str, report: &mut Report) -> an
         warm.push(Spread::of(known).median);
         commands.stop()?;
     }
+    pool.close().await;
     let most = Some(Bound::Most(10.));
-    report.alone("a stream of 10,000 events decided on, cold", Unit::Ms, Spread::of(cold), most);
-    report.alone("a stream of 10,000 events decided on, warm", Unit::Ms, Spread::of(warm), most);
+    let row = |how: &str| format!("a stream of 10,000 events decided on, {how}");
+    report.alone(row("cold"), Unit::Ms, Spread::of(cold), most);
+    report.alone(row("cold, and it has no snapshot"), Unit::Ms, Spread::of(whole), None);
+    report.alone(row("warm"), Unit::Ms, Spread::of(warm), most);
     lab.drop(&place.database).await
+}
+
+/// The long thread's title is the second that a command-service changes: connections and the token are not what is measured.
+async fn first(lab: &Lab, place: &Place, people: &People, title: &str) -> anyhow::Result<(Agora, Connection, f64)> {
+    let commands = lab.run("command-service", place, &[]).await?;
+    let mut connection = Connection::open(commands.address).await?;
+    retitle(&mut connection, people, 1, title).await?;
+    let took = retitle(&mut connection, people, 0, title).await?;
+    Ok((commands, connection, took))
 }
 
 /// In ms, to the answer.

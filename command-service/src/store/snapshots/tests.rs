@@ -25,7 +25,9 @@ fn states<A: Stored + PartialEq + Debug>() -> (&'static str, i32, Vec<Value>) {
             let Ok(events) = events.into_iter().map(A::Event::try_from).collect::<Result<Vec<_>, _>>() else {
                 continue;
             };
-            events.into_iter().for_each(|event| state.apply(event));
+            for event in events {
+                state.apply(event);
+            }
             let kept = serde_json::to_value(&state).expect("JSON");
             assert_eq!(A::deserialize(&kept).expect("what was written"), state);
             let event = format!("{} version {version}", entry.name);
@@ -56,7 +58,8 @@ fn a_state_of_another_shape_or_fold_has_another_schema() {
              before will be taken for what it is now"
         );
     }
-    let written: String = now.iter().flat_map(|(_, _, states)| states).map(|state| format!("{state}\n")).collect();
+    let lines: Vec<_> = now.iter().flat_map(|(_, _, states)| states).map(Value::to_string).collect();
+    let written = lines.join("\n") + "\n";
     if written != kept {
         fs::write(KEPT, written).expect("written");
         panic!("{KEPT} says now what the new numbers mean: commit it");
