@@ -48,30 +48,23 @@ pub(crate) trait AnyProjection: Send + Sync {
     ///
     /// Outside the transaction that writes them: folding may take longer than a transaction may lie idle. Where others
     /// wrote those rows meanwhile, that transaction does not find its checkpoints, and nothing of this is written.
+    /// [`cautious`](Writes::new) is how they are written.
     fn fold<'a>(
         &'a self,
         batch: &'a Batch,
         folds: Vec<usize>,
+        cautious: bool,
         read: &'a Connection,
-    ) -> BoxFuture<'a, Result<Box<dyn Folded>, Failure>>;
+    ) -> BoxFuture<'a, Result<Folded, Failure>>;
 }
 
-/// Rows that events were folded into.
-pub(crate) trait Folded: Send {
-    /// Says what is to be written: what was changed; answers what that is, by shard.
-    fn write(self: Box<Self>, to: &mut Writes) -> HashMap<Shard, Changed>;
-}
-
-struct FoldedRows<P: Projection> {
-    rows: P::Rows,
+/// What came of folding events into rows.
+#[derive(Default)]
+pub(crate) struct Folded {
+    /// What is to be written.
+    writes: Writes,
+    /// What was changed, by shard.
     changed: HashMap<Shard, Changed>,
-}
-
-impl<P: Projection> Folded for FoldedRows<P> {
-    fn write(self: Box<Self>, to: &mut Writes) -> HashMap<Shard, Changed> {
-        P::write(self.rows, to);
-        self.changed
-    }
 }
 
 /// Makes [`AnyProjection`] of a [`Projection`].
@@ -98,8 +91,9 @@ impl<P: Projection> AnyProjection for Of<P> {
         &'a self,
         batch: &'a Batch,
         folds: Vec<usize>,
+        cautious: bool,
         read: &'a Connection,
-    ) -> BoxFuture<'a, Result<Box<dyn Folded>, Failure>> {
+    ) -> BoxFuture<'a, Result<Folded, Failure>> {
         async move {
             let contents = folds.iter().filter_map(|index| batch[*index].content.as_ref().ok());
             let events: Vec<_> = contents.flat_map(Content::recorded).filter(|it| P::concerns(it.event)).collect();
@@ -107,20 +101,18 @@ impl<P: Projection> AnyProjection for Of<P> {
             let in_place = folds.len() < FOLD_IN_PLACE && payloads < FOLD_BYTES_IN_PLACE;
             let rows = P::load(&events, &mut *read.lock().await).await?;
             drop(events);
-            let folded = if in_place {
-                fold::<P>(rows, batch, &folds)?
-            } else {
-                let batch = Batch::clone(batch);
-                let folding = tokio::task::spawn_blocking(move || fold::<P>(rows, &batch, &folds));
-                folding.await.map_err(|error| Failure::Trouble(error.into()))??
-            };
-            Ok(Box::new(folded) as Box<dyn Folded>)
+            if in_place {
+                return fold::<P>(rows, batch, &folds, cautious);
+            }
+            let batch = Batch::clone(batch);
+            let folding = tokio::task::spawn_blocking(move || fold::<P>(rows, &batch, &folds, cautious));
+            folding.await.map_err(|error| Failure::Trouble(error.into()))?
         }
         .boxed()
     }
 }
 
-fn fold<P: Projection>(mut rows: P::Rows, batch: &Batch, folds: &[usize]) -> Result<FoldedRows<P>, Failure> {
+fn fold<P: Projection>(mut rows: P::Rows, batch: &Batch, folds: &[usize], cautious: bool) -> Result<Folded, Failure> {
     let mut changed: HashMap<Shard, Changed> = HashMap::new();
     for index in folds {
         let item = &batch[*index];
@@ -133,7 +125,9 @@ fn fold<P: Projection>(mut rows: P::Rows, batch: &Batch, folds: &[usize]) -> Res
             folded.map_err(|fault| Failure::Fault { index: *index, reason: fault.to_string() })?;
         }
     }
-    Ok(FoldedRows { rows, changed })
+    let mut writes = Writes::new(cautious);
+    P::write(rows, &mut writes);
+    Ok(Folded { writes, changed })
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -200,9 +194,9 @@ impl Target<'_> {
         mut moves: Vec<Move>,
     ) -> BoxFuture<'a, anyhow::Result<Vec<(Shard, Outcome)>>> {
         async move {
-            let mut outcomes = Vec::new();
+            let (mut outcomes, mut cautious) = (Vec::new(), false);
             while !moves.is_empty() {
-                match commit(self.read, self.history, batch, &[(self.projection, &moves)]).await {
+                match commit(self.read, self.history, batch, &[(self.projection, &moves)], cautious).await {
                     Ok(changed) => {
                         let changed = changed.into_iter().next().unwrap_or_default();
                         outcomes.extend(committed(moves, changed, batch));
@@ -217,6 +211,8 @@ impl Target<'_> {
                         let guilty = guilty.map(|nth| moves.swap_remove(nth));
                         moves.extend(guilty.map(|its| its.parked_at(index, batch, reason)));
                     }
+                    // A row that should be new, and was there: of events that were skipped, perhaps.
+                    Err(Failure::Data(_)) if !cautious => cautious = true,
                     Err(Failure::Data(reason)) => {
                         outcomes.extend(self.halve(batch, moves, reason).await?);
                         break;
@@ -268,9 +264,10 @@ pub(crate) async fn commit(
     history: HistoryId,
     batch: &Batch,
     plans: &[(&dyn AnyProjection, &[Move])],
+    cautious: bool,
 ) -> Result<Vec<HashMap<Shard, Changed>>, Failure> {
     let connection = Connection::new(read.acquire().await?);
-    let folding = plans.iter().map(|(projection, moves)| fold_moves(*projection, moves, batch, &connection));
+    let folding = plans.iter().map(|(projection, moves)| fold_moves(*projection, moves, batch, cautious, &connection));
     let folded = join_all(folding).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut connection = connection.into_inner();
     let mut transaction = connection.begin().await?;
@@ -291,7 +288,11 @@ pub(crate) async fn commit(
         }
     }
     let mut writes = Writes::default();
-    let changed = folded.into_iter().map(|its| its.map_or_else(HashMap::new, |its| its.write(&mut writes))).collect();
+    let changed = folded.into_iter().map(|its| {
+        writes.extend(its.writes);
+        its.changed
+    });
+    let changed = changed.collect();
     writes.run(&mut transaction).await?;
     transaction.commit().await?;
     Ok(changed)
@@ -301,12 +302,13 @@ async fn fold_moves(
     projection: &dyn AnyProjection,
     moves: &[Move],
     batch: &Batch,
+    cautious: bool,
     read: &Connection,
-) -> Result<Option<Box<dyn Folded>>, Failure> {
+) -> Result<Folded, Failure> {
     // In order of position, whatever their shards: a projection sees what the store has seen.
     let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();
     folds.sort_unstable();
-    if folds.is_empty() { Ok(None) } else { projection.fold(batch, folds, read).await.map(Some) }
+    if folds.is_empty() { Ok(Folded::default()) } else { projection.fold(batch, folds, cautious, read).await }
 }
 
 /// What became of moves that were committed.

@@ -81,6 +81,15 @@ impl Move {
         (self, rest)
     }
 
+    /// The move up to a position; none where that is nothing.
+    pub(crate) fn up_to(mut self, position: Position, batch: &[Item]) -> Option<Self> {
+        let reach = |indices: &mut Vec<usize>| indices.retain(|index| batch[*index].position <= position);
+        reach(&mut self.passes);
+        reach(&mut self.folds);
+        self.park.take_if(|park| park.position > position);
+        (!self.passes.is_empty() || self.park.is_some()).then_some(self)
+    }
+
     /// The move up to an event, stopping there.
     pub(crate) fn parked_at(self, index: usize, batch: &[Item], reason: String) -> Self {
         let (mut before, _) = self.split(index, batch);

@@ -213,7 +213,7 @@ impl Running<'_> {
             return Err(plans);
         }
         let all: Vec<_> = plans.iter().map(|(index, moves)| (&*projections[*index], &moves[..])).collect();
-        match commit(read, self.lanes.history, batch, &all).await {
+        match commit(read, self.lanes.history, batch, &all, false).await {
             Ok(changed) => {
                 let outcomes = plans.into_iter().zip(changed);
                 Ok(outcomes

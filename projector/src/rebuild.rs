@@ -6,6 +6,7 @@
 //! schema has.
 
 mod compare;
+mod deal;
 mod fold;
 mod shadow;
 mod swap;
@@ -14,11 +15,14 @@ mod upgrade;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fs::File,
+    io::Read as _,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use events::{Position, Shard};
+use futures::try_join;
 use platform::{
     db::{self, DatabaseConfig},
     lease::Lease,
@@ -49,15 +53,22 @@ pub(crate) const LOCK: i64 = 0x72_6562_7569_6c64;
 /// What begins the names of our connections, which end with the process and host: from that of who holds [`LOCK`], others
 /// learn who builds.
 const APP_NAME: &str = "agora-rebuild ";
-/// Shards folded at once: Postgres works on one while another is decoded.
-const SHARDS_AT_ONCE: usize = 4;
-/// Connections that read events: one for each of [`SHARDS_AT_ONCE`], and two to spare.
+/// Groups of shards folded at once: Postgres works on one while another is decoded.
+const GROUPS: usize = 4;
+/// Connections that read events: one for each of [`GROUPS`], and two to spare.
 const STORE_CONNECTIONS: u32 = 6;
 /// Connections to the live tables: a snapshot, and looks beside it.
 const LIVE_CONNECTIONS: u32 = 4;
 /// Connections that write: the projections of the shards folded at once, more than Postgres has cores for them. Others need
 /// connections, too: a server has 100 unless told.
 const SHADOW_CONNECTIONS: u32 = 16;
+
+/// Events are read by an index in whose order they stand. Of a large shard the planner would rather gather its rows in any
+/// order, and sort them on disk: four times the work.
+const IN_ORDER: [(&str, &str); 2] = [store_reader::CONNECTION[0], ("enable_bitmapscan", "off")];
+/// What was built need not be on disk: a crash of Postgres takes rows and their checkpoints back together, and the swap
+/// waits for the disk, where all that was built comes before it.
+const NO_WAIT: (&str, &str) = ("synchronous_commit", "off");
 
 /// Which read tables.
 #[derive(Clone, Debug)]
@@ -130,15 +141,26 @@ pub struct Rebuild {
     lock: Mutex<PgConnection>,
 }
 
-/// A digest of the program that runs.
+/// Tells the program that runs from others: by what its linker wrote at its beginning (an id of the build, mostly), how long
+/// it is, and since when it is there. To read all of it would take as long as to fold ten thousand events.
 fn build_id() -> std::io::Result<String> {
-    let program = std::fs::read(std::env::current_exe()?)?;
-    let digest = *Sha256::digest(program).first_chunk().expect("a digest is longer");
-    Ok(Uuid::from_bytes(digest).simple().to_string())
+    const BEGINNING: u64 = 64 * 1024;
+    let program = File::open(std::env::current_exe()?)?;
+    let about = program.metadata()?;
+    let mut beginning = Vec::new();
+    program.take(BEGINNING).read_to_end(&mut beginning)?;
+    let about = format!("{} {:?}", about.len(), about.modified()?);
+    let digest = Sha256::new().chain_update(beginning).chain_update(about).finalize();
+    Ok(Uuid::from_bytes(*digest.first_chunk().expect("a digest is longer")).simple().to_string())
 }
 
 /// Connections that may take their time.
-async fn connect(config: &DatabaseConfig, schema: &str, most: u32) -> anyhow::Result<PgPool> {
+async fn connect(
+    config: &DatabaseConfig,
+    schema: &str,
+    most: u32,
+    parameters: &[(&str, &str)],
+) -> anyhow::Result<PgPool> {
     let unhurried = DatabaseConfig {
         max_connections: most,
         acquire_timeout: config.startup_timeout.max(config.statement_timeout),
@@ -147,7 +169,7 @@ async fn connect(config: &DatabaseConfig, schema: &str, most: u32) -> anyhow::Re
         ..config.clone()
     };
     let app_name = format!("{APP_NAME}{}@{}", std::process::id(), origin::host());
-    db::connect_with(&unhurried, schema, &app_name, &store_reader::CONNECTION).await
+    db::connect_with(&unhurried, schema, &app_name, parameters).await
 }
 
 /// Up to where each lane, by projection and shard, is to be folded.
@@ -159,9 +181,13 @@ impl Rebuild {
     /// # Errors
     /// Where somebody else is at it, or a database is away.
     pub async fn begin(event_store: &DatabaseConfig, read_tables: &DatabaseConfig, what: What) -> anyhow::Result<Self> {
-        let store = StoreReader::new(connect(event_store, STORE, STORE_CONNECTIONS).await?);
-        let live = connect(read_tables, READ, LIVE_CONNECTIONS).await?;
-        let shadow = connect(read_tables, SHADOW, SHADOW_CONNECTIONS).await?;
+        let by_key = [&db::BY_KEY[..], &[NO_WAIT]].concat();
+        let (store, live, shadow) = try_join!(
+            connect(event_store, STORE, STORE_CONNECTIONS, &IN_ORDER),
+            connect(read_tables, READ, LIVE_CONNECTIONS, &[]),
+            connect(read_tables, SHADOW, SHADOW_CONNECTIONS, &by_key),
+        )?;
+        let store = StoreReader::new(store);
         let mut lock = live.acquire().await?.detach();
         let free: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK).fetch_one(&mut lock).await?;
         if !free {

@@ -2,20 +2,21 @@
 //!
 //! [`read_table!`] declares a row once: its table, its key, its columns and how a written column merges with the one
 //! that is there. All statements follow from that, and take the same form for one row and for ten thousand. What a batch
-//! writes, into however many tables, is [one statement](Writes).
+//! writes, into however many tables, is [one statement](Writes); many new rows of a table are copied in beside it.
 
 use std::{collections::HashMap, fmt};
 
 use sqlx::{
     PgConnection, Postgres,
-    postgres::{PgArguments, PgRow},
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgArguments, PgRow},
     query::Query,
 };
 use uuid::Uuid;
 
 use crate::projection::Fault;
 
-pub(crate) use cell::{Cell, Key, Path, Word};
+pub(crate) use cell::{Cell, Key, Path, Word, copy};
 
 mod cell;
 
@@ -37,6 +38,8 @@ pub(crate) trait Row: Clone + fmt::Debug + Send + Sync + 'static {
     fn read(row: &PgRow) -> sqlx::Result<Self>;
     /// The parameters of what writes rows: an array for each column.
     fn bind(rows: Vec<Self>, statement: Statement<'_>) -> Statement<'_>;
+    /// Its fields, as a binary `COPY` takes them.
+    fn copy(&self, to: &mut PgArgumentBuffer) -> Result<(), BoxDynError>;
 }
 
 /// One column of a table.
@@ -130,29 +133,83 @@ impl Statements {
 /// What gives a statement its parameters.
 type Bind = Box<dyn for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send>;
 
-/// What a batch writes, into all its tables: one statement, as each costs a small batch more than the rows in it.
+/// New rows of a table from which on they are copied in: that takes Postgres half of what inserting them does, and a
+/// statement of its own.
+const COPIED: usize = 64;
+/// Bytes that are sent at once: Postgres takes in what came before meanwhile.
+const CHUNK: usize = 64 * 1024;
+/// What a binary `COPY` begins and ends with.
+const COPY_HEADER: &[u8; 19] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const COPY_TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
+
+/// What a batch writes, into all its tables: one statement, as each costs a small batch more than the rows in it; and one
+/// for each table that is given many new rows.
 #[derive(Default)]
 pub(crate) struct Writes {
-    parts: Vec<String>,
-    parameters: usize,
-    binds: Vec<Bind>,
+    parts: Vec<(&'static Unnesting, Bind)>,
+    copies: Vec<(String, Result<PgArgumentBuffer, BoxDynError>)>,
+    /// Whether what is put as new may be there.
+    cautious: bool,
 }
 
 impl Writes {
+    /// Nothing yet. `cautious`: nothing is copied in, as what is put as new may be there.
+    pub(crate) fn new(cautious: bool) -> Self {
+        Self { cautious, ..Self::default() }
+    }
+
     /// Adds what is done to rows of one table that nothing else of this is done to.
-    fn add(&mut self, part: &Unnesting, bind: impl for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send + 'static) {
-        self.parts.push(format!("w{} as ({})", self.parts.len(), part.behind(self.parameters)));
-        self.parameters += part.types.len();
-        self.binds.push(Box::new(bind));
+    fn add(
+        &mut self,
+        part: &'static Unnesting,
+        bind: impl for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send + 'static,
+    ) {
+        self.parts.push((part, Box::new(bind)));
+    }
+
+    /// Adds rows that are new.
+    fn copy<R: Row>(&mut self, rows: &[R]) {
+        let Statements { columns, upsert, .. } = R::statements();
+        let fields = i16::try_from(upsert.types.len()).expect("a table has few columns");
+        let bytes = || {
+            let mut bytes = PgArgumentBuffer::default();
+            bytes.extend_from_slice(COPY_HEADER);
+            for row in rows {
+                bytes.extend_from_slice(&fields.to_be_bytes());
+                row.copy(&mut bytes)?;
+            }
+            bytes.extend_from_slice(&COPY_TRAILER);
+            Ok(bytes)
+        };
+        self.copies.push((format!("copy {} ({columns}) from stdin (format binary)", R::TABLE), bytes()));
+    }
+
+    /// Adds all that another says.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.parts.extend(others.parts);
+        self.copies.extend(others.copies);
     }
 
     /// Writes all of it.
     pub(crate) async fn run(self, to: &mut PgConnection) -> sqlx::Result<()> {
+        for (into, bytes) in self.copies {
+            let bytes = bytes.map_err(sqlx::Error::Encode)?;
+            let mut copy = to.copy_in_raw(&into).await?;
+            for chunk in bytes.chunks(CHUNK) {
+                copy.send(chunk).await?;
+            }
+            copy.finish().await?;
+        }
         if self.parts.is_empty() {
             return Ok(());
         }
-        let sql = format!("with {} select", self.parts.join(", "));
-        let statement = self.binds.into_iter().fold(sqlx::query(&sql), |statement, bind| bind(statement));
+        let (mut parts, mut parameters) = (Vec::new(), 0);
+        for (nth, (part, _)) in self.parts.iter().enumerate() {
+            parts.push(format!("w{nth} as ({})", part.behind(parameters)));
+            parameters += part.types.len();
+        }
+        let sql = format!("with {} select", parts.join(", "));
+        let statement = self.parts.into_iter().fold(sqlx::query(&sql), |statement, (_, bind)| bind(statement));
         statement.execute(to).await.map(drop)
     }
 }
@@ -166,6 +223,8 @@ struct Slot<R> {
     /// None: there is no such row, or it is to go.
     row: Option<R>,
     changed: bool,
+    /// The table has no such row.
+    new: bool,
 }
 
 impl<R: Row> Default for Table<R> {
@@ -200,7 +259,7 @@ impl<R: Row> Table<R> {
     pub(crate) async fn add(&mut self, statement: Statement<'_>, from: &mut PgConnection) -> sqlx::Result<()> {
         for found in statement.fetch_all(from).await? {
             let row = R::read(&found)?;
-            self.rows.entry(row.key()).or_insert(Slot { row: Some(row), changed: false });
+            self.rows.entry(row.key()).or_insert(Slot { row: Some(row), changed: false, new: false });
         }
         Ok(())
     }
@@ -220,7 +279,7 @@ impl<R: Row> Table<R> {
     #[allow(clippy::needless_pass_by_value, reason = "most keys are copied")]
     pub(crate) fn change(&mut self, key: R::Key) -> Result<&mut R, Fault> {
         match self.rows.get_mut(&key) {
-            Some(Slot { row: Some(row), changed }) => {
+            Some(Slot { row: Some(row), changed, .. }) => {
                 *changed = true;
                 Ok(row)
             }
@@ -230,32 +289,44 @@ impl<R: Row> Table<R> {
 
     /// The row of that key, to be changed; `new` where there is none in memory.
     pub(crate) fn change_or(&mut self, key: R::Key, new: impl FnOnce() -> R) -> &mut R {
-        let slot = self.rows.entry(key).or_insert(Slot { row: None, changed: true });
+        let slot = self.rows.entry(key).or_insert(Slot { row: None, changed: true, new: false });
         slot.changed = true;
         slot.row.get_or_insert_with(new)
     }
 
-    /// Puts a row in the place of what is there.
+    /// Puts a row that nobody has put before; or in the place of one that was loaded.
     pub(crate) fn put(&mut self, row: R) {
-        self.rows.insert(row.key(), Slot { row: Some(row), changed: true });
+        let slot = self.rows.entry(row.key()).or_insert(Slot { row: None, changed: true, new: true });
+        (slot.row, slot.changed) = (Some(row), true);
+    }
+
+    /// Puts a row in the place of what is there, loaded or not.
+    pub(crate) fn replace(&mut self, row: R) {
+        let slot = self.rows.entry(row.key()).or_insert(Slot { row: None, changed: true, new: false });
+        (slot.row, slot.changed) = (Some(row), true);
     }
 
     /// Removes the row of that key, loaded or not.
     pub(crate) fn remove(&mut self, key: R::Key) {
-        self.rows.insert(key, Slot { row: None, changed: true });
+        self.rows.insert(key, Slot { row: None, changed: true, new: false });
     }
 
     /// Adds what was changed, in the order of the keys.
     pub(crate) fn write(self, to: &mut Writes) {
-        let mut changed: Vec<(R::Key, Option<R>)> =
-            self.rows.into_iter().filter(|(_, slot)| slot.changed).map(|(key, slot)| (key, slot.row)).collect();
+        let mut changed: Vec<(R::Key, Slot<R>)> = self.rows.into_iter().filter(|(_, slot)| slot.changed).collect();
         changed.sort_unstable_by(|(key, _), (other, _)| key.cmp(other));
-        let (mut rows, mut gone) = (Vec::new(), Vec::new());
-        for (key, row) in changed {
-            match row {
+        let (mut new, mut rows, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, slot) in changed {
+            match slot.row {
+                Some(row) if slot.new => new.push(row),
                 Some(row) => rows.push(row),
                 None => gone.push(key),
             }
+        }
+        if new.len() < COPIED || to.cautious {
+            rows.append(&mut new);
+        } else {
+            to.copy(&new);
         }
         if !gone.is_empty() {
             to.add(&R::statements().delete, |statement| R::Key::bind(gone, statement));
@@ -335,6 +406,15 @@ macro_rules! read_table {
                     $($column.push(row.$column);)*
                 }
                 statement$(.bind($key))+$(.bind($column))*
+            }
+
+            fn copy(
+                &self,
+                to: &mut sqlx::postgres::PgArgumentBuffer,
+            ) -> Result<(), sqlx::error::BoxDynError> {
+                $($crate::table::copy(&self.$key, to)?;)+
+                $($crate::table::copy(&self.$column, to)?;)*
+                Ok(())
             }
         }
     )+};

@@ -228,13 +228,12 @@ impl Rows {
                     count(post, replaced, -1);
                 }
                 count(post, kind, 1);
-                let kind = kind.clone();
-                self.reactions.put(Reaction {
-                    post_id: post.post_id,
-                    account_id: account.0,
-                    kind,
-                    set_at: recorded.at(),
-                });
+                let (post_id, account_id, kind) = (post.post_id, account.0, kind.clone());
+                let reaction = Reaction { post_id, account_id, kind, set_at: recorded.at() };
+                match replaced {
+                    None => self.reactions.put(reaction),
+                    Some(_) => self.reactions.replace(reaction),
+                }
             }
             ReactionEvent::Cleared(Cleared { post: _, account, kind, thread: _ }) => {
                 count(post, kind, -1);

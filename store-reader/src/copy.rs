@@ -125,6 +125,25 @@ impl StoreReader {
         self.copy_where("null::bigint", &conditions, order, Some(heads)).await
     }
 
+    /// The first `most` events of a shard behind `after`, where one of its events stands or none before, up to and with
+    /// `through`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn copy_shard(
+        &self,
+        shard: Shard,
+        after: Position,
+        through: Position,
+        most: usize,
+    ) -> sqlx::Result<Copy> {
+        let conditions =
+            format!("(shard, position) > ({shard}, {after}) and (shard, position) <= ({shard}, {through})");
+        let mut heads = Heads::default();
+        heads.go_on(shard, after);
+        self.copy_where("null::bigint", &conditions, &format!("e.shard, e.position limit {most}"), Some(heads)).await
+    }
+
     /// The event of that id, if there is one.
     ///
     /// # Errors

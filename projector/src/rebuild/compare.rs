@@ -72,9 +72,8 @@ impl Rebuild {
         let mut live = self.snapshot(&mut live).await?;
         let targets = self.positions(&mut *live).await?;
         self.fold_to(&targets, None, watch).await?;
-        let mut shadow = self.shadow.acquire().await?;
-        // Whole tables are read, in whatever order.
-        sqlx::query("set enable_seqscan = on").execute(&mut *shadow).await?;
+        // Whole tables are read, in whatever order: not by key.
+        let mut shadow = self.live.acquire().await?;
         let owners = self.owners().await?;
         watch.begins(Phase::Comparing, self.tables().len() as u64, 0);
         let mut comparison = Comparison { rows: 0, differences: Vec::new(), more: false };
@@ -87,7 +86,6 @@ impl Rebuild {
                 watch.done(1);
             }
         }
-        sqlx::query("reset enable_seqscan").execute(&mut *shadow).await?;
         live.rollback().await?;
         Ok(comparison)
     }
@@ -116,9 +114,7 @@ impl Rebuild {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let mut transaction = live.begin_with("begin isolation level repeatable read, read only").await?;
-        sqlx::query("set local enable_seqscan = on").execute(&mut *transaction).await?;
-        Ok(transaction)
+        Ok(live.begin_with("begin isolation level repeatable read, read only").await?)
     }
 
     /// The communities and accounts whose events are of the shard; none where all shards are compared.

@@ -1,27 +1,28 @@
-//! Folding from the store, shard by shard, with the projections side by side.
+//! Folding what the store has, some shards side by side, with the projections side by side.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
 use anyhow::bail;
 use events::{EventId, HistoryId, Position, Shard};
-use futures::{FutureExt as _, StreamExt, TryStreamExt, future::join_all, stream};
+use futures::future::{join_all, try_join_all};
+use tokio::sync::mpsc;
 
-use super::{Phase, Rebuild, SHARDS_AT_ONCE, Targets, Watch};
-use store_reader::{Heads, way_out};
+use super::{
+    GROUPS, Phase, Rebuild, Targets, Watch,
+    deal::{Span, deal},
+};
+use store_reader::way_out;
 
 use crate::{
     apply::{Outcome, Target},
-    batch::{Batch, Item},
+    batch::Batch,
     checkpoint::{self, Park},
-    lanes::{Lanes, Standing},
+    lanes::{Lanes, Move, Standing},
 };
-
-/// Events folded at once: a shard's rows are loaded and written so much less often than live, and [`SHARDS_AT_ONCE`]
-/// such batches are what is held in memory.
-const BATCH: u32 = 4_000;
 
 /// An event that a rebuild stops at, and what resolves it.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +49,12 @@ impl Rebuild {
         watch: &dyn Watch,
     ) -> anyhow::Result<()> {
         let stand = self.positions(&self.shadow).await?;
+        let todo = self.todo(&stand, targets).await?;
         if let Some(phase) = phase {
-            let (done, todo) = self.count(&stand, targets).await?;
-            watch.begins(phase, todo, done);
+            // Positions have no gaps: of all shards, as many events are before the last one as its position says.
+            let furthest = stand.values().max().copied().unwrap_or(0).unsigned_abs();
+            let done = if self.what.shard.is_none() { furthest } else { 0 };
+            watch.begins(phase, todo.iter().map(|(_, events)| events).sum(), done);
         }
         let folding = Folding {
             history: self.store.history().await?,
@@ -58,73 +62,57 @@ impl Rebuild {
             targets,
             watch,
         };
-        let shards = stream::iter(self.shards()).map(|shard| self.fold_shard(shard, &stand, &folding).boxed());
-        shards.buffer_unordered(SHARDS_AT_ONCE).try_collect::<()>().await
+        let groups = groups(todo).into_iter().map(|spans| self.fold_group(spans, &stand, &folding));
+        try_join_all(groups).await.map(drop)
     }
 
-    /// How many events are before all lanes of their shards, more or less, and how many behind them.
-    async fn count(&self, stand: &Targets, targets: &Targets) -> anyhow::Result<(u64, u64)> {
-        let shards: Vec<i16> = self.shards().into_iter().map(i16::from).collect();
-        let least = |shard| of_shard(stand, shard).min().unwrap_or(0);
-        let most = |shard| of_shard(targets, shard).max().unwrap_or(0);
-        let from: Vec<Position> = self.shards().into_iter().map(least).collect();
-        let to: Vec<Position> = self.shards().into_iter().map(most).collect();
-        let todo = sqlx::query_scalar!(
-            r#"select count(*) as "todo!"
-            from unnest($1::smallint[], $2::bigint[], $3::bigint[]) s (shard, least, most)
-            join events e on (e.shard, e.position) > (s.shard, s.least) and (e.shard, e.position) <= (s.shard, s.most)"#,
-            &shards,
-            &from,
-            &to,
-        );
-        let todo = todo.fetch_one(self.store.pool()).await?.unsigned_abs();
-        // Positions have no gaps: of all shards, as many events are before the last one as its position says.
-        let furthest = stand.values().max().copied().unwrap_or(0).unsigned_abs();
-        Ok((if self.what.shard.is_none() { furthest } else { 0 }, todo))
-    }
-
-    async fn fold_shard(&self, shard: Shard, stand: &Targets, folding: &Folding<'_>) -> anyhow::Result<()> {
-        let mut lanes = Lanes::new(self.projections.len(), folding.history);
-        for index in 0..self.projections.len() {
-            lanes.set(index, shard, Standing::At(stand.get(&(index, shard)).copied().unwrap_or(0)));
+    /// What there is to do, and how many events that is.
+    async fn todo(&self, stand: &Targets, targets: &Targets) -> anyhow::Result<Vec<(Span, u64)>> {
+        let spans: Vec<Span> = self.shards().into_iter().filter_map(|shard| span(stand, targets, shard)).collect();
+        if spans.is_empty() {
+            return Ok(Vec::new());
         }
-        let furthest = of_shard(folding.targets, shard).max().unwrap_or(0);
-        loop {
-            let Some(from) = self.last_of(&lanes, shard, folding.targets) else { return Ok(()) };
-            let mut heads = Heads::default();
-            heads.go_on(shard, from);
-            let read = self.store.by_shard(&[(shard, from)], BATCH).await?;
-            let mut items = Item::of_read(read, &mut heads);
-            // The first one is what the checkpoint has seen.
-            items.retain(|item| item.position > from && item.position <= furthest);
-            if items.is_empty() {
-                bail!("the event store has nothing behind position {from} of shard {shard}, where it had more before");
-            }
+        let shards: Vec<i16> = spans.iter().map(|(shard, ..)| i16::from(*shard)).collect();
+        let (from, to): (Vec<Position>, Vec<Position>) = spans.iter().map(|(_, from, to)| (*from, *to)).unzip();
+        let todo = sqlx::query_scalar(
+            "select count(position)
+            from unnest($1::smallint[], $2::bigint[], $3::bigint[]) with ordinality s (shard, least, most, nth)
+            left join events e on (e.shard, e.position) > (s.shard, s.least) and (e.shard, e.position) <= (s.shard, s.most)
+            group by nth order by nth",
+        );
+        let todo: Vec<i64> = todo.bind(shards).bind(from).bind(to).fetch_all(self.store.pool()).await?;
+        Ok(spans.into_iter().zip(todo.into_iter().map(i64::unsigned_abs)).collect())
+    }
+
+    /// Folds the events of some shards. The next ones are read and decoded while the last ones are folded.
+    async fn fold_group(&self, spans: Vec<Span>, stand: &Targets, folding: &Folding<'_>) -> anyhow::Result<()> {
+        let mut lanes = Lanes::new(self.projections.len(), folding.history);
+        for ((projection, shard), position) in stand {
+            lanes.set(*projection, *shard, Standing::At(*position));
+        }
+        let (to, mut dealt) = mpsc::channel(1);
+        let dealing = tokio::spawn(deal(self.store.clone(), spans, to));
+        while let Some(items) = dealt.recv().await {
             let folded = items.len() as u64;
-            self.apply(shard, Arc::new(items), &mut lanes, folding).await?;
+            self.apply(Arc::new(items), &mut lanes, folding).await?;
             folding.watch.done(folded);
         }
-    }
-
-    /// Where the last of the shard's lanes stands that has not arrived.
-    fn last_of(&self, lanes: &Lanes, shard: Shard, targets: &Targets) -> Option<Position> {
-        let stand = (0..self.projections.len()).filter_map(|index| match lanes.standing(index, shard) {
-            Standing::At(at) => targets.get(&(index, shard)).is_some_and(|target| at < *target).then_some(at),
-            Standing::Unknown | Standing::Parked | Standing::Foreign => None,
-        });
-        stand.min()
+        dealing.await?
     }
 
     /// Applies to each projection what its target allows; projections side by side.
-    async fn apply(&self, shard: Shard, batch: Batch, lanes: &mut Lanes, folding: &Folding<'_>) -> anyhow::Result<()> {
+    async fn apply(&self, batch: Batch, lanes: &mut Lanes, folding: &Folding<'_>) -> anyhow::Result<()> {
         let nothing = HashSet::new();
         let mut plans = Vec::new();
         for (index, projection) in self.projections.iter().enumerate() {
-            let target = folding.targets.get(&(index, shard)).copied().unwrap_or(0);
-            let reach = batch.partition_point(|item| item.position <= target);
             let skipped = folding.skipped.get(projection.name()).unwrap_or(&nothing);
-            let moves = lanes.plan(index, &batch[..reach], |event| projection.concerns(event), skipped);
-            plans.push((index, moves));
+            let target = |shard| folding.targets.get(&(index, shard)).copied().unwrap_or(0);
+            let moves = lanes.plan(index, &batch, |event| projection.concerns(event), skipped);
+            let up_to = |its: Move| {
+                let target = target(its.shard);
+                its.up_to(target, &batch)
+            };
+            plans.push((index, moves.into_iter().filter_map(up_to).collect()));
         }
         let applied = plans.into_iter().map(|(index, moves)| {
             let batch = &batch;
@@ -164,7 +152,22 @@ impl Rebuild {
     }
 }
 
-/// The positions of a shard's lanes.
-fn of_shard(lanes: &Targets, shard: Shard) -> impl Iterator<Item = Position> {
-    lanes.iter().filter(move |((_, of), _)| *of == shard).map(|(_, position)| *position)
+/// What is folded one shard after the other: about as many events in each group.
+fn groups(mut todo: Vec<(Span, u64)>) -> Vec<Vec<Span>> {
+    todo.sort_unstable_by_key(|(_, events)| Reverse(*events));
+    let mut groups = vec![(0, Vec::new()); GROUPS.min(todo.len())];
+    for (span, events) in todo {
+        let least = groups.iter_mut().min_by_key(|(events, _)| *events).expect("as many as there are spans");
+        least.0 += events;
+        least.1.push(span);
+    }
+    groups.into_iter().map(|(_, spans)| spans).collect()
+}
+
+/// From the last of a shard's lanes that have not arrived up to the furthest target; none where all have.
+fn span(stand: &Targets, targets: &Targets, shard: Shard) -> Option<Span> {
+    let lanes = targets.iter().filter(|((_, of), _)| *of == shard);
+    let lanes = lanes.map(|(lane, target)| (stand.get(lane).copied().unwrap_or(0), *target));
+    let behind = lanes.filter(|(at, target)| at < target);
+    behind.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))).map(|(from, to)| (shard, from, to))
 }

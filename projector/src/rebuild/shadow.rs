@@ -1,5 +1,6 @@
 //! The schema that is built in: tables like the live ones.
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
@@ -10,6 +11,12 @@ use crate::{READ, checkpoint};
 const FOLDED_BY: [&str; 2] = ["category_by_community", "thread_post_by_thread"];
 /// How far the folds have come, and what was to be built.
 const KEPT_BESIDE: [&str; 2] = ["checkpoint", "parked"];
+
+/// Indexes that are made at once: each takes one core.
+const INDEXES_AT_ONCE: usize = 2;
+/// What the planner is told at first is made of a tenth of the rows that are looked at otherwise. As columns are named, it
+/// does not count as the table's analysis, and autovacuum makes that within a minute or so.
+const ROUGHLY: &str = "set default_statistics_target = 10";
 
 /// An index of a live table.
 #[derive(sqlx::FromRow)]
@@ -105,13 +112,19 @@ impl Rebuild {
             missing.extend(indexes(table, &mut connection).await?.into_iter().filter(|index| index.key.is_none()));
         }
         watch.begins(Phase::Indexing, missing.len() as u64, 0);
-        for index in missing {
-            let definition = here(&index.definition);
-            let once = definition.replacen("INDEX ", "INDEX IF NOT EXISTS ", 1);
-            execute(&mut connection, &once).await?;
+        let making = stream::iter(missing).map(async |index| {
+            let once = here(&index.definition).replacen("INDEX ", "INDEX IF NOT EXISTS ", 1);
+            execute(&mut *self.shadow.acquire().await?, &once).await?;
             watch.done(1);
-        }
-        execute(&mut connection, &format!("analyze {}", self.tables().join(", "))).await?;
+            Ok::<_, sqlx::Error>(())
+        });
+        making.buffer_unordered(INDEXES_AT_ONCE).try_collect::<()>().await?;
+        let tables = sqlx::query_scalar(
+            "select format('%s (%s)', attrelid::regclass, string_agg(quote_ident(attname), ', ')) from pg_attribute
+            where attrelid = any($1::text[]::regclass[]) and attnum > 0 and not attisdropped group by attrelid",
+        );
+        let tables: Vec<String> = tables.bind(self.tables()).fetch_all(&mut *connection).await?;
+        execute(&mut connection, &format!("{ROUGHLY}; analyze {}", tables.join(", "))).await?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, hash::Hash, ops::Deref};
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use sqlx::{
     Decode, Encode, Postgres, Type,
     encode::IsNull,
@@ -20,11 +21,32 @@ pub(crate) trait Cell {
     const SENT_AS: &'static str;
     /// What makes the column's own type of that.
     const CAST: &'static str = "";
+    /// The binary form of the column's own type.
+    fn copy(&self, to: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError>;
+}
+
+/// Adds a field of a binary `COPY`: its length, and what is in it.
+pub(crate) fn copy(cell: &impl Cell, to: &mut PgArgumentBuffer) -> Result<(), BoxDynError> {
+    const NULL: i32 = -1;
+    let length = to.len();
+    to.extend_from_slice(&NULL.to_be_bytes());
+    let begin = to.len();
+    if let IsNull::No = cell.copy(to)? {
+        let bytes = i32::try_from(to.len() - begin)?;
+        to[length..begin].copy_from_slice(&bytes.to_be_bytes());
+    }
+    Ok(())
 }
 
 macro_rules! cells {
     ($($type:ty = $name:literal),+ $(,)?) => {
-        $(impl Cell for $type { const SENT_AS: &'static str = $name; })+
+        $(impl Cell for $type {
+            const SENT_AS: &'static str = $name;
+
+            fn copy(&self, to: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+                <Self as Encode<Postgres>>::encode_by_ref(self, to)
+            }
+        })+
     };
 }
 
@@ -37,15 +59,24 @@ cells! {
     String = "text",
     Uuid = "uuid",
     DateTime<Utc> = "timestamptz",
+    Word = "text",
 }
 
-impl<T> Cell for Json<T> {
+impl<T: Serialize> Cell for Json<T> {
     const SENT_AS: &'static str = "jsonb";
+
+    fn copy(&self, to: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <Self as Encode<Postgres>>::encode_by_ref(self, to)
+    }
 }
 
 impl<T: Cell> Cell for Option<T> {
     const SENT_AS: &'static str = T::SENT_AS;
     const CAST: &'static str = T::CAST;
+
+    fn copy(&self, to: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        self.as_ref().map_or(Ok(IsNull::Yes), |cell| cell.copy(to))
+    }
 }
 
 /// What identifies a row: one column or two.
@@ -85,6 +116,10 @@ impl Path {
 impl Cell for Path {
     const SENT_AS: &'static str = "text";
     const CAST: &'static str = "::integer[]";
+
+    fn copy(&self, to: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <Vec<i32> as Encode<Postgres>>::encode_by_ref(&self.0, to)
+    }
 }
 
 impl Type<Postgres> for Path {
@@ -132,10 +167,6 @@ impl Deref for Word {
     fn deref(&self) -> &str {
         &self.0
     }
-}
-
-impl Cell for Word {
-    const SENT_AS: &'static str = "text";
 }
 
 impl Type<Postgres> for Word {
