@@ -358,6 +358,12 @@ async fn one_leads_and_another_goes_on_when_it_is_gone() {
 
 /// The event store as the release before left it.
 const AS_BEFORE_0008: &str = "
+    drop function store.append(
+        boolean, store.append_check[], store.append_event[], store.append_confirmation[], store.append_claim[],
+        store.append_private[], store.append_receipt[]
+    );
+    drop type store.append_check, store.append_event, store.append_confirmation, store.append_claim, store.append_private,
+        store.append_receipt;
     drop trigger events_keep_endings on store.events;
     drop function store.keep_endings;
     drop table store.endings, store.jobs, store.job_runs, store.histories, store.instances, store.skips, store.repairs,

@@ -1,11 +1,14 @@
-//! One flush on its way to the database: the commands as columns, and what became of each.
+//! One flush on its way to the database: the commands as rows, and what became of each.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use events::{CommunityId, EventId, HistoryId, Position, Shard, Stream};
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
+use sqlx::{
+    PgConnection, Postgres,
+    postgres::{PgHasArrayType, PgTypeInfo},
+};
 use uuid::Uuid;
 
 /// An event to be appended.
@@ -196,6 +199,17 @@ fn verdicts(commands: &[&Append], rows: Vec<Row>) -> Option<Vec<Verdict>> {
     (1..).zip(commands).map(verdict).collect()
 }
 
+/// What the planner may choose from on a connection that appends. Plans made on empty tables stay, and `unnest` is
+/// overestimated: look up by index whatever the statistics say.
+pub(super) const PLANS: [(&str, &str); 6] = [
+    ("jit", "off"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
 /// Appends a flush of commands that do not depend on one another, in a transaction of its own unless the connection
 /// is in one already; the answer has a verdict for each command, in order.
 ///
@@ -208,157 +222,139 @@ pub async fn append(
     resend: bool,
     commands: &[&Append],
 ) -> Result<Vec<Verdict>, sqlx::Error> {
-    let mut columns = Columns::default();
-    let mut checked = HashMap::new();
-    for (number, command) in (1..).zip(commands) {
-        columns.push(number, command, &mut checked);
-    }
-    let rows = columns.call(connection, resend).await?;
+    let rows = Rows::of(commands).call(connection, resend).await?;
     verdicts(commands, rows).ok_or_else(|| sqlx::Error::Protocol("append() did not answer for each command".to_owned()))
 }
 
-macro_rules! columns {
-    ($($group:ident: $row:ident { $($column:ident: $type:ty,)+ })+) => {
-        $(#[derive(Default)]
-        struct $row { $($column: Vec<$type>,)+ })+
+/// Declares rows that `append()` takes, each of the composite type of its name.
+macro_rules! rows {
+    ($($(#[$doc:meta])* $row:ident($name:literal) { $($column:ident: $type:ty,)+ })+) => {$(
+        $(#[$doc])*
+        #[derive(sqlx::Encode)]
+        struct $row<'a> { $($column: $type,)+ }
 
-        #[derive(Default)]
-        struct Columns { $($group: $row,)+ }
-    };
+        impl sqlx::Type<Postgres> for $row<'_> {
+            fn type_info() -> PgTypeInfo {
+                PgTypeInfo::with_name($name)
+            }
+        }
+
+        impl PgHasArrayType for $row<'_> {
+            fn array_type_info() -> PgTypeInfo {
+                PgTypeInfo::array_of($name)
+            }
+        }
+    )+};
 }
 
-columns! {
-    checks: CheckColumns { kind: String, id: String, version: i64, }
-    rests: RestColumns { command: i32, check: i32, }
-    events: EventColumns {
-        command: i32, nth: i32, kind: String, id: String, sequence: i64, name: String, version: String,
-        payload: String, metadata: String, event_id: Uuid, community: Option<Uuid>, shard: i16,
+rows! {
+    CheckRow("append_check") { kind: &'a str, id: &'a str, version: i64, commands: Vec<i32>, }
+    EventRow("append_event") {
+        command: i32, nth: i32, kind: &'a str, id: &'a str, sequence: i64, name: &'a str, version: String,
+        payload: &'a str, metadata: &'a str, event_id: Uuid, community: Option<Uuid>, shard: i16,
     }
-    confirmations: ConfirmationColumns { command: i32, shard: i16, }
-    claims: ClaimColumns { command: i32, kind: String, value: String, owner: String, release: bool, }
-    private: PrivateColumns { command: i32, owner: Uuid, kind: String, value: Option<String>, }
-    receipts: ReceiptColumns {
-        command: i32, owner: Uuid, key: String, fingerprint: Vec<u8>, status: Option<i16>, answer: Option<String>,
+    ClaimRow("append_claim") { command: i32, kind: &'a str, value: &'a str, owner: &'a str, release: bool, }
+    PrivateRow("append_private") { command: i32, owner: Uuid, kind: &'a str, value: Option<&'a str>, }
+    ReceiptRow("append_receipt") {
+        command: i32, owner: Uuid, key: &'a str, fingerprint: &'a [u8], status: Option<i16>, answer: Option<&'a str>,
         nth: Option<i32>, shard: i16,
     }
 }
 
-impl Columns {
-    /// `checked` says which check it is that a version has already.
-    fn push<'a>(&mut self, number: i32, append: &'a Append, checked: &mut HashMap<(&'a Stream, i64), i32>) {
-        let shard = append.shard.into();
-        for (stream, version) in &append.checks {
-            let next = i32::try_from(checked.len() + 1).unwrap_or(i32::MAX);
-            let check = *checked.entry((stream, *version)).or_insert_with(|| {
-                self.checks.kind.push(stream.aggregate.clone());
-                self.checks.id.push(stream.id.clone());
-                self.checks.version.push(*version);
-                next
-            });
-            self.rests.command.push(number);
-            self.rests.check.push(check);
+/// A command without events.
+#[derive(sqlx::Type)]
+#[sqlx(type_name = "append_confirmation")]
+struct ConfirmationRow {
+    command: i32,
+    shard: i16,
+}
+
+/// A flush, as `append()` takes it.
+#[derive(Default)]
+struct Rows<'a> {
+    checks: Vec<CheckRow<'a>>,
+    events: Vec<EventRow<'a>>,
+    confirmations: Vec<ConfirmationRow>,
+    claims: Vec<ClaimRow<'a>>,
+    private: Vec<PrivateRow<'a>>,
+    receipts: Vec<ReceiptRow<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(commands: &[&'a Append]) -> Self {
+        let mut rows = Self::default();
+        // Where the check of a version is that others rest on too.
+        let mut checked = HashMap::new();
+        for (command, append) in (1..).zip(commands) {
+            rows.push(command, append, &mut checked);
         }
-        let before = i32::try_from(self.events.nth.len()).unwrap_or(i32::MAX);
-        for (nth, event) in (before + 1..).zip(&append.events) {
-            let it = &mut self.events;
-            it.command.push(number);
-            it.nth.push(nth);
-            it.kind.push(event.stream.aggregate.clone());
-            it.id.push(event.stream.id.clone());
-            it.sequence.push(event.sequence);
-            it.name.push(event.name.to_owned());
-            it.version.push(event.version.to_string());
-            it.payload.push(event.payload.get().to_owned());
-            it.metadata.push(append.metadata.clone());
-            it.event_id.push(event.event_id.0);
-            it.community.push(append.community.map(Uuid::from));
-            it.shard.push(shard);
-        }
-        if append.events.is_empty() {
-            self.confirmations.command.push(number);
-            self.confirmations.shard.push(shard);
-        }
-        for claim in &append.claims {
-            self.claims.command.push(number);
-            self.claims.kind.push(claim.kind.to_owned());
-            self.claims.value.push(claim.value.clone());
-            self.claims.owner.push(claim.owner.clone());
-            self.claims.release.push(claim.release);
-        }
-        for datum in &append.private {
-            self.private.command.push(number);
-            self.private.owner.push(datum.owner);
-            self.private.kind.push(datum.kind.to_owned());
-            self.private.value.push(datum.value.clone());
-        }
-        if let Some(receipt) = &append.receipt {
-            let it = &mut self.receipts;
-            it.command.push(number);
-            it.owner.push(receipt.owner);
-            it.key.push(receipt.key.clone());
-            it.fingerprint.push(receipt.fingerprint.to_vec());
-            it.status.push(receipt.answer.as_ref().and_then(|(status, _)| i16::try_from(*status).ok()));
-            it.answer.push(receipt.answer.as_ref().map(|(_, body)| body.clone()));
-            it.nth.push(self.events.nth.last().copied().filter(|_| !append.events.is_empty()));
-            it.shard.push(shard);
-        }
+        rows
     }
 
-    async fn call(&self, connection: &mut PgConnection, resend: bool) -> Result<Vec<Row>, sqlx::Error> {
-        let Self { checks, rests, events, confirmations, claims, private, receipts } = self;
+    fn push(&mut self, command: i32, append: &'a Append, checked: &mut HashMap<(&'a Stream, i64), usize>) {
+        let shard = append.shard.into();
+        for (stream, version) in &append.checks {
+            let check = *checked.entry((stream, *version)).or_insert_with(|| {
+                let (kind, id, commands) = (stream.aggregate.as_str(), stream.id.as_str(), Vec::new());
+                self.checks.push(CheckRow { kind, id, version: *version, commands });
+                self.checks.len() - 1
+            });
+            self.checks[check].commands.push(command);
+        }
+        let before = i32::try_from(self.events.len()).unwrap_or(i32::MAX);
+        self.events.extend((before + 1..).zip(&append.events).map(|(nth, event)| EventRow {
+            command,
+            nth,
+            kind: &event.stream.aggregate,
+            id: &event.stream.id,
+            sequence: event.sequence,
+            name: event.name,
+            version: event.version.to_string(),
+            payload: event.payload.get(),
+            metadata: &append.metadata,
+            event_id: event.event_id.0,
+            community: append.community.map(Uuid::from),
+            shard,
+        }));
+        if append.events.is_empty() {
+            self.confirmations.push(ConfirmationRow { command, shard });
+        }
+        self.claims.extend(append.claims.iter().map(|claim| {
+            let Claim { kind, value, owner, release } = claim;
+            ClaimRow { command, kind, value, owner, release: *release }
+        }));
+        self.private.extend(append.private.iter().map(|datum| {
+            let PrivateData { owner, kind, value } = datum;
+            PrivateRow { command, owner: *owner, kind, value: value.as_deref() }
+        }));
+        self.receipts.extend(append.receipt.iter().map(|receipt| ReceiptRow {
+            command,
+            owner: receipt.owner,
+            key: &receipt.key,
+            fingerprint: &receipt.fingerprint,
+            status: receipt.answer.as_ref().and_then(|(status, _)| i16::try_from(*status).ok()),
+            answer: receipt.answer.as_ref().map(|(_, body)| body.as_str()),
+            nth: self.events.last().map(|event| event.nth).filter(|_| !append.events.is_empty()),
+            shard,
+        }));
+    }
+
+    async fn call(self, connection: &mut PgConnection, resend: bool) -> Result<Vec<Row>, sqlx::Error> {
+        let Self { checks, events, confirmations, claims, private, receipts } = self;
         sqlx::query_as!(
             Row,
             r#"
             select command as "command!", verdict as "verdict!", detail, version, history as "history!", shard, position,
                 recorded_at as "recorded_at!", fingerprint, status, answer, unchanged
-            from append(
-                $1,
-                $2, $3, $4,
-                $5, $6,
-                $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                $19, $20,
-                $21, $22, $23, $24, $25,
-                $26, $27, $28, $29,
-                $30, $31, $32, $33, $34, $35, $36, $37
-            )
+            from append($1, $2, $3, $4, $5, $6, $7)
             "#,
             resend,
-            &checks.kind,
-            &checks.id,
-            &checks.version,
-            &rests.command,
-            &rests.check,
-            &events.command,
-            &events.nth,
-            &events.kind,
-            &events.id,
-            &events.sequence,
-            &events.name,
-            &events.version,
-            &events.payload,
-            &events.metadata,
-            &events.event_id,
-            &events.community as &[Option<Uuid>],
-            &events.shard,
-            &confirmations.command,
-            &confirmations.shard,
-            &claims.command,
-            &claims.kind,
-            &claims.value,
-            &claims.owner,
-            &claims.release,
-            &private.command,
-            &private.owner,
-            &private.kind,
-            &private.value as &[Option<String>],
-            &receipts.command,
-            &receipts.owner,
-            &receipts.key,
-            &receipts.fingerprint,
-            &receipts.status as &[Option<i16>],
-            &receipts.answer as &[Option<String>],
-            &receipts.nth as &[Option<i32>],
-            &receipts.shard,
+            checks as _,
+            events as _,
+            confirmations as _,
+            claims as _,
+            private as _,
+            receipts as _,
         )
         .fetch_all(connection)
         .await

@@ -19,16 +19,23 @@ use serde::{Deserialize, Serialize};
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
+    task::yield_now,
     time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Append, NewEvent, StoreError, Verdict, append::append, ping::Ping};
+use super::{
+    Append, NewEvent, StoreError, Verdict,
+    append::{PLANS, append},
+    ping::Ping,
+};
 
 /// Commands in one flush, at most: past that the curve of commands a second is flat, and one flush's time is not.
 const FLUSH_COMMANDS: usize = 1_024;
 /// Bytes in one flush, about, at most: what one statement's arguments may take of memory, here and in Postgres.
 const FLUSH_BYTES: usize = 8 * 1024 * 1024;
+/// Turns of the scheduler that a flush waits at most for those who are likely to be back.
+const TURNS: usize = 4;
 /// How long one call may take before its connection is given up and the flush sent again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a command waits for its verdict before it is told that the store is out of reach.
@@ -69,6 +76,7 @@ impl Appender {
     pub fn start(config: &AppenderConfig, options: PgConnectOptions, tasks: &TaskTracker) -> Self {
         let (queue, jobs) = mpsc::channel(config.queue);
         let ping = Ping::start(options.clone(), tasks);
+        let options = options.options(PLANS);
         let worker = Worker { jobs, options, connection: None, ping, metrics: Metrics::new() };
         tasks.spawn(worker.run());
         Self { queue, gate: Gate::default() }
@@ -109,23 +117,32 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) {
-        let mut waiting = Vec::new();
-        while self.gather(&mut waiting).await {
+        let (mut waiting, mut answered) = (Vec::new(), 0);
+        while self.gather(&mut waiting, answered).await {
             let (flush, later) = independent(waiting);
+            answered = flush.len();
             let appended = self.flush(flush).await;
             waiting = later.into_iter().filter_map(|job| appended.tell(job)).collect();
         }
     }
 
-    /// Waits for work where there is none, then takes what is there. False when nobody can send any more.
-    async fn gather(&mut self, waiting: &mut Vec<Job>) -> bool {
-        let room = FLUSH_COMMANDS.saturating_sub(waiting.len());
-        if waiting.is_empty() {
-            return self.jobs.recv_many(waiting, room).await > 0;
+    /// Waits for work where there is none, then takes what is there. Where that is less than the flush before answered, lets
+    /// others run first, a few turns: those that were answered are likely to be back, and not to wait for two flushes then.
+    /// False when nobody can send any more.
+    async fn gather(&mut self, waiting: &mut Vec<Job>, answered: usize) -> bool {
+        if waiting.is_empty() && self.jobs.recv_many(waiting, FLUSH_COMMANDS).await == 0 {
+            return false;
         }
-        for _ in 0..room {
-            let Ok(job) = self.jobs.try_recv() else { break };
-            waiting.push(job);
+        for _ in 0..TURNS {
+            while waiting.len() < FLUSH_COMMANDS
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                waiting.push(job);
+            }
+            if waiting.len() >= answered {
+                break;
+            }
+            yield_now().await;
         }
         true
     }

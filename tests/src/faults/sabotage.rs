@@ -13,10 +13,10 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
         &[
             ("perform pg_advisory_xact_lock(418463542881);", ""),
             (
-                "if appended > 0 then",
+                "if appended > 0 or",
                 "perform pg_sleep(0.002);\n    perform pg_advisory_xact_lock(418463542881);
     select h.position, greatest(h.recorded_at, clock_timestamp()) into strict head_position, recorded_at from store_head h;
-    if appended > 0 then",
+    if appended > 0 or",
             ),
         ],
     ),
@@ -24,8 +24,8 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
     (
         "no-guards",
         &[(
-            "where a.version <> c.expected",
-            "where a.version <> c.expected and c.id in (select e.id from unnest(event_stream_id) e (id))",
+            "where a.version <> c.version",
+            "where a.version <> c.version and c.id in (select e.id from unnest(new_events) e)",
         )],
     ),
     ("no-receipt", &[("where fallen[r.command] is null and r.status is not null", "where false")]),
@@ -45,8 +45,9 @@ pub(crate) async fn of_the_store(pool: &PgPool, name: &str) -> anyhow::Result<()
         ensure!(names().contains(&name), "no sabotage {name}; there are {}", names().join(", "));
         return Ok(());
     };
-    let oid =
-        "select pg_get_functiondef(oid) from pg_proc where proname = 'append' and pronamespace = 'store'::regnamespace";
+    // The one of the release before may be beside it.
+    let oid = "select pg_get_functiondef(oid) from pg_proc
+        where proname = 'append' and pronamespace = 'store'::regnamespace order by oid desc limit 1";
     let mut definition: String = sqlx::query_scalar(oid).fetch_one(pool).await.context("append() is not there")?;
     for (from, to) in *edits {
         ensure!(definition.contains(from), "append() has no `{from}`: the sabotage {name} must be written anew");
