@@ -212,8 +212,16 @@ impl Lab {
     /// # Errors
     /// Where it does not run.
     pub fn postgres_cpu(&self) -> anyhow::Result<f64> {
+        cpu_of_family(self.postgres_pid()?)
+    }
+
+    /// Postgres's first process.
+    ///
+    /// # Errors
+    /// Where it is not there.
+    pub fn postgres_pid(&self) -> anyhow::Result<u32> {
         let pid = fs::read_to_string(self.postgres.data_directory().join("postmaster.pid"))?;
-        cpu_of_family(pid.lines().next().unwrap_or_default().parse()?)
+        Ok(pid.lines().next().unwrap_or_default().parse()?)
     }
 
     /// Topics of one's own on the Kafka, which the first call starts.

@@ -220,35 +220,44 @@ impl Drop for Baseline {
     }
 }
 
-/// This process on one core, with all its threads and what it starts, as long as this lives: what it measures has the
-/// other cores for itself.
+/// A process on one core, with all its threads and what it starts from then on, as long as this lives: what else is measured
+/// has the other cores for itself.
 pub struct Pinned {
+    pid: u32,
     before: String,
 }
 
 impl Pinned {
-    /// Moves it there.
+    /// Moves this process there.
     ///
     /// # Errors
     /// Where there is no such core.
     pub fn to(core: usize) -> anyhow::Result<Self> {
-        let status = fs::read_to_string("/proc/self/status")?;
+        Self::of(std::process::id(), core)
+    }
+
+    /// Moves another.
+    ///
+    /// # Errors
+    /// Where there is no such core, or no such process.
+    pub fn of(pid: u32, core: usize) -> anyhow::Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let before = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).context("no cores")?;
-        let pinned = Self { before: before.trim().to_owned() };
-        ensure!(pin(&core.to_string())?, "there is no core {core}");
+        let pinned = Self { pid, before: before.trim().to_owned() };
+        ensure!(pin(pid, &core.to_string())?, "there is no core {core}");
         Ok(pinned)
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        pin(&self.before).ok();
+        pin(self.pid, &self.before).ok();
     }
 }
 
-fn pin(cores: &str) -> std::io::Result<bool> {
+fn pin(pid: u32, cores: &str) -> std::io::Result<bool> {
     let mut command = Command::new("taskset");
-    command.args(["--all-tasks", "--cpu-list", "--pid", cores, &std::process::id().to_string()]);
+    command.args(["--all-tasks", "--cpu-list", "--pid", cores, &pid.to_string()]);
     Ok(command.stdout(Stdio::null()).status()?.success())
 }
 

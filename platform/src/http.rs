@@ -93,6 +93,10 @@ pub struct HttpConfig {
     /// Open connections at most; more wait to be accepted.
     #[serde(deserialize_with = "config::positive")]
     pub max_connections: usize,
+    /// Commands (requests of other methods than GET, HEAD and OPTIONS) in progress at most; one more is answered 503 at
+    /// once, before anything is done for it. As many as one flush of the event store holds: others would wait for the next.
+    #[serde(deserialize_with = "config::positive")]
+    pub max_commands: usize,
     /// How long requests may go on after a shutdown began, before their connections are cut.
     #[serde(with = "duration")]
     pub shutdown_grace: Duration,
@@ -113,6 +117,7 @@ impl Default for HttpConfig {
             body_limit_bytes: 1024 * 1024,
             handler_timeout: Duration::from_secs(30),
             max_connections: 10_000,
+            max_commands: 1_024,
             shutdown_grace: Duration::from_secs(10),
             cors_origins: vec!["*".to_owned()],
         }

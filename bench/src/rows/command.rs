@@ -10,18 +10,21 @@ use crate::{
     load::{Connection, Load, Outcome, Pace, Requests, histogram, ms},
     pairs::{Pairs, Spread},
     people::People,
-    process::{Agora, Place},
+    process::{Agora, Pinned, Place},
     report::{Bound, Report, Unit},
 };
 
 /// Connections of the load.
 const CONNECTIONS: usize = 64;
-/// With which it carries the most.
+/// With which it carries the most: as many as it has places for (`http.max_commands`).
 const MOST: usize = 1_024;
-/// More than the appender's queue holds.
+/// Many more.
 const CROWDED: usize = 6_000;
-/// Until that is full.
+/// Until all of them wait.
 const LONG: Duration = Duration::from_secs(4);
+/// The core of what is measured there, and that of the generator.
+const SERVER: usize = 0;
+const GENERATOR: usize = 1;
 /// Of what can be carried, at which latency is looked at: a service that is always full has a queue, whatever it does.
 const SHARE: f64 = 0.6;
 /// Into one thread, and on one post of it, a second.
@@ -44,9 +47,9 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let people = Arc::new(People::settle(service.address, 8, 8).await?);
     bed.carried(report, &service, &people, "the command-service alone", 1.).await?;
     bed.one(report, &service, &people).await?;
-    bed.too_much(report, &service, &people).await?;
     bed.one_thread(report, &service).await?;
     service.stop()?;
+    bed.too_much(report).await?;
 
     let whole = Place { kafka: Some(lab.kafka().await), ..alone };
     let up = lab.run("up", &whole, &[]).await?;
@@ -101,18 +104,24 @@ impl Bed<'_> {
         Ok(())
     }
 
-    /// Twice of what it can carry, over so many connections that its queue is full.
-    async fn too_much(&self, report: &mut Report, agora: &Agora, people: &Arc<People>) -> anyhow::Result<()> {
+    /// Twice of what it can carry, over so many connections that they all wait. The command-service and Postgres have one
+    /// core, the generator the other: it sends twice as much, and would take that from them.
+    async fn too_much(&self, report: &mut Report) -> anyhow::Result<()> {
+        let place = Place { database: self.database.to_owned(), kafka: None, core: Some(SERVER) };
+        let (_postgres, _generator) = (Pinned::of(self.lab.postgres_pid()?, SERVER)?, Pinned::to(GENERATOR)?);
+        let service = self.lab.run("command-service", &place, &[]).await?;
+        let people = Arc::new(People::settle(service.address, 8, 8).await?);
         let (mut carried, mut refused) = (vec![], histogram());
         for _ in 0..self.lab.options.pairs {
-            let best = self.replies(agora, people, MOST, Pace::Flat).await?.rate();
-            let flood = self.load(agora, people, CROWDED, Pace::Rate(2. * best));
+            let best = self.replies(&service, &people, MOST, Pace::Flat).await?.rate();
+            let flood = self.load(&service, &people, CROWDED, Pace::Rate(2. * best));
             let flood = Load { lasts: flood.lasts.max(LONG), ..flood }.send().await?;
             let other = flood.statuses.keys().find(|status| !matches!(status, 201 | 503));
             ensure!(other.is_none(), "at twice the load: {:?}", flood.statuses);
             carried.push(100. * flood.rate() / best);
             refused.add(&flood.refused)?;
         }
+        service.stop()?;
         let name = "commands over HTTP at twice what it can carry: carried of its best";
         report.alone(name, Unit::Percent, Spread::of(carried), Some(Bound::Least(80.)));
         if refused.is_empty() {

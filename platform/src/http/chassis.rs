@@ -12,11 +12,17 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::{MatchedPath, Request},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures::{FutureExt, future::BoxFuture};
-use tokio::time::timeout;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    time::timeout,
+};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
@@ -29,6 +35,8 @@ use crate::problem::Problem;
 
 /// When a request that took too long may be tried again.
 const RETRY_AFTER_TIMEOUT: Duration = Duration::from_secs(2);
+/// When a command that found no place may be sent again.
+const RETRY_AFTER_CROWD: Duration = Duration::from_secs(1);
 
 /// Wraps a service in a [`Chassis`].
 #[derive(Clone)]
@@ -36,6 +44,8 @@ pub(super) struct ChassisLayer {
     bounds: Bounds,
     metrics: Metrics,
     cors: bool,
+    /// For commands in progress.
+    places: Arc<Semaphore>,
 }
 
 /// See the module. There is one for each route: axum layers them one by one.
@@ -64,7 +74,13 @@ impl ChassisLayer {
             },
             metrics: Metrics::new(&opentelemetry::global::meter("agora")),
             cors: !config.cors_origins.is_empty(),
+            places: Arc::new(Semaphore::new(config.max_commands)),
         }
+    }
+
+    /// A place for a command; none for what needs none.
+    fn place(&self, method: &Method) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
+        (!method.is_safe()).then(|| Arc::clone(&self.places).try_acquire_owned()).transpose()
     }
 }
 
@@ -90,9 +106,11 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let ChassisLayer { bounds, metrics, cors } = self.layer.clone();
+        let place = self.layer.place(request.method());
+        let ChassisLayer { bounds, metrics, cors, .. } = self.layer.clone();
         let route = self.route(&request);
         let seen = Seen::new(&mut request, route, metrics);
+        let Ok(place) = place else { return ready(Ok(seen.answered(crowded()))).boxed() };
         let span = seen.span();
         // Boxed here, as it is large and would be moved several times below.
         let handled = bounds.body(request).map(|request| self.inner.call(request).boxed());
@@ -109,6 +127,7 @@ where
                 // Only those who send an Origin are answered with what CORS asks for: caches must know.
                 response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
             }
+            drop(place);
             Ok(response)
         }
         .instrument(span)
@@ -151,6 +170,13 @@ impl Bounds {
             }
         }
     }
+}
+
+/// The cheapest answer there is: it is for times when there is no time.
+fn crowded() -> Response {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too many commands are in progress. Try again.")
+        .with_retry_after(RETRY_AFTER_CROWD)
+        .into_response()
 }
 
 /// A panic of a handler; the panic hook has said where.
