@@ -65,7 +65,10 @@ const SHADOW_CONNECTIONS: u32 = 16;
 
 /// Events are read by an index in whose order they stand. Of a large shard the planner would rather gather its rows in any
 /// order, and sort them on disk: four times the work.
-const IN_ORDER: [(&str, &str); 2] = [store_reader::CONNECTION[0], ("enable_bitmapscan", "off")];
+///
+/// Who folds may take longer than the next events wait for them: the server is not to take that for a client that is gone.
+const IN_ORDER: [(&str, &str); 3] =
+    [store_reader::CONNECTION[0], ("enable_bitmapscan", "off"), ("tcp_user_timeout", "0")];
 /// What was built need not be on disk: a crash of Postgres takes rows and their checkpoints back together, and the swap
 /// waits for the disk, where all that was built comes before it.
 const NO_WAIT: (&str, &str) = ("synchronous_commit", "off");

@@ -63,6 +63,9 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
             }),
         );
         for (connections, held_to) in [(THEIR_POOL, true), (64, false)] {
+            if lab.options.quick && !held_to {
+                continue;
+            }
             let (ours, theirs) = (|| bed.ours(in_flight), || bed.postgres_es(in_flight, connections));
             let pairs = Pairs::take(lab.options.pairs, ours, theirs).await?;
             let what = if held_to { "postgres-es" } else { "postgres-es, pool of 64" };

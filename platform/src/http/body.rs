@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,7 +12,10 @@ use axum::{body::Body, http::StatusCode};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep_until},
+};
 
 use crate::{limits::BODY_DISCARDED_BYTES, problem::Problem};
 
@@ -25,6 +29,31 @@ pub(super) struct Bounded {
     timeout: Duration,
     // Made only once there is something to wait for.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Taken when the end is here.
+    place: Option<Place>,
+}
+
+/// A place among the commands in progress: for who holds this, once it is taken.
+#[derive(Clone)]
+pub(super) struct Place {
+    of: Arc<Semaphore>,
+    taken: Arc<OnceLock<OwnedSemaphorePermit>>,
+}
+
+impl Place {
+    /// One that is not taken yet; none where there is no room now.
+    pub(super) fn among(of: &Arc<Semaphore>) -> Option<Self> {
+        (of.available_permits() > 0).then(|| Self { of: Arc::clone(of), taken: Arc::default() })
+    }
+
+    /// Takes it. Where others took the last one since, this command goes on without.
+    pub(super) fn take(&self) {
+        if self.taken.get().is_none()
+            && let Ok(permit) = Arc::clone(&self.of).try_acquire_owned()
+        {
+            let _ = self.taken.set(permit);
+        }
+    }
 }
 
 /// Why a body could not be read.
@@ -38,7 +67,12 @@ pub(super) enum BodyError {
 
 impl Bounded {
     pub(super) fn new(inner: Body, limit: usize, timeout: Duration) -> Self {
-        Self { inner, limit, read: 0, deadline: Instant::now() + timeout, timeout, alarm: None }
+        Self { inner, limit, read: 0, deadline: Instant::now() + timeout, timeout, alarm: None, place: None }
+    }
+
+    /// The same, which takes a place once all of it is here: who is slow to send holds none.
+    pub(super) fn taking(self, place: Option<Place>) -> Self {
+        Self { place, ..self }
     }
 
     /// Reads it to its end and keeps nothing.
@@ -60,6 +94,9 @@ impl HttpBody for Bounded {
         let this = self.get_mut();
         while let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             let over = this.read > this.limit;
+            if this.inner.is_end_stream() {
+                this.place.iter().for_each(Place::take);
+            }
             match frame {
                 Some(Ok(frame)) => {
                     this.read += frame.data_ref().map_or(0, Bytes::len);

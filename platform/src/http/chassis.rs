@@ -12,23 +12,20 @@ use std::{
 use axum::{
     body::{Body, HttpBody},
     extract::{MatchedPath, Request},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{
     FutureExt,
     future::{BoxFuture, ready},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use super::{
     HttpConfig,
-    body::{Bounded, too_large},
+    body::{Bounded, Place, too_large},
     seen::{Metrics, Seen},
 };
 use crate::problem::Problem;
@@ -77,11 +74,6 @@ impl ChassisLayer {
             places: Arc::new(Semaphore::new(config.max_commands)),
         }
     }
-
-    /// A place for a command; none for what needs none.
-    fn place(&self, method: &Method) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
-        (!method.is_safe()).then(|| Arc::clone(&self.places).try_acquire_owned()).transpose()
-    }
 }
 
 impl<S> Layer<S> for ChassisLayer {
@@ -106,14 +98,16 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let place = self.layer.place(request.method());
-        let ChassisLayer { bounds, metrics, cors, .. } = self.layer.clone();
+        let ChassisLayer { bounds, metrics, cors, places } = self.layer.clone();
         let route = self.route(&request);
         let seen = Seen::new(&mut request, route, metrics);
-        let Ok(place) = place else { return ready(Ok(seen.answered(crowded()))).boxed() };
+        let place = match (!request.method().is_safe()).then(|| Place::among(&places)) {
+            Some(None) => return ready(Ok(seen.answered(crowded()))).boxed(),
+            place => place.flatten(),
+        };
         let span = seen.span();
         // Boxed here, as it is large and would be moved several times below.
-        let handled = bounds.body(request).map(|request| self.inner.call(request).boxed());
+        let handled = bounds.body(request, place.clone()).map(|request| self.inner.call(request).boxed());
         async move {
             let response = match handled {
                 Ok(handled) => bounds.handle(handled).await,
@@ -145,8 +139,10 @@ impl<S> Chassis<S> {
 
 impl Bounds {
     /// The request with its body bounded; or what may be discarded of it, where it says itself that it is too large.
-    fn body(self, request: Request) -> Result<Request, Body> {
+    /// A command takes its place once all of it is here.
+    fn body(self, request: Request, place: Option<Place>) -> Result<Request, Body> {
         if request.body().is_end_stream() {
+            place.iter().for_each(Place::take);
             return Ok(request);
         }
         if request.body().size_hint().lower() > self.body_bytes as u64 {
@@ -154,7 +150,7 @@ impl Bounds {
             let asks_first = request.headers().contains_key(header::EXPECT);
             return Err(if asks_first { Body::empty() } else { request.into_body() });
         }
-        Ok(request.map(|body| Body::new(Bounded::new(body, self.body_bytes, self.body_time))))
+        Ok(request.map(|body| Body::new(Bounded::new(body, self.body_bytes, self.body_time).taking(place))))
     }
 
     /// The handler's answer, or a problem where it panics or takes too long.

@@ -144,8 +144,11 @@ async fn a_command_that_finds_no_place_is_refused_at_once_and_reads_need_none() 
     let (status, body) = testing::read(response).await;
     assert_eq!((status, &body["type"]), (503, &json!("/problems/overloaded")));
     assert_eq!(ask("GET", "/hello").await.expect("an answer").status(), 200);
-    // Its client went away.
+    // Its client went away; and who has not sent all of a command yet holds no place.
     drop(first);
+    let unsent = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+    let mut slow = router.clone().oneshot(asking("POST", "/length").body(unsent).expect("a request"));
+    assert!(futures::poll!(&mut slow).is_pending());
     assert_eq!(ask("POST", "/hello").await.expect("an answer").status(), 200);
 }
 

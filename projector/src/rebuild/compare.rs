@@ -55,6 +55,9 @@ struct Sides<'a> {
     owners: &'a [Uuid],
 }
 
+/// Whole tables are read here, in whatever order: not by key, as the connection is set to ([`platform::db::BY_KEY`]).
+const WHOLE_TABLES: &str = "select set_config(name, 'on', true) from unnest('{enable_seqscan,enable_bitmapscan,enable_hashjoin}'::text[]) s (name)";
+
 /// How many rows, and a hash of all of them, by bucket.
 type Buckets = HashMap<i32, (i64, Option<i64>)>;
 
@@ -72,8 +75,8 @@ impl Rebuild {
         let mut live = self.snapshot(&mut live).await?;
         let targets = self.positions(&mut *live).await?;
         self.fold_to(&targets, None, watch).await?;
-        // Whole tables are read, in whatever order: not by key.
-        let mut shadow = self.live.acquire().await?;
+        let mut shadow = self.shadow.begin().await?;
+        sqlx::query(WHOLE_TABLES).execute(&mut *shadow).await?;
         let owners = self.owners().await?;
         watch.begins(Phase::Comparing, self.tables().len() as u64, 0);
         let mut comparison = Comparison { rows: 0, differences: Vec::new(), more: false };
