@@ -94,9 +94,6 @@ impl HttpBody for Bounded {
         let this = self.get_mut();
         while let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) {
             let over = this.read > this.limit;
-            if this.inner.is_end_stream() {
-                this.place.iter().for_each(Place::take);
-            }
             match frame {
                 Some(Ok(frame)) => {
                     this.read += frame.data_ref().map_or(0, Bytes::len);
@@ -108,7 +105,11 @@ impl HttpBody for Bounded {
                     }
                 }
                 _ if over => return failed(BodyError::TooLarge(this.limit)),
-                end => return Poll::Ready(end),
+                None => {
+                    this.place.iter().for_each(Place::take);
+                    return Poll::Ready(None);
+                }
+                failed => return Poll::Ready(failed),
             }
         }
         let deadline = this.deadline;
