@@ -220,6 +220,11 @@ impl Drop for Baseline {
     }
 }
 
+/// The core of what is measured, where it and the generator have one each.
+pub const SERVER: usize = 0;
+/// That of the generator.
+pub const GENERATOR: usize = 1;
+
 /// A process on one core, with all its threads and what it starts from then on, as long as this lives: what else is measured
 /// has the other cores for itself.
 pub struct Pinned {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use agora_tests::{forum::TestForum, postgres::fresh_database};
+use agora_tests::{forum::TestForum, store::pool};
 use command_service::{
     account::{Account, AccountCommand, ChangeProfile, Register},
     store::{AppenderConfig, Store, StoreError},
@@ -22,8 +22,7 @@ use tokio_util::task::TaskTracker;
 
 /// A store on a database of its own.
 async fn store() -> (Store, PgPool) {
-    let options: sqlx::postgres::PgConnectOptions = fresh_database().await.parse().expect("a URL");
-    let pool = PgPool::connect_with(options.options([("search_path", "store")])).await.expect("connects");
+    let pool = pool(10).await;
     (Store::start(pool.clone(), &AppenderConfig::default(), &TaskTracker::new()), pool)
 }
 

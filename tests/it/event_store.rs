@@ -6,34 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use command_service::store::{
-    Append, Appender, AppenderConfig, Claim, NewEvent, Receipt, Replay, StoreError, Verdict, append,
-};
+use command_service::store::{Append, Appender, AppenderConfig, Claim, Receipt, Replay, StoreError, Verdict, append};
 use events::{
-    AccountId, CommunityId, Event, EventId, MembershipEvent, Metadata, PostId, Shard, Stream, ThreadEvent, ThreadId,
-    membership::Joined, thread::Locked,
+    AccountId, CommunityId, Event, MembershipEvent, PostId, Shard, Stream, ThreadEvent, ThreadId, membership::Joined,
+    thread::Locked,
 };
 use futures::future::join_all;
 use platform::problem::Problem;
-use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use store_reader::StoreReader;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use agora_tests::postgres::fresh_database;
+use agora_tests::store::{pool, write};
 
 /// How long another may take to get to the append lock, on a machine under load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A pool on the store's schema of a database of its own.
 async fn store() -> PgPool {
-    store_through(5).await
-}
-
-async fn store_through(connections: u32) -> PgPool {
-    let options: sqlx::postgres::PgConnectOptions = fresh_database().await.parse().expect("a URL");
-    let options = options.options([("search_path", "store")]);
-    PgPoolOptions::new().max_connections(connections).connect_with(options).await.expect("connects")
+    pool(5).await
 }
 
 fn appender(pool: &PgPool) -> Appender {
@@ -42,35 +33,6 @@ fn appender(pool: &PgPool) -> Appender {
 
 fn community() -> CommunityId {
     CommunityId::new()
-}
-
-/// A command that appends `events` to one stream, at that version of it.
-fn write(community: CommunityId, stream: &Stream, version: i64, events: &[Event]) -> Append {
-    let event = |(sequence, event): (i64, &Event)| NewEvent {
-        stream: stream.clone(),
-        sequence,
-        event_id: EventId::new(),
-        name: event.name(),
-        version: event.version(),
-        payload: event.payload().expect("JSON"),
-    };
-    let metadata = Metadata {
-        actor: None,
-        correlation_id: Uuid::now_v7(),
-        causation_id: None,
-        traceparent: None,
-        occurred_at: None,
-    };
-    Append {
-        shard: Shard::of_community(community),
-        community: Some(community),
-        checks: vec![(stream.clone(), version)],
-        events: (version + 1..).zip(events).map(event).collect(),
-        metadata: serde_json::to_string(&metadata).expect("JSON"),
-        claims: Vec::new(),
-        private: Vec::new(),
-        receipt: None,
-    }
 }
 
 fn joined() -> Event {
@@ -494,7 +456,7 @@ async fn the_plan_looks_up_by_index_on_a_fresh_database() {
 #[tokio::test]
 async fn a_shard_is_looked_up_by_its_own_index_whatever_the_statistics_say() {
     // One connection: the server counts what others read a little later.
-    let pool = store_through(1).await;
+    let pool = pool(1).await;
     let mut connection = pool.acquire().await.expect("a connection");
     let busy = community();
     for _ in 0..8 {

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, fs, time::Duration};
 
-use agora_tests::{forum::TestForum, postgres::fresh_database};
+use agora_tests::{forum::TestForum, store};
 use command_service::{
     account::Account,
     category::CategoryTree,
@@ -10,11 +10,11 @@ use command_service::{
     membership::Membership,
     post::Post,
     reaction::Reaction,
-    store::{Append, AppenderConfig, NewEvent, Store, Stored, Verdict},
+    store::{AppenderConfig, Store, Stored, Verdict},
     thread::Thread,
 };
 use cqrs_es::{AggregateContext as _, EventStore};
-use events::{AccountId, CommunityId, Event, EventId, Shard, Stream, ThreadId};
+use events::{AccountId, CommunityId, Event, EventId, Stream, ThreadId};
 use projector::{LeaveOut, RepairWith, Said};
 use serde_json::{json, value::RawValue};
 use sqlx::PgPool;
@@ -22,15 +22,8 @@ use store_reader::StoreReader;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-const METADATA: &str = r#"{"correlation_id": "00000000-0000-0000-0000-000000000000"}"#;
 /// More than a snapshot is behind.
 const LONG: i64 = 520;
-
-/// A database of its own, in which nobody runs.
-async fn database() -> PgPool {
-    let options: sqlx::postgres::PgConnectOptions = fresh_database().await.parse().expect("a URL");
-    PgPool::connect_with(options.options([("search_path", "store")])).await.expect("connects")
-}
 
 /// A store that has seen nothing yet.
 fn cold(pool: &PgPool) -> Store {
@@ -54,25 +47,8 @@ fn samples<A: Stored>() -> Vec<A::Event> {
 
 /// Appends these, one after the other.
 async fn append(store: &Store, stream: &Stream, version: i64, events: impl Iterator<Item: Into<Event>>) {
-    let community = CommunityId(Uuid::nil());
-    let event = |(sequence, event): (i64, Event)| NewEvent {
-        stream: stream.clone(),
-        sequence,
-        event_id: EventId::new(),
-        name: event.name(),
-        version: event.version(),
-        payload: event.payload().expect("JSON"),
-    };
-    let append = Append {
-        shard: Shard::of_community(community),
-        community: Some(community),
-        checks: vec![(stream.clone(), version)],
-        events: (version + 1..).zip(events.map(Into::into)).map(event).collect(),
-        metadata: METADATA.to_owned(),
-        claims: Vec::new(),
-        private: Vec::new(),
-        receipt: None,
-    };
+    let events: Vec<Event> = events.map(Into::into).collect();
+    let append = store::write(CommunityId(Uuid::nil()), stream, version, &events);
     assert!(matches!(store.append(append).await, Ok(Verdict::Appended { .. })));
 }
 
@@ -145,7 +121,7 @@ async fn the_same_from_its_snapshot<A: Stored + PartialEq + Debug>(pool: &PgPool
 
 #[tokio::test]
 async fn every_aggregate_is_the_same_from_its_snapshot_on() {
-    let pool = database().await;
+    let pool = store::pool(10).await;
     the_same_from_its_snapshot::<Account>(&pool).await;
     the_same_from_its_snapshot::<CategoryTree>(&pool).await;
     the_same_from_its_snapshot::<Community>(&pool).await;
@@ -157,7 +133,7 @@ async fn every_aggregate_is_the_same_from_its_snapshot_on() {
 
 #[tokio::test]
 async fn a_snapshot_is_believed_only_where_it_can_be_true() {
-    let pool = database().await;
+    let pool = store::pool(10).await;
     let account = long::<Account>(&pool).await;
     let true_one = whole::<Account>(&cold(&pool), &account).await;
     // Nobody else writes one.
@@ -226,7 +202,7 @@ async fn damage(pool: &PgPool, event: EventId) {
 
 #[tokio::test]
 async fn what_is_left_out_or_repaired_since_is_not_read_from_a_snapshot() {
-    let pool = database().await;
+    let pool = store::pool(10).await;
     let reader = StoreReader::new(pool.clone());
     let (thread, event) = locked_once(&pool).await;
     damage(&pool, event).await;
@@ -234,7 +210,7 @@ async fn what_is_left_out_or_repaired_since_is_not_read_from_a_snapshot() {
     projector::leave_out(&reader, what).await.expect("left out");
     assert!(!load::<Thread>(&cold(&pool), &thread).await.is_locked());
 
-    let pool = database().await;
+    let pool = store::pool(10).await;
     let reader = StoreReader::new(pool.clone());
     let (thread, event) = locked_once(&pool).await;
     damage(&pool, event).await;
@@ -249,7 +225,7 @@ async fn what_is_left_out_or_repaired_since_is_not_read_from_a_snapshot() {
 
 #[tokio::test]
 async fn what_was_left_out_or_repaired_before_there_were_snapshots_is_known() {
-    let pool = database().await;
+    let pool = store::pool(10).await;
     let account = long::<Account>(&pool).await;
     execute(&pool, FORGE).await;
     let migration = fs::read_to_string("../migrations/event-store/0014_snapshots.sql").expect("it is there");
@@ -296,7 +272,7 @@ async fn a_stream_that_grows_in_memory_is_kept_as_well_and_a_newer_snapshot_is_n
 
 #[tokio::test]
 async fn of_many_who_write_at_once_none_writes_an_older_one_over_a_newer() {
-    let pool = database().await;
+    let pool = store::pool(10).await;
     execute(
         &pool,
         "create table changes (before bigint, after bigint);
@@ -328,7 +304,7 @@ async fn of_many_who_write_at_once_none_writes_an_older_one_over_a_newer() {
 
 #[tokio::test]
 async fn who_is_killed_while_it_writes_leaves_a_whole_one_or_none() {
-    let pool = database().await;
+    let pool = store::pool(10).await;
     let mut streams = Vec::new();
     for _ in 0..20 {
         let stream = new_stream::<Account>();

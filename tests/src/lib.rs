@@ -9,4 +9,5 @@ pub mod pages;
 pub mod postgres;
 pub mod reaper;
 pub mod sse;
+pub mod store;
 pub mod telemetry;

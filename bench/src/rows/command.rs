@@ -10,7 +10,7 @@ use crate::{
     load::{Connection, Load, Outcome, Pace, Requests, histogram, ms},
     pairs::{Pairs, Spread},
     people::People,
-    process::{Agora, Pinned, Place},
+    process::{Agora, GENERATOR, Pinned, Place, SERVER},
     report::{Bound, Report, Unit},
 };
 
@@ -22,9 +22,6 @@ const MOST: usize = 1_024;
 const CROWDED: usize = 6_000;
 /// Until all of them wait.
 const LONG: Duration = Duration::from_secs(4);
-/// The core of what is measured there, and that of the generator.
-const SERVER: usize = 0;
-const GENERATOR: usize = 1;
 /// Of what can be carried, at which latency is looked at: a service that is always full has a queue, whatever it does.
 const SHARE: f64 = 0.6;
 /// Into one thread, and on one post of it, a second.

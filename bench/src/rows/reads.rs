@@ -14,14 +14,10 @@ use crate::{
     lab::Lab,
     load::{Connection, Load, Outcome, Pace, Requests},
     pairs::{Pairs, Spread},
-    process::{Baseline, Pinned, Place, cpu_of},
+    process::{Baseline, GENERATOR, Pinned, Place, SERVER, cpu_of},
     report::{Bound, Report, Unit},
 };
 
-/// The core of what is measured.
-const SERVER: usize = 0;
-/// The core of the generator.
-const GENERATOR: usize = 1;
 const CONNECTIONS: usize = 64;
 /// Who is signed in: one account a connection.
 const READERS: usize = CONNECTIONS;

@@ -199,17 +199,6 @@ fn verdicts(commands: &[&Append], rows: Vec<Row>) -> Option<Vec<Verdict>> {
     (1..).zip(commands).map(verdict).collect()
 }
 
-/// What the planner may choose from on a connection that appends. Plans made on empty tables stay, and `unnest` is
-/// overestimated: look up by index whatever the statistics say.
-pub(super) const PLANS: [(&str, &str); 6] = [
-    ("jit", "off"),
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("plan_cache_mode", "force_generic_plan"),
-];
-
 /// Appends a flush of commands that do not depend on one another, in a transaction of its own unless the connection
 /// is in one already; the answer has a verdict for each command, in order.
 ///
@@ -228,8 +217,7 @@ pub async fn append(
 
 /// Declares rows that `append()` takes, each of the composite type of its name.
 macro_rules! rows {
-    ($($(#[$doc:meta])* $row:ident($name:literal) { $($column:ident: $type:ty,)+ })+) => {$(
-        $(#[$doc])*
+    ($($row:ident($name:literal) { $($column:ident: $type:ty,)+ })+) => {$(
         #[derive(sqlx::Encode)]
         struct $row<'a> { $($column: $type,)+ }
 

@@ -12,6 +12,7 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
 };
 use platform::{
+    db,
     instances::Gate,
     sabotage::{Promise, breaks},
 };
@@ -24,11 +25,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Append, NewEvent, StoreError, Verdict,
-    append::{PLANS, append},
-    ping::Ping,
-};
+use super::{Append, NewEvent, StoreError, Verdict, append::append, ping::Ping};
 
 /// Commands in one flush, at most: past that the curve of commands a second is flat, and one flush's time is not.
 const FLUSH_COMMANDS: usize = 1_024;
@@ -76,7 +73,8 @@ impl Appender {
     pub fn start(config: &AppenderConfig, options: PgConnectOptions, tasks: &TaskTracker) -> Self {
         let (queue, jobs) = mpsc::channel(config.queue);
         let ping = Ping::start(options.clone(), tasks);
-        let options = options.options(PLANS);
+        // Plans made on empty tables stay, and costs that are not so would have them compiled.
+        let options = options.options(db::BY_KEY).options([("jit", "off")]);
         let worker = Worker { jobs, options, connection: None, ping, metrics: Metrics::new() };
         tasks.spawn(worker.run());
         Self { queue, gate: Gate::default() }
