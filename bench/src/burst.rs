@@ -17,8 +17,6 @@ pub async fn append(lab: &Lab, pool: &PgPool, rows: &str) -> anyhow::Result<(Ins
     let before = standing::events(pool).await?;
     let mut transaction = pool.begin().await?;
     let appended = transaction.execute(&*format!("insert into store.events {rows}")).await?.rows_affected();
-    let head = "update store.store_head set position = (select max(position) from store.events), recorded_at = now()";
-    transaction.execute(head).await?;
     transaction.execute("select pg_notify('agora_appended', '')").await?;
     lab.checkpoint().await?;
     let began = Instant::now();

@@ -136,20 +136,20 @@ async fn renew(store: &PgPool, old: Option<HistoryId>, reason: &str, by: &str) -
     let mut transaction = while_nobody_appends(store).await?;
     sqlx::query!(
         "with renewed as (
-            update store_head h set history = gen_random_uuid()
-            from (select history from store_head) o
+            update history_line h set history = gen_random_uuid()
+            from (select history from history_line) o
             where o.history = coalesce($1, o.history)
-            returning h.history, o.history as replaced, h.position
+            returning h.history, o.history as replaced
         )
         insert into histories (history, replaced, position, reason, begun_by)
-        select history, replaced, position, $2, $3 from renewed",
+        select r.history, r.replaced, h.position, $2, $3 from renewed r, store_head h",
         old.map(|old| old.0),
         reason,
         by,
     )
     .execute(&mut *transaction)
     .await?;
-    let new = sqlx::query_scalar!("select history from store_head").fetch_one(&mut *transaction).await?;
+    let new = sqlx::query_scalar!("select history from history_line").fetch_one(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(HistoryId(new))
 }

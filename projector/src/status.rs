@@ -98,8 +98,9 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
     .fetch_all(read)
     .await?;
     let head = sqlx::query!(
-        "select history, position, (select max(position) from relay r where r.history = h.history) as relayed
-        from store_head h"
+        r#"select history as "history!", position as "position!",
+            (select max(position) from relay r where r.history = h.history) as relayed
+        from store_head h"#
     )
     .fetch_one(store)
     .await?;

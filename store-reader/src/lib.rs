@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use events::{CommunityId, Envelope, EventId, HistoryId, Metadata, Position, Shard, Stream};
 use futures::TryStreamExt;
 use serde_json::value::RawValue;
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgExecutor, PgPool, types::Json};
 use uuid::Uuid;
 
 pub use alarms::Alarms;
@@ -140,16 +140,7 @@ impl StoreReader {
     /// # Errors
     /// Those of the database.
     pub async fn after(&self, position: Position, limit: u32) -> sqlx::Result<Read> {
-        let rows = sqlx::query_as!(
-            Row,
-            r#"select event_id, aggregate_type, aggregate_id, sequence, event_type, event_version,
-                payload as "payload: _", metadata::text as "metadata!", position, shard, community_id, recorded_at,
-                (select history from store_head) as "history!"
-            from events where position > $1 order by position limit $2"#,
-            position,
-            i64::from(limit),
-        );
-        collect(rows.fetch(&self.pool), limit as usize).await
+        after(&self.pool, position, limit).await
     }
 
     /// Of each of these shards, the events from a position on (its own included, so that a position which the store
@@ -164,7 +155,7 @@ impl StoreReader {
             Row,
             r#"select e.event_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type, e.event_version,
                 e.payload as "payload: _", e.metadata::text as "metadata!", e.position, e.shard, e.community_id,
-                e.recorded_at, (select history from store_head) as "history!"
+                e.recorded_at, (select history from history_line) as "history!"
             from unnest($1::smallint[], $2::bigint[]) with ordinality f (shard, position, nth)
             cross join lateral (
                 select * from events
@@ -185,7 +176,7 @@ impl StoreReader {
     /// # Errors
     /// Those of the database.
     pub async fn history(&self) -> sqlx::Result<HistoryId> {
-        sqlx::query_scalar!("select history from store_head").fetch_one(&self.pool).await.map(HistoryId)
+        sqlx::query_scalar!("select history from history_line").fetch_one(&self.pool).await.map(HistoryId)
     }
 
     /// The newest position of all.
@@ -193,7 +184,7 @@ impl StoreReader {
     /// # Errors
     /// Those of the database.
     pub async fn head(&self) -> sqlx::Result<Position> {
-        sqlx::query_scalar!("select position from store_head").fetch_one(&self.pool).await
+        sqlx::query_scalar!(r#"select position as "position!" from store_head"#).fetch_one(&self.pool).await
     }
 
     /// Which line of positions the store's are, and the newest of them.
@@ -201,7 +192,8 @@ impl StoreReader {
     /// # Errors
     /// Those of the database.
     pub async fn standing(&self) -> sqlx::Result<(HistoryId, Position)> {
-        let head = sqlx::query!("select history, position from store_head").fetch_one(&self.pool).await?;
+        let head = sqlx::query!(r#"select history as "history!", position as "position!" from store_head"#);
+        let head = head.fetch_one(&self.pool).await?;
         Ok((HistoryId(head.history), head.position))
     }
 
@@ -279,6 +271,23 @@ impl StoreReader {
 }
 
 /// As many rows as come within the bounds. What the server has sent besides is thrown away with the stream.
+/// [`StoreReader::after`], through a connection of one's own.
+///
+/// # Errors
+/// Those of the database.
+pub async fn after(store: impl PgExecutor<'_>, position: Position, limit: u32) -> sqlx::Result<Read> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select event_id, aggregate_type, aggregate_id, sequence, event_type, event_version,
+            payload as "payload: _", metadata::text as "metadata!", position, shard, community_id, recorded_at,
+            (select history from history_line) as "history!"
+        from events where position > $1 order by position limit $2"#,
+        position,
+        i64::from(limit),
+    );
+    collect(rows.fetch(store), limit as usize).await
+}
+
 async fn collect(rows: impl futures::Stream<Item = sqlx::Result<Row>>, limit: usize) -> sqlx::Result<Read> {
     let mut rows = std::pin::pin!(rows);
     let mut read = Read { events: Vec::new(), history: None, more: false };

@@ -85,7 +85,7 @@ impl StoreReader {
         let sql = format!(
             "select event_id, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, \
              metadata::text as metadata, position, shard, community_id, recorded_at, \
-             (select history from store_head) as history, {PREVIOUS} as previous \
+             (select history from history_line) as history, {PREVIOUS} as previous \
              from events e where {conditions} order by {order} limit {}",
             most.events
         );

@@ -17,7 +17,7 @@ impl StoreReader {
             Row,
             r#"select e.event_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type, e.event_version,
                 e.payload as "payload: _", e.metadata::text as "metadata!", e.position, e.shard, e.community_id,
-                e.recorded_at, (select history from store_head) as "history!"
+                e.recorded_at, (select history from history_line) as "history!"
             from unnest($2::text[]) with ordinality s (id, nth)
             cross join lateral (
                 select * from events
@@ -46,7 +46,7 @@ impl StoreReader {
             Row,
             r#"select e.event_id, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type, e.event_version,
                 e.payload as "payload: _", e.metadata::text as "metadata!", e.position, e.shard, e.community_id,
-                e.recorded_at, (select history from store_head) as "history!"
+                e.recorded_at, (select history from history_line) as "history!"
             from unnest($2::text[]) s (id)
             cross join lateral (
                 select distinct on (aggregate_id) * from events
@@ -70,7 +70,7 @@ impl StoreReader {
             Row,
             r#"select event_id, aggregate_type, aggregate_id, sequence, event_type, event_version,
                 payload as "payload: _", metadata::text as "metadata!", position, shard, community_id, recorded_at,
-                (select history from store_head) as "history!"
+                (select history from history_line) as "history!"
             from events where position = any($1) order by position"#,
             positions,
         );

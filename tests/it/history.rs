@@ -246,7 +246,7 @@ async fn what_does_not_fit_is_refused_with_its_place() {
     let cursor = operator.get(&format!("{EVENTS}?limit=1")).await.expect(200)["next"].clone();
     let other = format!("{EVENTS}?type=post.written&cursor={}", text(&cursor));
     operator.refused(Method::GET, &other, Value::Null, (400, "malformed-request")).await;
-    sqlx::query("update store_head set history = gen_random_uuid()").execute(&forum.pool).await.expect("restored");
+    sqlx::query("update history_line set history = gen_random_uuid()").execute(&forum.pool).await.expect("restored");
     let lost = format!("{EVENTS}?cursor={}", text(&cursor));
     operator.refused(Method::GET, &lost, Value::Null, (410, "history-lost")).await;
     forum.stop().await;
@@ -288,8 +288,7 @@ async fn a_page_that_finds_little_looks_at_so_much_and_says_where_it_goes_on() {
             position, shard, event_id, community_id, recorded_at)
         select 'thread', 'x', n, case n when 120000 then 'thread.locked' else 'thread.unlocked' end, '1', '{}',
             '{"correlation_id": "00000000-0000-0000-0000-000000000000"}', n, 7, gen_random_uuid(), null, now()
-        from generate_series(1, 120000) n;
-        update store_head set position = 120000"#,
+        from generate_series(1, 120000) n"#,
     )
     .execute(&pool)
     .await
@@ -309,7 +308,7 @@ async fn a_page_that_finds_little_looks_at_so_much_and_says_where_it_goes_on() {
 
     // What nobody can read stops it, after what precedes it.
     let unknown = "insert into events select aggregate_type, 'y', 1, 'thread.sung', '1', payload, metadata, 120001, 7, \
-                   gen_random_uuid(), null, now() from events where position = 1; update store_head set position = 120001";
+                   gen_random_uuid(), null, now() from events where position = 1";
     sqlx::raw_sql(unknown).execute(&pool).await.expect("written");
     let (_, before) = ask(&reads, &format!("{EVENTS}?from=119998")).await;
     assert_eq!(positions_of(before["items"].as_array().expect("events")), [json!("119999"), json!("120000")]);

@@ -358,6 +358,13 @@ async fn one_leads_and_another_goes_on_when_it_is_gone() {
 
 /// The event store as the release before left it.
 const AS_BEFORE_0008: &str = "
+    drop view store.store_head;
+    drop function store.leave_store_head;
+    alter table store.history_line rename to store_head;
+    alter table store.store_head add column position bigint not null default 0,
+        add column recorded_at timestamptz not null default '-infinity';
+    update store.store_head set position = h.position, recorded_at = h.recorded_at
+        from (select position, recorded_at from store.events order by position desc limit 1) h;
     drop function store.append(
         boolean, store.append_check[], store.append_event[], store.append_confirmation[], store.append_claim[],
         store.append_private[], store.append_receipt[]

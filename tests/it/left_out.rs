@@ -76,12 +76,12 @@ impl<'f> Talk<'f> {
 
     /// Writes the next event of a stream, as it should never have been written.
     async fn damage(&self, stream: &str, (name, payload, metadata): (&str, &str, &str)) -> (EventId, i64) {
-        let damaged = "with head as (update store_head set position = position + 1 returning position, recorded_at)
-            insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
+        let damaged =
+            "insert into events (aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
                 position, shard, event_id, community_id, recorded_at)
-            select aggregate_type, aggregate_id, sequence + 1, $2, '1', $3::json, $4::json, head.position, shard,
+            select aggregate_type, aggregate_id, sequence + 1, $2, '1', $3::json, $4::json, head.position + 1, shard,
                 gen_random_uuid(), community_id, head.recorded_at
-            from events e, head where aggregate_id = $1 order by sequence desc limit 1
+            from events e, store_head head where aggregate_id = $1 order by sequence desc limit 1
             returning event_id, position";
         let damaged = sqlx::query_as(damaged).bind(stream).bind(name).bind(payload).bind(metadata);
         let (id, position): (Uuid, i64) = damaged.fetch_one(&self.forum.pool).await.expect("written");

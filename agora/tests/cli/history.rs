@@ -184,7 +184,6 @@ async fn an_event_that_nobody_can_read_stops_there_and_can_be_looked_at() {
         from events, store_head head where events.position = 1 returning event_id::text, position, aggregate_id";
     let row = sqlx::query(sung).fetch_one(&mut database).await.expect("inserted");
     let (id, position, account): (String, i64, String) = (row.get(0), row.get(1), row.get(2));
-    database.execute("update store_head set position = position + 1").await.expect("moved");
 
     let why = "this release cannot read it: unknown event post.sung version 1: written by a newer release?";
     let tail = forum.agora.prints(&["events", "tail"]);
@@ -219,7 +218,6 @@ async fn an_event_that_nobody_can_read_is_left_out_of_all_that_is_taken_elsewher
         from events, store_head head where events.position = 1 returning event_id::text, position, aggregate_id";
     let row = sqlx::query(damaged).fetch_one(&mut database).await.expect("inserted");
     let (id, position, account): (String, i64, String) = (row.get(0), row.get(1), row.get(2));
-    database.execute("update store_head set position = position + 1").await.expect("moved");
     let way_out = format!("`agora events skip {id} --reason WHY` leaves it out for every reader");
     let readers = [
         &["events", "replay"][..],

@@ -223,7 +223,7 @@ async fn of_a_store_that_was_restored_a_stream_ends_and_its_id_is_lost() {
     let (history, _) = id.split_once('.').expect("a history and a position");
     let (status, _) = refused(&forum, &operator, "", &[("last-event-id", &format!("{history}.999999"))]).await;
     assert_eq!(status, 410, "the store never was there");
-    sqlx::query("update store_head set history = gen_random_uuid()").execute(&forum.pool).await.expect("restored");
+    sqlx::query("update history_line set history = gen_random_uuid()").execute(&forum.pool).await.expect("restored");
     assert_eq!(problem(stream.next().await), Some((410, "/problems/history-lost".to_owned())));
     assert_eq!(stream.next().await, None);
     let (status, problem) = refused(&forum, &operator, "", &[("last-event-id", &id)]).await;

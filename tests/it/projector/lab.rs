@@ -113,7 +113,6 @@ impl Lab {
         self.execute("alter table events disable trigger events_append_only").await;
         self.execute(&format!("delete from events where position > {position}")).await;
         self.execute("alter table events enable trigger events_append_only").await;
-        self.execute(&format!("update store_head set position = {position}")).await;
         self.execute(&format!("update relay set position = least(position, {position})")).await;
     }
 
@@ -216,6 +215,5 @@ pub(crate) async fn insert(transaction: &mut PgConnection, events: &[Recorded]) 
         .execute(&mut *transaction)
         .await
         .expect("it is appended");
-        sqlx::query("update store_head set position = position + 1").execute(&mut *transaction).await.expect("moves");
     }
 }

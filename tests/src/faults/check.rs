@@ -93,7 +93,7 @@ pub(crate) async fn everything(
     store(&events)?;
     commands(&entries, &events)?;
     races(&events)?;
-    let line: Uuid = sqlx::query_scalar("select history from store_head").fetch_one(&cluster.pool).await?;
+    let line: Uuid = sqlx::query_scalar("select history from history_line").fetch_one(&cluster.pool).await?;
     let messages = relayed(cluster, line, events.last().map_or(0, |event| event.position)).await?;
     kafka(&messages, line, &events)?;
     let rows = rebuild(cluster, patience).await?;
