@@ -1,12 +1,16 @@
 //! Connections to Postgres, none of which can hold others up, and the migrations of a schema.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Row,
+    ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row,
     migrate::{MigrateError, Migrator},
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::MissedTickBehavior;
@@ -132,6 +136,48 @@ pub fn connect_lazily(
         })
         .connect_lazy_with(options);
     Ok(pool)
+}
+
+/// Connections of a pool, kept by somebody who uses them again and again: the one given back last is taken first, with its
+/// plans. The pool gives all of its connections in turn, and asks each that comes back whether it lives.
+#[derive(Debug)]
+pub struct Warm {
+    pool: PgPool,
+    most: usize,
+    kept: Mutex<Vec<(PoolConnection<Postgres>, Instant)>>,
+}
+
+impl Warm {
+    /// Keeps so many at most: fewer than the pool has, by as many as others use.
+    pub fn new(pool: PgPool, most: usize) -> Self {
+        Self { pool, most, kept: Mutex::default() }
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A connection, kept or the pool's.
+    ///
+    /// # Errors
+    /// Those of the pool.
+    pub async fn take(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept {
+            Some((connection, used)) if used.elapsed() <= TRY_AFTER_IDLE => Ok(connection),
+            // Its server may have gone meanwhile: the pool finds out.
+            Some(_) | None => self.pool.acquire().await,
+        }
+    }
+
+    /// Keeps one that works. One that may not is to be dropped: then it is the pool's.
+    pub fn give_back(&self, connection: PoolConnection<Postgres>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < self.most {
+            kept.push((connection, Instant::now()));
+        }
+    }
 }
 
 /// How single connections are made, set up as those of [`connect`].

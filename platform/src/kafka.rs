@@ -132,7 +132,7 @@ impl Broker {
     /// millisecond less is a millisecond sooner at best, and costs an idle process more of a core.
     pub fn consumer(&self) -> ClientConfig {
         let mut client = self.client();
-        client.set("fetch.wait.max.ms", if self.in_process() { "12" } else { "500" });
+        client.set("fetch.wait.max.ms", if self.in_process() { "15" } else { "500" });
         client.set("enable.auto.commit", "false");
         client
     }

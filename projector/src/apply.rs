@@ -13,8 +13,11 @@ use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
-use platform::sabotage::{Promise, breaks};
-use sqlx::{Acquire as _, PgPool, Postgres, pool::PoolConnection};
+use platform::{
+    db::Warm,
+    sabotage::{Promise, breaks},
+};
+use sqlx::{Acquire as _, Postgres, pool::PoolConnection};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -182,7 +185,7 @@ pub(crate) enum Outcome {
 /// Who applies, to what.
 pub(crate) struct Target<'a> {
     pub(crate) projection: &'a dyn AnyProjection,
-    pub(crate) read: &'a PgPool,
+    pub(crate) read: &'a Warm,
     pub(crate) history: HistoryId,
 }
 
@@ -260,13 +263,13 @@ impl Target<'_> {
 /// # Errors
 /// Why nothing was written; or, where it was the commit that failed, why nobody knows.
 pub(crate) async fn commit(
-    read: &PgPool,
+    read: &Warm,
     history: HistoryId,
     batch: &Batch,
     plans: &[(&dyn AnyProjection, &[Move])],
     cautious: bool,
 ) -> Result<Vec<HashMap<Shard, Changed>>, Failure> {
-    let connection = Connection::new(read.acquire().await?);
+    let connection = Connection::new(read.take().await?);
     let folding = plans.iter().map(|(projection, moves)| fold_moves(*projection, moves, batch, cautious, &connection));
     let folded = join_all(folding).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut connection = connection.into_inner();
@@ -274,7 +277,7 @@ pub(crate) async fn commit(
     let named = plans.iter().flat_map(|(projection, moves)| moves.iter().map(|its| (projection.name(), its)));
     let named: Vec<_> = named.collect();
     let advanced = if breaks(Promise::CheckpointApart) {
-        checkpoint::advance(read, history, &named, batch).await?
+        checkpoint::advance(read.pool(), history, &named, batch).await?
     } else {
         checkpoint::advance(&mut *transaction, history, &named, batch).await?
     };
@@ -295,6 +298,7 @@ pub(crate) async fn commit(
     let changed = changed.collect();
     writes.run(&mut transaction).await?;
     transaction.commit().await?;
+    read.give_back(connection);
     Ok(changed)
 }
 

@@ -40,7 +40,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 use events::catalogue;
 use platform::{
-    db::{self, DatabaseConfig},
+    db::{self, DatabaseConfig, Warm},
     instances::{self, Knows},
     kafka::Broker,
 };
@@ -96,6 +96,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     let source = Source::new(&broker)?;
     let relay = Relay {
         store: StoreReader::new(store.clone()),
+        reads: Warm::new(store.clone(), 1),
         read: read.clone(),
         lease: db::options(&event_store, STORE, "agora-relay")?,
         broker: broker.clone(),
@@ -103,7 +104,8 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     };
     let pipeline = Pipeline {
         store: StoreReader::new(store),
-        read: read.clone(),
+        // All projections of a batch share one.
+        read: Warm::new(read.clone(), 1),
         projections: projections(),
         source: source.clone(),
         notices: Notices::new(&broker)?,

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use events::{Delivered, HistoryId, Position};
-use platform::{kafka::Broker, lease::Lease, patience::Patience};
+use platform::{db::Warm, kafka::Broker, lease::Lease, patience::Patience};
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use store_reader::{Heads, StoreReader, Unreadable};
+use store_reader::{Heads, Read, StoreReader, Unreadable};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 /// What a relay needs.
 pub(crate) struct Relay {
     pub(crate) store: StoreReader,
+    /// The same, for who reads event after event.
+    pub(crate) reads: Warm,
     pub(crate) read: PgPool,
     /// How the lease's own connection is made.
     pub(crate) lease: PgConnectOptions,
@@ -154,9 +156,16 @@ impl Relay {
         Ok(Progress { history, sent, heads, acknowledged, saved, saved_at })
     }
 
+    async fn read_next(&self, after: Position) -> sqlx::Result<Read> {
+        let mut connection = self.reads.take().await?;
+        let read = store_reader::after(&mut *connection, after, BATCH).await?;
+        self.reads.give_back(connection);
+        Ok(read)
+    }
+
     /// Hands the next events to the producer.
     async fn send_next(&self, outbox: &mut Outbox, progress: &mut Progress, lease: &mut Lease) -> anyhow::Result<Sent> {
-        let read = lease.during(self.store.after(progress.sent, BATCH)).await??;
+        let read = lease.during(self.read_next(progress.sent)).await??;
         if read.history.is_some_and(|history| history != progress.history) {
             return Ok(Sent::OtherHistory);
         }

@@ -9,6 +9,7 @@ use std::{
 use anyhow::bail;
 use events::{EventId, HistoryId, Position, Shard};
 use futures::future::{join_all, try_join_all};
+use platform::db::Warm;
 use tokio::sync::mpsc;
 
 use super::{
@@ -90,18 +91,19 @@ impl Rebuild {
         for ((projection, shard), position) in stand {
             lanes.set(*projection, *shard, Standing::At(*position));
         }
+        let shadow = Warm::new(self.shadow.clone(), 1);
         let (to, mut dealt) = mpsc::channel(1);
         let dealing = tokio::spawn(deal(self.store.clone(), spans, to));
         while let Some(items) = dealt.recv().await {
             let folded = items.len() as u64;
-            self.apply(Arc::new(items), &mut lanes, folding).await?;
+            self.apply(Arc::new(items), &shadow, &mut lanes, folding).await?;
             folding.watch.done(folded);
         }
         dealing.await?
     }
 
     /// Applies to each projection what its target allows; projections side by side.
-    async fn apply(&self, batch: Batch, lanes: &mut Lanes, folding: &Folding<'_>) -> anyhow::Result<()> {
+    async fn apply(&self, batch: Batch, shadow: &Warm, lanes: &mut Lanes, folding: &Folding<'_>) -> anyhow::Result<()> {
         let nothing = HashSet::new();
         let mut plans = Vec::new();
         for (index, projection) in self.projections.iter().enumerate() {
@@ -117,8 +119,8 @@ impl Rebuild {
         let applied = plans.into_iter().map(|(index, moves)| {
             let batch = &batch;
             async move {
-                let target =
-                    Target { projection: &*self.projections[index], read: &self.shadow, history: folding.history };
+                let projection = &*self.projections[index];
+                let target = Target { projection, read: shadow, history: folding.history };
                 (index, target.apply(batch, moves).await)
             }
         });
