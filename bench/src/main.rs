@@ -22,6 +22,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::Parser;
 
 use self::{
+    bare::Bare,
     lab::{Lab, Options},
     report::Report,
     rows::Row,
@@ -57,8 +58,8 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let outcome = match bare::asked_for() {
-        Some((answer, address)) => bare::serve(&answer, &address).map(|()| ExitCode::SUCCESS),
+    let outcome = match Bare::asked_for() {
+        Some((bare, address)) => bare.serve(&address).map(|()| ExitCode::SUCCESS),
         None => run(&Cli::parse()),
     };
     outcome.unwrap_or_else(|error| {

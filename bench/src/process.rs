@@ -182,17 +182,17 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Starts it on one core, with arguments that name the address to listen on; waits until it does.
+    /// Starts it, on one core where one is named, with arguments that name the address to listen on; waits until it does.
     ///
     /// # Errors
     /// Where it does not within a minute.
     pub async fn start(
         program: &Path,
-        core: usize,
+        core: Option<usize>,
         arguments: impl FnOnce(SocketAddr) -> Vec<OsString>,
     ) -> anyhow::Result<Self> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut command = on_core(core, program);
+        let mut command = core.map_or_else(|| Command::new(program), |core| on_core(core, program));
         command.args(arguments(address)).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;
         // Only that very process, should it have ended and another have got its number.

@@ -1,16 +1,17 @@
 //! Commands over HTTP: replies, each under a key of its own, with all that is checked of a request.
 
-use std::{sync::Arc, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::{
+    bare::Bare,
     lab::{Lab, connect},
     load::{Connection, Load, Outcome, Pace, Requests, histogram, ms},
     pairs::{Pairs, Spread},
     people::People,
-    process::{Agora, GENERATOR, Pinned, Place, SERVER},
+    process::{Agora, Baseline, GENERATOR, Pinned, Place, SERVER},
     report::{Bound, Report, Unit},
 };
 
@@ -44,6 +45,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let people = Arc::new(People::settle(service.address, 8, 8).await?);
     bed.carried(report, &service, &people, "the command-service alone", 1.).await?;
     bed.one(report, &service, &people).await?;
+    bed.beside_bare(report, &service, &people).await?;
     bed.one_thread(report, &service).await?;
     service.stop()?;
     bed.too_much(report).await?;
@@ -98,6 +100,33 @@ impl Bed<'_> {
         let theirs = async || anyhow::Ok(self.insert(1).await?.ms);
         let pairs = Pairs::take(self.lab.options.pairs, ours, theirs).await?;
         report.beside("one command alone, over HTTP", Unit::Ms, &pairs, "one INSERT commit", Some(Bound::Most(2.)));
+        Ok(())
+    }
+
+    /// What anybody's command over HTTP takes: an axum handler that keeps the body by one `INSERT`, through sqlx.
+    async fn beside_bare(&self, report: &mut Report, agora: &Agora, people: &Arc<People>) -> anyhow::Result<()> {
+        let inserts = Bare::Inserts(self.database.to_owned());
+        let bare = Baseline::start(&env::current_exe()?, None, |address| inserts.arguments(address)).await?;
+        let at = |to, connections| {
+            let load = Load { to, ..self.load(agora, people, connections, Pace::Flat) };
+            async move {
+                self.lab.checkpoint().await?;
+                load.send().await?.all_good()
+            }
+        };
+        let rate = async |to| anyhow::Ok(at(to, CONNECTIONS).await?.rate());
+        let pairs = Pairs::take(self.lab.options.pairs, || rate(agora.address), || rate(bare.address)).await?;
+        let name = format!("commands over HTTP, {CONNECTIONS} connections, the command-service alone");
+        report.beside(name, Unit::PerSecond, &pairs, "bare axum and one INSERT", None);
+        let time = async |to| anyhow::Ok(at(to, 1).await?.ms(50.));
+        let pairs = Pairs::take(self.lab.options.pairs, || time(agora.address), || time(bare.address)).await?;
+        report.beside("one command alone, over HTTP", Unit::Ms, &pairs, "bare axum and one INSERT", None);
+        let pairs = Pairs::take(self.lab.options.pairs, || time(bare.address), async || Ok(self.insert(1).await?.ms));
+        report.beside("bare axum and one INSERT, alone", Unit::Ms, &pairs.await?, "one INSERT commit", None);
+        let theirs = async || Ok(self.insert(CONNECTIONS).await?.rate);
+        let pairs = Pairs::take(self.lab.options.pairs, || rate(bare.address), theirs).await?;
+        let name = format!("bare axum and one INSERT, {CONNECTIONS} connections");
+        report.beside(name, Unit::PerSecond, &pairs, "pgbench INSERT", None);
         Ok(())
     }
 

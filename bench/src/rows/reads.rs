@@ -9,7 +9,7 @@ mod memcached;
 use std::{cell::RefCell, env, net::SocketAddr, sync::Arc};
 
 use crate::{
-    bare,
+    bare::Bare,
     forum::{Thread, in_turn, sign_in, threads},
     lab::Lab,
     load::{Connection, Load, Outcome, Pace, Requests},
@@ -55,8 +55,8 @@ async fn row(lab: &Lab, report: &mut Report, who: &str, ours: &Served) -> anyhow
     let mut connection = Connection::open(ours.address).await?;
     let answer = connection.exchange(&(ours.requests)(0)).await?;
     let program = env::current_exe()?;
-    let kept = bare::keep(lab.dir(), &answer)?;
-    let bare = Baseline::start(&program, SERVER, |address| bare::arguments(&kept, address)).await?;
+    let kept = Bare::of(lab.dir(), &answer)?;
+    let bare = Baseline::start(&program, Some(SERVER), |address| kept.arguments(address)).await?;
     let theirs = Served { address: bare.address, pid: bare.pid(), requests: Arc::clone(&ours.requests) };
     let [our_costs, their_costs] = [(); 2].map(|()| RefCell::<Costs>::default());
     let pairs =

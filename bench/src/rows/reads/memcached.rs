@@ -35,7 +35,7 @@ where
         report.say(format_args!("{name} beside memcached: skipped, as there is none (apt-get install memcached)"));
         return Ok(());
     }
-    let memcached = Baseline::start(Path::new("memcached"), SERVER, |address| {
+    let memcached = Baseline::start(Path::new("memcached"), Some(SERVER), |address| {
         // It refuses to be root.
         let arguments = ["--user=nobody", "--threads=1", "--conn-limit=1024", "--listen"].map(Into::into);
         arguments.into_iter().chain([address.to_string().into()]).collect()
