@@ -18,7 +18,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, any, post},
     serve::ListenerExt as _,
 };
 use serde_json::value::RawValue;
@@ -95,7 +95,7 @@ fn answers(file: &Path) -> anyhow::Result<MethodRouter> {
     let end = memchr::memmem::find(&answer, b"\r\n\r\n").context("an answer")?;
     let headers = headers(std::str::from_utf8(&answer[..end])?)?;
     let body = Bytes::from(answer).slice(end + 4..);
-    Ok(get(move || {
+    Ok(any(move || {
         let answer = (headers.clone(), body.clone());
         async { answer }
     }))

@@ -1,6 +1,6 @@
 //! Commands over HTTP: replies, each under a key of its own, with all that is checked of a request.
 
-use std::{env, sync::Arc, time::Duration};
+use std::{env, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use crate::{
     bare::Bare,
     lab::{Lab, connect},
-    load::{Connection, Load, Outcome, Pace, Requests, histogram, ms},
+    load::{Answer, Connection, Load, Outcome, Pace, Requests, histogram, ms},
     pairs::{Pairs, Spread},
     people::People,
-    process::{Agora, Baseline, GENERATOR, Pinned, Place, SERVER},
+    process::{Agora, Baseline, GENERATOR, Pinned, Place, SERVER, cpu_of},
     report::{Bound, Report, Unit},
+    standing,
 };
 
 /// Connections of the load.
@@ -32,16 +33,15 @@ const HOT_REACTIONS: f64 = 50.;
 const CROWD: usize = 8;
 
 pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
-    let database = lab.empty().await?;
-    let pool = connect(&database, 1).await?;
-    sqlx::query("create table plain (id bigint generated always as identity primary key, payload json not null)")
-        .execute(&pool)
-        .await?;
-    pool.close().await;
-    let bed = Bed { lab, database: &database };
+    alone(lab, report).await?;
+    with_everything(lab, report).await
+}
 
-    let alone = Place { database: database.clone(), kafka: None, core: None };
-    let service = lab.run("command-service", &alone, &[]).await?;
+async fn alone(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
+    let database = empty(lab).await?;
+    let bed = Bed { lab, database: &database, projected: false };
+    let place = Place { database: database.clone(), kafka: None, core: None };
+    let service = lab.run("command-service", &place, &[]).await?;
     let people = Arc::new(People::settle(service.address, 8, 8).await?);
     bed.carried(report, &service, &people, "the command-service alone", 1.).await?;
     bed.one(report, &service, &people).await?;
@@ -49,17 +49,36 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     bed.one_thread(report, &service).await?;
     service.stop()?;
     bed.too_much(report).await?;
+    lab.drop(&database).await
+}
 
-    let whole = Place { kafka: Some(lab.kafka().await), ..alone };
-    let up = lab.run("up", &whole, &[]).await?;
+async fn with_everything(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
+    let database = empty(lab).await?;
+    let bed = Bed { lab, database: &database, projected: true };
+    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await), core: None };
+    let up = lab.run("up", &place, &[]).await?;
+    let people = Arc::new(People::settle(up.address, 8, 8).await?);
     bed.carried(report, &up, &people, "everything beside it", 0.7).await?;
     up.stop()?;
     lab.drop(&database).await
 }
 
+/// A database with nothing in it but the table of the baselines.
+async fn empty(lab: &Lab) -> anyhow::Result<String> {
+    let database = lab.empty().await?;
+    let pool = connect(&database, 1).await?;
+    sqlx::query("create table plain (id bigint generated always as identity primary key, payload json not null)")
+        .execute(&pool)
+        .await?;
+    pool.close().await;
+    Ok(database)
+}
+
 struct Bed<'a> {
     lab: &'a Lab,
     database: &'a str,
+    /// Whether projections follow.
+    projected: bool,
 }
 
 impl Bed<'_> {
@@ -78,6 +97,7 @@ impl Bed<'_> {
         let name = format!("commands over HTTP, {CONNECTIONS} connections, {with}");
         report.beside(name, Unit::PerSecond, &pairs, "pgbench INSERT", Some(Bound::Least(held_to)));
         let pace = Pace::Rate(SHARE * pairs.ours().median);
+        self.settle().await?;
         let cpu = (agora.cpu()?, self.lab.postgres_cpu()?);
         let outcome = self.replies(agora, people, CONNECTIONS, pace).await?;
         let each = |seconds: f64| Spread::of([seconds * 1e6 / outcome.good()]);
@@ -108,9 +128,9 @@ impl Bed<'_> {
         let inserts = Bare::Inserts(self.database.to_owned());
         let bare = Baseline::start(&env::current_exe()?, None, |address| inserts.arguments(address)).await?;
         let at = |to, connections| {
-            let load = Load { to, ..self.load(agora, people, connections, Pace::Flat) };
+            let load = self.load_at(to, people, connections, Pace::Flat);
             async move {
-                self.lab.checkpoint().await?;
+                self.settle().await?;
                 load.send().await?.all_good()
             }
         };
@@ -137,7 +157,7 @@ impl Bed<'_> {
         let (_postgres, _generator) = (Pinned::of(self.lab.postgres_pid()?, SERVER)?, Pinned::to(GENERATOR)?);
         let service = self.lab.run("command-service", &place, &[]).await?;
         let people = Arc::new(People::settle(service.address, 8, 8).await?);
-        let (mut carried, mut refused) = (vec![], histogram());
+        let (mut carried, mut refused, mut bests) = (vec![], histogram(), vec![]);
         for _ in 0..self.lab.options.pairs {
             let best = self.replies(&service, &people, MOST, Pace::Flat).await?.rate();
             let flood = self.load(&service, &people, CROWDED, Pace::Rate(2. * best));
@@ -146,8 +166,10 @@ impl Bed<'_> {
             ensure!(other.is_none(), "at twice the load: {:?}", flood.statuses);
             carried.push(100. * flood.rate() / best);
             refused.add(&flood.refused)?;
+            bests.push(best);
         }
         service.stop()?;
+        let left = self.left_by_bare_refusals(&people, Spread::of(bests).median).await?;
         let name = "commands over HTTP at twice what it can carry: carried of its best";
         report.alone(name, Unit::Percent, Spread::of(carried), Some(Bound::Least(80.)));
         if refused.is_empty() {
@@ -156,7 +178,25 @@ impl Bed<'_> {
             let name = format!("– p99 of a refusal (503), of {}", refused.len());
             report.alone(name, Unit::Ms, Spread::of([ms(&refused, 99.)]), Some(Bound::Most(50.)));
         }
+        let name = "– what the refusals of a bare axum handler would leave of it";
+        report.alone(name, Unit::Percent, Spread::of([left]), None);
         Ok(())
+    }
+
+    /// What share of its best the server's core could still carry at twice of that, if a refusal took no more than the answer
+    /// of a bare handler, which looks at nothing, takes over as many connections.
+    async fn left_by_bare_refusals(&self, people: &Arc<People>, best: f64) -> anyhow::Result<f64> {
+        let head =
+            b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\r\n";
+        let said = Answer { status: 503, head, body: br#"{"type":"/problems/overloaded","status":503}"# };
+        let refuses = Bare::of(self.lab.dir(), &said)?;
+        let bare = Baseline::start(&env::current_exe()?, Some(SERVER), |address| refuses.arguments(address)).await?;
+        let load = self.load_at(bare.address, people, CROWDED, Pace::Rate(2. * best));
+        let before = cpu_of(bare.pid())?;
+        let answered = Load { lasts: load.lasts.max(LONG), ..load }.send().await?.good();
+        let refusal = (cpu_of(bare.pid())? - before) / answered;
+        // Of x carried and 2 best - x refused a second, at 1/best of the core for each that is carried, the core is full.
+        Ok(100. * (1. - 2. * best * refusal) / (1. - best * refusal))
     }
 
     /// All into one thread, and all on one post: nobody is told of a conflict.
@@ -196,6 +236,16 @@ impl Bed<'_> {
         Ok(())
     }
 
+    /// No measurement pays for another's.
+    async fn settle(&self) -> anyhow::Result<()> {
+        if self.projected {
+            let pool = connect(self.database, 1).await?;
+            standing::caught_up(&pool).await?;
+            pool.close().await;
+        }
+        self.lab.checkpoint().await
+    }
+
     async fn replies(
         &self,
         agora: &Agora,
@@ -203,18 +253,22 @@ impl Bed<'_> {
         connections: usize,
         pace: Pace,
     ) -> anyhow::Result<Outcome> {
-        self.lab.checkpoint().await?;
+        self.settle().await?;
         self.load(agora, people, connections, pace).send().await?.all_good()
     }
 
     fn load(&self, agora: &Agora, people: &Arc<People>, connections: usize, pace: Pace) -> Load {
+        self.load_at(agora.address, people, connections, pace)
+    }
+
+    fn load_at(&self, to: SocketAddr, people: &Arc<People>, connections: usize, pace: Pace) -> Load {
         let people = Arc::clone(people);
         let requests = Arc::new(move |nth| people.reply(nth));
-        Load { to: agora.address, connections, pace, lasts: self.lab.options.lasts, requests }
+        Load { to, connections, pace, lasts: self.lab.options.lasts, requests }
     }
 
     async fn insert(&self, clients: usize) -> anyhow::Result<crate::pgbench::Measured> {
-        self.lab.checkpoint().await?;
+        self.settle().await?;
         let script = format!("insert into store.plain (payload) values ('{}');\n", super::append::payload());
         self.lab.pgbench(self.database).run(&script, clients, self.lab.options.lasts).await
     }
