@@ -25,7 +25,7 @@ use crate::{
 const OLDEST_POSTGRES: i32 = 150_000;
 /// A connection that lay idle for longer is tried before it is used: its server may have gone meanwhile. No server is
 /// back sooner.
-const TRY_AFTER_IDLE: Duration = Duration::from_millis(100);
+pub const TRY_AFTER_IDLE: Duration = Duration::from_millis(100);
 /// The key of the advisory lock under which schemas are created and migrated: one at a time in a database.
 const MIGRATION_LOCK: i64 = 0x006d_6967_7261_7465;
 

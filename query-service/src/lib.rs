@@ -18,6 +18,7 @@ mod category_tree;
 mod changes;
 mod checkpoint;
 mod community;
+mod connections;
 mod cursor;
 mod docs;
 mod failure;
@@ -58,6 +59,7 @@ use crate::{
     cache::Cache,
     changes::Changes,
     checkpoint::{Checkpoint, OfShard},
+    connections::Connections,
     freshness::Freshness,
     history::History,
     reading::{Parts, ReadSide},
@@ -71,6 +73,8 @@ const STORE_SCHEMA: &str = "store";
 
 /// Statements under way at once that decide who may see: while one is answered, the questions of the next gather.
 const DECIDING_LANES: usize = 2;
+/// Connections, of those configured, that keep up with the read tables; the others read pages.
+const KEEPING_UP: u32 = 2;
 
 /// How a query-service runs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -105,7 +109,10 @@ pub async fn start(
     tasks: &TaskTracker,
 ) -> anyhow::Result<OpenApiRouter> {
     let probe = health.register("read tables");
-    let db = db::connect(&config.database, SCHEMA, "agora query-service").await?;
+    let DatabaseConfig { max_connections, acquire_timeout, .. } = config.database;
+    let few = DatabaseConfig { max_connections: KEEPING_UP.min(max_connections), ..config.database.clone() };
+    let db = db::connect(&few, SCHEMA, "agora query-service").await?;
+    let for_pages = max_connections.saturating_sub(KEEPING_UP).max(1);
     let changes = Arc::new(Changes::new());
     let checkpoints =
         Checkpoint::all(&db).await.context("there are no read tables: has the database been migrated?")?;
@@ -124,7 +131,7 @@ pub async fn start(
         private: Batch::start(AskPrivate, &db, 1),
         changes,
         history,
-        db,
+        connections: Connections::new((*db.connect_options()).clone(), for_pages, acquire_timeout),
     });
     let (router, api) = http::routes().with_state(side).split_for_parts();
     let router = OpenApiRouter::from(identity::layer(router, authenticator));

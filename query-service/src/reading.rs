@@ -12,13 +12,14 @@ use platform::{
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 
 use crate::{
     answer::{Answer, ETag, Known, Whole},
     batch::Batch,
     cache::{Cache, Entry, Key, Reflected, Tag},
     changes::Changes,
+    connections::Connections,
     failure::Failure,
     freshness::{Freshness, Wanted, not_yet},
     history::History,
@@ -37,7 +38,7 @@ const ATTEMPTS: usize = 3;
 pub(crate) struct ReadSide(Arc<Parts>);
 
 pub(crate) struct Parts {
-    pub(crate) db: PgPool,
+    pub(crate) connections: Connections,
     pub(crate) cache: Cache,
     pub(crate) changes: Arc<Changes>,
     pub(crate) freshness: Freshness,
@@ -218,7 +219,7 @@ impl<S: Send + Sync> Reading<S> {
 
     /// Makes an answer of the rows as they are now.
     async fn load<V: View>(&self, view: &V, sight: &V::Sight) -> Result<Entry, Failure> {
-        let Parts { db, changes, .. } = &*self.side;
+        let Parts { connections, changes, .. } = &*self.side;
         let born = changes.stamps.now();
         let history = changes.history();
         let mut shards: Vec<Shard> = self.shard.map_or_else(|| Shard::all().collect(), |shard| vec![shard]);
@@ -226,9 +227,9 @@ impl<S: Send + Sync> Reading<S> {
         shards.sort_unstable();
         shards.dedup();
         let noted: Vec<Position> = shards.iter().map(|shard| changes.noted(V::JOINS, *shard)).collect();
-        let mut connection = db.acquire().await?;
+        let mut connection = connections.take().await?;
         let (rows, positions) = read(view, sight, &mut connection, &shards, history).await?;
-        drop(connection);
+        connection.give_back();
         for ((shard, position), noted) in shards.iter().zip(&positions).zip(noted) {
             if *position < noted {
                 for projection in V::JOINS {

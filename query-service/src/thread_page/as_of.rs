@@ -239,7 +239,10 @@ impl Look {
             _ => problem,
         })?;
         let ids = sqlx::query_scalar!("select post_id from post where thread_id = $1", self.thread.0);
-        Ok(ids.fetch_all(&self.side.db).await?.iter().map(Uuid::to_string).collect())
+        let mut connection = self.side.connections.take().await?;
+        let ids = ids.fetch_all(&mut *connection).await?;
+        connection.give_back();
+        Ok(ids.iter().map(Uuid::to_string).collect())
     }
 
     /// The rows of a page, as [`Listing::page`] takes them.
@@ -385,8 +388,10 @@ impl Look {
         let authors: Vec<Uuid> = posts.iter().filter_map(|(_, post)| post.author).collect();
         let names =
             sqlx::query!("select account_id, username, display_name from account where account_id = any($1)", &authors);
-        let names = names.fetch_all(&self.side.db).await?.into_iter();
-        Ok(names.map(|row| (row.account_id, (Some(row.username), Some(row.display_name)))).collect())
+        let mut connection = self.side.connections.take().await?;
+        let names = names.fetch_all(&mut *connection).await?;
+        connection.give_back();
+        Ok(names.into_iter().map(|row| (row.account_id, (Some(row.username), Some(row.display_name)))).collect())
     }
 }
 
