@@ -1,16 +1,12 @@
 //! Connections to Postgres, none of which can hold others up, and the migrations of a schema.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row,
+    ConnectOptions, Connection, PgConnection, PgPool, Row,
     migrate::{MigrateError, Migrator},
-    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::MissedTickBehavior;
@@ -21,11 +17,15 @@ use crate::{
     health::Probe,
 };
 
+pub use connections::{Connections, Lent};
+
+mod connections;
+
 /// The oldest Postgres we run on, as `server_version_num`.
 const OLDEST_POSTGRES: i32 = 150_000;
 /// A connection that lay idle for longer is tried before it is used: its server may have gone meanwhile. No server is
 /// back sooner.
-pub const TRY_AFTER_IDLE: Duration = Duration::from_millis(100);
+const TRY_AFTER_IDLE: Duration = Duration::from_millis(100);
 /// The key of the advisory lock under which schemas are created and migrated: one at a time in a database.
 const MIGRATION_LOCK: i64 = 0x006d_6967_7261_7465;
 
@@ -136,48 +136,6 @@ pub fn connect_lazily(
         })
         .connect_lazy_with(options);
     Ok(pool)
-}
-
-/// Connections of a pool, kept by somebody who uses them again and again: the one given back last is taken first, with its
-/// plans. The pool gives all of its connections in turn, and asks each that comes back whether it lives.
-#[derive(Debug)]
-pub struct Warm {
-    pool: PgPool,
-    most: usize,
-    kept: Mutex<Vec<(PoolConnection<Postgres>, Instant)>>,
-}
-
-impl Warm {
-    /// Keeps so many at most: fewer than the pool has, by as many as others use.
-    pub fn new(pool: PgPool, most: usize) -> Self {
-        Self { pool, most, kept: Mutex::default() }
-    }
-
-    /// The pool.
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
-    }
-
-    /// A connection, kept or the pool's.
-    ///
-    /// # Errors
-    /// Those of the pool.
-    pub async fn take(&self) -> sqlx::Result<PoolConnection<Postgres>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        match kept {
-            Some((connection, used)) if used.elapsed() <= TRY_AFTER_IDLE => Ok(connection),
-            // Its server may have gone meanwhile: the pool finds out.
-            Some(_) | None => self.pool.acquire().await,
-        }
-    }
-
-    /// Keeps one that works. One that may not is to be dropped: then it is the pool's.
-    pub fn give_back(&self, connection: PoolConnection<Postgres>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < self.most {
-            kept.push((connection, Instant::now()));
-        }
-    }
 }
 
 /// How single connections are made, set up as those of [`connect`].

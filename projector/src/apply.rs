@@ -14,10 +14,10 @@ use futures::{
     future::{BoxFuture, join_all},
 };
 use platform::{
-    db::Warm,
+    db::{Connections, Lent},
     sabotage::{Promise, breaks},
 };
-use sqlx::{Acquire as _, Postgres, pool::PoolConnection};
+use sqlx::Connection as _;
 use tokio::sync::Mutex;
 
 use crate::{
@@ -33,9 +33,8 @@ const FOLD_IN_PLACE: usize = 16;
 /// Or fewer bytes: a long body takes milliseconds to render.
 const FOLD_BYTES_IN_PLACE: usize = 32 * 1024;
 
-/// The one connection of a batch: taken from the pool once, which asks the database each time one is given back. While one
-/// projection folds a large batch, another loads.
-type Connection = Mutex<PoolConnection<Postgres>>;
+/// The one connection of a batch: while one projection folds a large one, another loads.
+type Connection<'a> = Mutex<Lent<'a>>;
 
 /// A projection, whichever.
 pub(crate) trait AnyProjection: Send + Sync {
@@ -57,7 +56,7 @@ pub(crate) trait AnyProjection: Send + Sync {
         batch: &'a Batch,
         folds: Vec<usize>,
         cautious: bool,
-        read: &'a Connection,
+        read: &'a Connection<'_>,
     ) -> BoxFuture<'a, Result<Folded, Failure>>;
 }
 
@@ -95,7 +94,7 @@ impl<P: Projection> AnyProjection for Of<P> {
         batch: &'a Batch,
         folds: Vec<usize>,
         cautious: bool,
-        read: &'a Connection,
+        read: &'a Connection<'_>,
     ) -> BoxFuture<'a, Result<Folded, Failure>> {
         async move {
             let contents = folds.iter().filter_map(|index| batch[*index].content.as_ref().ok());
@@ -185,7 +184,7 @@ pub(crate) enum Outcome {
 /// Who applies, to what.
 pub(crate) struct Target<'a> {
     pub(crate) projection: &'a dyn AnyProjection,
-    pub(crate) read: &'a Warm,
+    pub(crate) rows: &'a Connections,
     pub(crate) history: HistoryId,
 }
 
@@ -199,7 +198,7 @@ impl Target<'_> {
         async move {
             let (mut outcomes, mut cautious) = (Vec::new(), false);
             while !moves.is_empty() {
-                match commit(self.read, self.history, batch, &[(self.projection, &moves)], cautious).await {
+                match commit(self.rows, self.history, batch, &[(self.projection, &moves)], cautious).await {
                     Ok(changed) => {
                         let changed = changed.into_iter().next().unwrap_or_default();
                         outcomes.extend(committed(moves, changed, batch));
@@ -263,13 +262,13 @@ impl Target<'_> {
 /// # Errors
 /// Why nothing was written; or, where it was the commit that failed, why nobody knows.
 pub(crate) async fn commit(
-    read: &Warm,
+    rows: &Connections,
     history: HistoryId,
     batch: &Batch,
     plans: &[(&dyn AnyProjection, &[Move])],
     cautious: bool,
 ) -> Result<Vec<HashMap<Shard, Changed>>, Failure> {
-    let connection = Connection::new(read.take().await?);
+    let connection = Connection::new(rows.take().await?);
     let folding = plans.iter().map(|(projection, moves)| fold_moves(*projection, moves, batch, cautious, &connection));
     let folded = join_all(folding).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut connection = connection.into_inner();
@@ -277,7 +276,7 @@ pub(crate) async fn commit(
     let named = plans.iter().flat_map(|(projection, moves)| moves.iter().map(|its| (projection.name(), its)));
     let named: Vec<_> = named.collect();
     let advanced = if breaks(Promise::CheckpointApart) {
-        checkpoint::advance(read.pool(), history, &named, batch).await?
+        checkpoint::advance(&mut *rows.take().await?, history, &named, batch).await?
     } else {
         checkpoint::advance(&mut *transaction, history, &named, batch).await?
     };
@@ -298,7 +297,7 @@ pub(crate) async fn commit(
     let changed = changed.collect();
     writes.run(&mut transaction).await?;
     transaction.commit().await?;
-    read.give_back(connection);
+    connection.give_back();
     Ok(changed)
 }
 
@@ -307,7 +306,7 @@ async fn fold_moves(
     moves: &[Move],
     batch: &Batch,
     cautious: bool,
-    read: &Connection,
+    read: &Connection<'_>,
 ) -> Result<Folded, Failure> {
     // In order of position, whatever their shards: a projection sees what the store has seen.
     let mut folds: Vec<usize> = moves.iter().flat_map(|its| its.folds.iter().copied()).collect();

@@ -40,7 +40,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 use events::catalogue;
 use platform::{
-    db::{self, DatabaseConfig, Warm},
+    db::{self, Connections, DatabaseConfig},
     instances::{self, Knows},
     kafka::Broker,
 };
@@ -96,7 +96,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     let source = Source::new(&broker)?;
     let relay = Relay {
         store: StoreReader::new(store.clone()),
-        reads: Warm::new(store.clone(), 1),
+        reads: Connections::like(&store, 1),
         read: read.clone(),
         lease: db::options(&event_store, STORE, "agora-relay")?,
         broker: broker.clone(),
@@ -104,8 +104,8 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
     };
     let pipeline = Pipeline {
         store: StoreReader::new(store),
-        // All projections of a batch share one.
-        read: Warm::new(read.clone(), 1),
+        read: read.clone(),
+        rows: Connections::like(&read, names().len()),
         projections: projections(),
         source: source.clone(),
         notices: Notices::new(&broker)?,

@@ -8,7 +8,8 @@ use std::{
 
 use events::{EventId, HistoryId, Shard};
 use futures::future::join_all;
-use platform::{db::Warm, patience::Patience, problem::Chain};
+use platform::{db::Connections, patience::Patience, problem::Chain};
+use sqlx::PgPool;
 use store_reader::StoreReader;
 use tokio::{
     sync::{Notify, mpsc},
@@ -46,7 +47,9 @@ const MOST_EVENTS: usize = 2_000;
 /// All projections of this process.
 pub(crate) struct Pipeline {
     pub(crate) store: StoreReader,
-    pub(crate) read: Warm,
+    pub(crate) read: PgPool,
+    /// The same database, for what batches write.
+    pub(crate) rows: Connections,
     pub(crate) projections: Vec<Box<dyn AnyProjection>>,
     pub(crate) source: Arc<Source>,
     pub(crate) notices: Notices,
@@ -220,12 +223,12 @@ impl Running<'_> {
 
     /// All in one transaction; gives the plans back where that did not work, for whatever reason.
     async fn together(&mut self, batch: &Batch, plans: Vec<Plan>) -> Result<Applied, Vec<Plan>> {
-        let Pipeline { projections, read, .. } = self.its;
+        let Pipeline { projections, rows, .. } = self.its;
         if self.apart_until.is_some_and(|until| Instant::now() < until) {
             return Err(plans);
         }
         let all: Vec<_> = plans.iter().map(|(index, moves)| (&*projections[*index], &moves[..])).collect();
-        match commit(read, self.lanes.history, batch, &all, false).await {
+        match commit(rows, self.lanes.history, batch, &all, false).await {
             Ok(changed) => {
                 let outcomes = plans.into_iter().zip(changed);
                 Ok(outcomes
@@ -246,10 +249,10 @@ impl Running<'_> {
 
     /// Each projection in a transaction of its own, side by side.
     async fn apart(&self, batch: &Batch, plans: Vec<Plan>) -> Applied {
-        let Pipeline { projections, read, .. } = self.its;
+        let Pipeline { projections, rows, .. } = self.its;
         let history = self.lanes.history;
         let applied = plans.into_iter().map(|(index, moves)| async move {
-            let target = Target { projection: &*projections[index], read, history };
+            let target = Target { projection: &*projections[index], rows, history };
             (index, target.apply(batch, moves).await)
         });
         join_all(applied).await

@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use events::{Position, Shard};
 use futures::try_join;
 use platform::{
-    db::{self, DatabaseConfig},
+    db::{self, Connections, DatabaseConfig},
     lease::Lease,
     origin,
 };
@@ -59,9 +59,11 @@ const GROUPS: usize = 4;
 const STORE_CONNECTIONS: u32 = 6;
 /// Connections to the live tables: a snapshot, and looks beside it.
 const LIVE_CONNECTIONS: u32 = 4;
-/// Connections that write: the projections of the shards folded at once, more than Postgres has cores for them. Others need
+/// Connections to the tables that are built: their indexes, and looks beside.
+const SHADOW_CONNECTIONS: u32 = 4;
+/// The same, that write: the projections of the shards folded at once, more than Postgres has cores for them. Others need
 /// connections, too: a server has 100 unless told.
-const SHADOW_CONNECTIONS: u32 = 16;
+const FOLDING_CONNECTIONS: usize = 12;
 
 /// Events are read by an index in whose order they stand. Of a large shard the planner would rather gather its rows in any
 /// order, and sort them on disk: four times the work.
@@ -136,6 +138,8 @@ pub struct Rebuild {
     store: StoreReader,
     live: PgPool,
     shadow: PgPool,
+    /// The same, for what batches change.
+    rows: Connections,
     projections: Vec<Box<dyn AnyProjection>>,
     what: What,
     /// Tells this build from others, which may fold otherwise.
@@ -200,8 +204,9 @@ impl Rebuild {
         }
         let mut chosen = projections();
         chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));
+        let rows = Connections::like(&shadow, FOLDING_CONNECTIONS);
         let build = tokio::task::spawn_blocking(build_id).await??;
-        let rebuild = Self { store, live, shadow, projections: chosen, what, build, lock: Mutex::new(lock) };
+        let rebuild = Self { store, live, shadow, rows, projections: chosen, what, build, lock: Mutex::new(lock) };
         rebuild.make_shadow().await.context("cannot make the tables to build in")?;
         Ok(rebuild)
     }

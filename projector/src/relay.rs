@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use events::{Delivered, HistoryId, Position};
-use platform::{db::Warm, kafka::Broker, lease::Lease, patience::Patience};
+use platform::{db::Connections, kafka::Broker, lease::Lease, patience::Patience};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use store_reader::{Heads, Read, StoreReader, Unreadable};
 use tokio::time::Instant;
@@ -36,7 +36,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct Relay {
     pub(crate) store: StoreReader,
     /// The same, for who reads event after event.
-    pub(crate) reads: Warm,
+    pub(crate) reads: Connections,
     pub(crate) read: PgPool,
     /// How the lease's own connection is made.
     pub(crate) lease: PgConnectOptions,
@@ -159,7 +159,7 @@ impl Relay {
     async fn read_next(&self, after: Position) -> sqlx::Result<Read> {
         let mut connection = self.reads.take().await?;
         let read = store_reader::after(&mut *connection, after, BATCH).await?;
-        self.reads.give_back(connection);
+        connection.give_back();
         Ok(read)
     }
 

@@ -18,7 +18,6 @@ mod category_tree;
 mod changes;
 mod checkpoint;
 mod community;
-mod connections;
 mod cursor;
 mod docs;
 mod failure;
@@ -42,7 +41,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use platform::{
-    db::{self, DatabaseConfig},
+    db::{self, Connections, DatabaseConfig},
     health::{self, Health},
     http::{HttpConfig, admin_router, bind, layers, serve},
     identity::{self, Authenticator, IdentityConfig, Verifier},
@@ -59,7 +58,6 @@ use crate::{
     cache::Cache,
     changes::Changes,
     checkpoint::{Checkpoint, OfShard},
-    connections::Connections,
     freshness::Freshness,
     history::History,
     reading::{Parts, ReadSide},
@@ -109,10 +107,10 @@ pub async fn start(
     tasks: &TaskTracker,
 ) -> anyhow::Result<OpenApiRouter> {
     let probe = health.register("read tables");
-    let DatabaseConfig { max_connections, acquire_timeout, .. } = config.database;
-    let few = DatabaseConfig { max_connections: KEEPING_UP.min(max_connections), ..config.database.clone() };
+    let most = config.database.max_connections;
+    let few = DatabaseConfig { max_connections: KEEPING_UP.min(most), ..config.database.clone() };
     let db = db::connect(&few, SCHEMA, "agora query-service").await?;
-    let for_pages = max_connections.saturating_sub(KEEPING_UP).max(1);
+    let for_pages = usize::try_from(most.saturating_sub(KEEPING_UP).max(1))?;
     let changes = Arc::new(Changes::new());
     let checkpoints =
         Checkpoint::all(&db).await.context("there are no read tables: has the database been migrated?")?;
@@ -131,7 +129,7 @@ pub async fn start(
         private: Batch::start(AskPrivate, &db, 1),
         changes,
         history,
-        connections: Connections::new((*db.connect_options()).clone(), for_pages, acquire_timeout),
+        connections: Connections::like(&db, for_pages),
     });
     let (router, api) = http::routes().with_state(side).split_for_parts();
     let router = OpenApiRouter::from(identity::layer(router, authenticator));

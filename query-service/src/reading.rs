@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use events::{AccountId, HistoryId, Position, PositionToken, Shard, ThreadId};
 use platform::{
+    db::Connections,
     problem::Problem,
     sabotage::{Promise, breaks},
 };
@@ -19,7 +20,6 @@ use crate::{
     batch::Batch,
     cache::{Cache, Entry, Key, Reflected, Tag},
     changes::Changes,
-    connections::Connections,
     failure::Failure,
     freshness::{Freshness, Wanted, not_yet},
     history::History,

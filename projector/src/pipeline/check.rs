@@ -43,7 +43,6 @@ impl Running<'_> {
     /// Compares the checkpoints with the store's heads, and now and then with its history.
     pub(super) async fn check(&mut self) -> anyhow::Result<()> {
         let Pipeline { store, read, metrics, projections, .. } = self.its;
-        let read = read.pool();
         let now = Instant::now();
         let mut history = store.history().await?;
         let mut checkpoints = checkpoint::all(read).await?;
@@ -112,7 +111,7 @@ impl Running<'_> {
                     || repaired.get(event).is_some_and(|then| then > at)
             });
             if let Some((event, _)) = decided {
-                checkpoint::go_on(self.its.read.pool(), projection, *shard, event).await?;
+                checkpoint::go_on(&self.its.read, projection, *shard, event).await?;
                 *parked = None;
             }
         }

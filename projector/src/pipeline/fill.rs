@@ -58,7 +58,7 @@ impl Running<'_> {
         let indices = self.its.indices();
         let behind: HashSet<(usize, Shard)> = self.lanes.behind().collect();
         let mut checkpoints = HashMap::new();
-        for checkpoint in checkpoint::all(self.its.read.pool()).await? {
+        for checkpoint in checkpoint::all(&self.its.read).await? {
             let index = indices.get(checkpoint.projection.as_str());
             let Some(lane) = index.map(|index| (*index, checkpoint.shard)).filter(|lane| behind.contains(lane)) else {
                 continue;

@@ -9,7 +9,6 @@ use std::{
 use anyhow::bail;
 use events::{EventId, HistoryId, Position, Shard};
 use futures::future::{join_all, try_join_all};
-use platform::db::Warm;
 use tokio::sync::mpsc;
 
 use super::{
@@ -91,19 +90,18 @@ impl Rebuild {
         for ((projection, shard), position) in stand {
             lanes.set(*projection, *shard, Standing::At(*position));
         }
-        let shadow = Warm::new(self.shadow.clone(), 1);
         let (to, mut dealt) = mpsc::channel(1);
         let dealing = tokio::spawn(deal(self.store.clone(), spans, to));
         while let Some(items) = dealt.recv().await {
             let folded = items.len() as u64;
-            self.apply(Arc::new(items), &shadow, &mut lanes, folding).await?;
+            self.apply(Arc::new(items), &mut lanes, folding).await?;
             folding.watch.done(folded);
         }
         dealing.await?
     }
 
     /// Applies to each projection what its target allows; projections side by side.
-    async fn apply(&self, batch: Batch, shadow: &Warm, lanes: &mut Lanes, folding: &Folding<'_>) -> anyhow::Result<()> {
+    async fn apply(&self, batch: Batch, lanes: &mut Lanes, folding: &Folding<'_>) -> anyhow::Result<()> {
         let nothing = HashSet::new();
         let mut plans = Vec::new();
         for (index, projection) in self.projections.iter().enumerate() {
@@ -120,7 +118,7 @@ impl Rebuild {
             let batch = &batch;
             async move {
                 let projection = &*self.projections[index];
-                let target = Target { projection, read: shadow, history: folding.history };
+                let target = Target { projection, rows: &self.rows, history: folding.history };
                 (index, target.apply(batch, moves).await)
             }
         });

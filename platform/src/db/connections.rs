@@ -1,7 +1,8 @@
-//! Connections that pages are read on.
+//! Connections for who asks a little, again and again.
 //!
 //! sqlx's own pool asks every connection that is given back whether it still answers, which takes Postgres and us as
-//! long as a fifth of a page. Here only those come back that have answered to the end; all others are closed.
+//! long as a fifth of a page, and gives all of them in turn, with cold plans. Here only those come back that have answered
+//! to the end, all others are closed; and the one that was used last is the first to be used again.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -9,12 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use platform::db::TRY_AFTER_IDLE;
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
+
+use super::TRY_AFTER_IDLE;
 
 /// How long a connection is used at most, as in sqlx's pool: what Postgres remembers for it grows.
 const LONGEST_LIFE: Duration = Duration::from_secs(30 * 60);
@@ -22,7 +24,8 @@ const LONGEST_LIFE: Duration = Duration::from_secs(30 * 60);
 const LONGEST_IDLE: Duration = Duration::from_secs(10 * 60);
 
 /// See the module.
-pub(crate) struct Connections {
+#[derive(Debug)]
+pub struct Connections {
     options: PgConnectOptions,
     patience: Duration,
     places: Semaphore,
@@ -30,6 +33,7 @@ pub(crate) struct Connections {
     idle: Mutex<Vec<Idle>>,
 }
 
+#[derive(Debug)]
 struct Idle {
     connection: PgConnection,
     born: Instant,
@@ -37,7 +41,8 @@ struct Idle {
 }
 
 /// A connection in use. Closed when dropped: who gave up in the middle of an answer leaves the rest of it behind.
-pub(crate) struct Lent<'a> {
+#[derive(Debug)]
+pub struct Lent<'a> {
     connection: PgConnection,
     born: Instant,
     of: &'a Connections,
@@ -45,17 +50,21 @@ pub(crate) struct Lent<'a> {
 }
 
 impl Connections {
-    /// So many at most; who finds none free waits for one that long.
-    pub(crate) fn new(options: PgConnectOptions, most: u32, patience: Duration) -> Self {
-        let places = Semaphore::new(most.try_into().unwrap_or(Semaphore::MAX_PERMITS));
-        Self { options, patience, places, idle: Mutex::default() }
+    /// So many at most, made as those of this pool; who finds none free waits as long as there.
+    pub fn like(pool: &PgPool, most: usize) -> Self {
+        Self {
+            options: (*pool.connect_options()).clone(),
+            patience: pool.options().get_acquire_timeout(),
+            places: Semaphore::new(most),
+            idle: Mutex::default(),
+        }
     }
 
     /// One that answers, as far as is known.
     ///
     /// # Errors
     /// Where none is free in time, or the database is away.
-    pub(crate) async fn take(&self) -> sqlx::Result<Lent<'_>> {
+    pub async fn take(&self) -> sqlx::Result<Lent<'_>> {
         // Nearly always there is one at hand, and no time-out to be set.
         if let Ok(place) = self.places.try_acquire()
             && let Some(idle) = self.idle(|idle| idle.since.elapsed() <= TRY_AFTER_IDLE)
@@ -88,7 +97,7 @@ impl Connections {
 
 impl Lent<'_> {
     /// For the next: to be called only when all that was asked is answered.
-    pub(crate) fn give_back(self) {
+    pub fn give_back(self) {
         let Self { connection, born, of, .. } = self;
         let now = Instant::now();
         let mut idle = of.idle.lock().unwrap_or_else(PoisonError::into_inner);
