@@ -192,7 +192,7 @@ async fn commands_that_end_by_themselves_log_in_words() {
         String::from_utf8(tail.output().expect("it runs").stderr).expect("text")
     };
     let words = said(None);
-    assert!(words.contains("select position from store_head") && !words.contains('{'), "{words}");
+    assert!(words.contains("select position as") && !words.contains('{'), "{words}");
     assert!(!words.contains("DEBUG"), "what is said, and nothing else: {words}");
     assert!(said(Some("json")).starts_with('{'), "unless it is asked for");
 }
