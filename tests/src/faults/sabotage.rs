@@ -15,8 +15,7 @@ const OF_THE_STORE: [(&str, &[(&str, &str)]); 3] = [
             (
                 "if appended > 0 or",
                 "perform pg_sleep(0.002);\n    perform pg_advisory_xact_lock(418463542881);
-    select h.position, greatest(h.recorded_at, clock_timestamp()) into strict head_position, recorded_at
-    from events h order by h.position desc limit 1;
+    select h.position, greatest(h.recorded_at, clock_timestamp()) into strict head_position, recorded_at from store_head h;
     if appended > 0 or",
             ),
         ],
