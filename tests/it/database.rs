@@ -7,7 +7,7 @@ use std::{
 
 use agora::stack;
 use agora_tests::{counts::assert_counts_hold, forum::TestForum, postgres::empty_database};
-use platform::db::{self, DatabaseConfig};
+use platform::db::{self, Connections, DatabaseConfig, Lent};
 use serde_json::{Value, json};
 use sqlx::{
     PgPool,
@@ -189,4 +189,36 @@ async fn read_tables_of_an_older_release_are_right_after_their_migration() {
     assert_eq!(guest.get(&format!("/v2/posts/{opening}")).await.expect(200)["replies"], 0);
     assert_eq!(guest.get(&format!("/v2/threads/{thread}")).await.expect(200)["answer_id"], Value::Null);
     forum.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_comes_back_only_from_who_read_its_answer_and_no_more_are_made_than_allowed() {
+    async fn backend(connection: &mut Lent<'_>) -> i32 {
+        sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **connection).await.expect("answers")
+    }
+    let patience = Duration::from_millis(200);
+    let config = DatabaseConfig { acquire_timeout: patience, ..config(empty_database().await) };
+    let pool = db::connect(&config, "public", "test").await.expect("connected");
+    let connections = Connections::like(&pool, 1);
+    let mut connection = connections.take().await.expect("there is room");
+    let first = backend(&mut connection).await;
+    let began = Instant::now();
+    assert!(matches!(connections.take().await, Err(sqlx::Error::PoolTimedOut)), "there is only one");
+    assert!(began.elapsed() >= patience);
+    connection.give_back();
+    let mut connection = connections.take().await.expect("it came back");
+    assert_eq!(backend(&mut connection).await, first);
+    // Given up in the middle of an answer.
+    let slow = sqlx::query("select pg_sleep(60)").execute(&mut *connection);
+    assert!(tokio::time::timeout(Duration::from_millis(50), slow).await.is_err());
+    drop(connection);
+    let mut connection = connections.take().await.expect("there is room");
+    let second = backend(&mut connection).await;
+    assert_ne!(second, first);
+    connection.give_back();
+    // Its server ended it while it lay there.
+    sqlx::query("select pg_terminate_backend($1)").bind(second).execute(&pool).await.expect("ended");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let mut connection = connections.take().await.expect("another one");
+    assert_ne!(backend(&mut connection).await, second);
 }
