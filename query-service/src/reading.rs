@@ -238,7 +238,8 @@ impl<S: Send + Sync> Reading<S> {
             }
         }
         let positions = if breaks(Promise::TokenFromMemory) {
-            shards.iter().map(|shard| changes.seen(V::JOINS, *shard)).collect()
+            let now = shards.iter().map(|shard| changes.noted(V::JOINS, *shard));
+            positions.into_iter().zip(now).map(|(read, noted)| read.max(noted)).collect()
         } else {
             positions
         };

@@ -64,8 +64,8 @@ struct World {
     communities: Vec<Community>,
     threads: Mutex<Vec<(usize, String)>>,
     posts: Mutex<Vec<(usize, String)>>,
-    /// How many replies to a thread were acknowledged, and the furthest position of them.
-    replies: Mutex<HashMap<String, (u64, PositionToken)>>,
+    /// The positions at which replies to a thread were acknowledged.
+    replies: Mutex<HashMap<String, Vec<PositionToken>>>,
     posters: Vec<Person>,
     /// A thread that nobody locks, and who may write there.
     chat: (String, Person),

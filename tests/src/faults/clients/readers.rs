@@ -62,24 +62,32 @@ impl World {
     }
 
     pub(super) fn replied(&self, thread: &str, position: PositionToken) {
-        let mut replies = lock(&self.replies);
-        let (many, furthest) = replies.entry(thread.to_owned()).or_insert((0, position));
-        *many += 1;
-        if position.position > furthest.position {
-            *furthest = position;
-        }
+        lock(&self.replies).entry(thread.to_owned()).or_default().push(position);
     }
 
-    /// Whoever brings the position up to which so many replies were acknowledged is shown as many, a while later too, by
-    /// whatever was cached meanwhile.
+    /// How many replies to a thread were acknowledged up to a position, as far as is known.
+    fn replies_up_to(&self, thread: &str, position: PositionToken) -> u64 {
+        let replies = lock(&self.replies);
+        let positions = replies.get(thread).into_iter().flatten();
+        positions.filter(|reply| reply.position <= position.position).count() as u64
+    }
+
+    /// Whoever brings the position up to which replies were acknowledged is shown all of them, a while later too, by
+    /// whatever was cached meanwhile; and all those before the position that the answer says it reflects.
     async fn expects(&self, thread: &str, within: Duration, dice: &mut ChaCha8Rng) {
-        let Some((many, position)) = lock(&self.replies).get(thread).copied() else { return };
+        let furthest =
+            |positions: &Vec<PositionToken>| positions.iter().copied().max_by_key(|position| position.position);
+        let Some(position) = lock(&self.replies).get(thread).and_then(furthest) else { return };
         tokio::time::sleep(within.mul_f64(dice.random())).await;
         let path = format!("/v2/threads/{thread}");
         let Some((200, reflects, body)) = self.get(&path, &nobody(), &position.to_string(), dice).await else { return };
+        let same = reflects.iter().find(|token| token.shard == position.shard);
+        let upto = same.copied().filter(|token| token.position > position.position).unwrap_or(position);
+        let many = self.replies_up_to(thread, upto);
         if body["replies"].as_u64().is_none_or(|shown| shown < many) {
             self.history.note_broken(format!(
-                "GET {path} with {position} showed {} replies, where {many} were acknowledged; reflecting {reflects:?}",
+                "GET {path} with {position} showed {} replies, where {many} were acknowledged up to {upto}, \
+                 reflecting {reflects:?}",
                 body["replies"]
             ));
         }
