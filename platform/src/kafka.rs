@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+pub use aside::Aside;
 pub use quiet::Quiet;
 use rdkafka::{
     ClientConfig,
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Secret};
 
+mod aside;
 mod quiet;
 
 /// Partitions of a topic in the in-process broker: it keeps up to 5 MiB of each in memory, and one process gains nothing
@@ -177,8 +179,8 @@ impl Broker {
         tokio::task::spawn_blocking(move || wait_until_usable(&admin, &name).map(drop)).await?
     }
 
-    fn admin(&self) -> anyhow::Result<AdminClient<Quiet>> {
-        Ok(self.client().create_with_context(Quiet::new("who makes the topics"))?)
+    fn admin(&self) -> anyhow::Result<Aside<AdminClient<Quiet>>> {
+        Ok(Aside::new(self.client().create_with_context(Quiet::new("who makes the topics"))?))
     }
 
     async fn create(&self, admin: &AdminClient<Quiet>, names: &[String]) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use platform::{
-    kafka::{Broker, Quiet},
+    kafka::{Aside, Broker, Quiet},
     problem::Chain,
 };
 use rdkafka::{
@@ -57,7 +57,7 @@ async fn listen(changes: &Changes, broker: &Broker) -> anyhow::Result<Infallible
         config.set("fetch.wait.max.ms", "20");
     }
     let consumer: StreamConsumer<Quiet> = config.create_with_context(Quiet::new("the follower of change notices"))?;
-    let consumer = Arc::new(consumer);
+    let consumer = Arc::new(Aside::new(consumer));
     let mut assigned = 0;
     let mut count = interval(COUNT_EVERY);
     loop {
@@ -76,7 +76,7 @@ async fn listen(changes: &Changes, broker: &Broker) -> anyhow::Result<Infallible
 }
 
 /// Adds the partitions from `assigned` on; returns how many there are.
-async fn assign(consumer: &Arc<StreamConsumer<Quiet>>, topic: String, assigned: i32) -> anyhow::Result<i32> {
+async fn assign(consumer: &Arc<Aside<StreamConsumer<Quiet>>>, topic: String, assigned: i32) -> anyhow::Result<i32> {
     let consumer = Arc::clone(consumer);
     // It blocks until the broker has answered.
     let assign = move || {

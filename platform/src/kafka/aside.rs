@@ -1,0 +1,67 @@
+use std::ops::Deref;
+
+use tokio::runtime::Handle;
+
+/// A client of librdkafka's that ends aside: to end one takes 100 ms and more, for which the thread that does it stands
+/// still, with all tasks that wait for it.
+#[derive(Debug)]
+pub struct Aside<T: Send + 'static>(Option<T>);
+
+impl<T: Send> Aside<T> {
+    /// This client.
+    pub fn new(client: T) -> Self {
+        Self(Some(client))
+    }
+}
+
+impl<T: Send> Deref for Aside<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<T: Send> Drop for Aside<T> {
+    fn drop(&mut self) {
+        let client = self.0.take();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(|| drop(client));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    struct Slow(mpsc::Sender<thread::ThreadId>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_millis(300));
+            self.0.send(thread::current().id()).expect("somebody waits");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_until_it_has_ended() {
+        let (ended, where_it_ended) = mpsc::channel();
+        let begun = Instant::now();
+        drop(Aside::new(Slow(ended)));
+        assert!(begun.elapsed() < Duration::from_millis(200), "it took {:?}", begun.elapsed());
+        let thread = where_it_ended.recv_timeout(Duration::from_secs(10)).expect("it ends all the same");
+        assert_ne!(thread, thread::current().id());
+    }
+
+    #[test]
+    fn without_a_runtime_it_ends_at_once() {
+        let (ended, where_it_ended) = mpsc::channel();
+        drop(Aside::new(Slow(ended)));
+        assert_eq!(where_it_ended.try_recv(), Ok(thread::current().id()));
+    }
+}
