@@ -17,6 +17,8 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
     io::Read as _,
+    ops::RangeInclusive,
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -53,17 +55,17 @@ pub(crate) const LOCK: i64 = 0x72_6562_7569_6c64;
 /// What begins the names of our connections, which end with the process and host: from that of who holds [`LOCK`], others
 /// learn who builds.
 const APP_NAME: &str = "agora-rebuild ";
-/// Groups of shards folded at once: Postgres works on one while another is decoded.
-const GROUPS: usize = 4;
-/// Connections that read events: one for each of [`GROUPS`], and two to spare.
+/// Groups of shards folded at once, by how many cores there are: Postgres works on one while another is decoded. More would
+/// rebuild no faster, and stand before the reads and commands that go on meanwhile.
+const GROUPS: RangeInclusive<usize> = 2..=4;
+/// Connections that read events: one for each group, and two to spare.
 const STORE_CONNECTIONS: u32 = 6;
 /// Connections to the live tables: a snapshot, and looks beside it.
 const LIVE_CONNECTIONS: u32 = 4;
 /// Connections to the tables that are built: their indexes, and looks beside.
 const SHADOW_CONNECTIONS: u32 = 4;
-/// The same, that write: the projections of the shards folded at once, more than Postgres has cores for them. Others need
-/// connections, too: a server has 100 unless told.
-const FOLDING_CONNECTIONS: usize = 12;
+/// The same, that write, for each group: while Postgres works for one of its projections, rows of the next are made.
+const FOLDING_CONNECTIONS: usize = 2;
 
 /// Events are read by an index in whose order they stand. Of a large shard the planner would rather gather its rows in any
 /// order, and sort them on disk: four times the work.
@@ -161,6 +163,11 @@ fn build_id() -> std::io::Result<String> {
     Ok(Uuid::from_bytes(*digest.first_chunk().expect("a digest is longer")).simple().to_string())
 }
 
+/// How many of [`GROUPS`] there are on this machine.
+fn groups_at_once() -> usize {
+    available_parallelism().map_or(1, usize::from).clamp(*GROUPS.start(), *GROUPS.end())
+}
+
 /// Connections that may take their time.
 async fn connect(
     config: &DatabaseConfig,
@@ -204,7 +211,7 @@ impl Rebuild {
         }
         let mut chosen = projections();
         chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));
-        let rows = Connections::like(&shadow, FOLDING_CONNECTIONS);
+        let rows = Connections::like(&shadow, groups_at_once() * FOLDING_CONNECTIONS);
         let build = tokio::task::spawn_blocking(build_id).await??;
         let rebuild = Self { store, live, shadow, rows, projections: chosen, what, build, lock: Mutex::new(lock) };
         rebuild.make_shadow().await.context("cannot make the tables to build in")?;

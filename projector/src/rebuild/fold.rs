@@ -12,8 +12,9 @@ use futures::future::{join_all, try_join_all};
 use tokio::sync::mpsc;
 
 use super::{
-    GROUPS, Phase, Rebuild, Targets, Watch,
+    Phase, Rebuild, Targets, Watch,
     deal::{Span, deal},
+    groups_at_once,
 };
 use store_reader::way_out;
 
@@ -155,7 +156,7 @@ impl Rebuild {
 /// What is folded one shard after the other: about as many events in each group.
 fn groups(mut todo: Vec<(Span, u64)>) -> Vec<Vec<Span>> {
     todo.sort_unstable_by_key(|(_, events)| Reverse(*events));
-    let mut groups = vec![(0, Vec::new()); GROUPS.min(todo.len())];
+    let mut groups = vec![(0, Vec::new()); groups_at_once().min(todo.len())];
     for (span, events) in todo {
         let least = groups.iter_mut().min_by_key(|(events, _)| *events).expect("as many as there are spans");
         least.0 += events;
