@@ -12,7 +12,8 @@ mod target;
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use events::{DecodeError, Delivered, Envelope, Position};
+use chrono::Datelike as _;
+use events::{Delivered, Envelope, Position};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use store_reader::{Filter, StoreReader, Unreadable};
 
@@ -22,8 +23,8 @@ use manifest::Manifest;
 use table::Table;
 pub use target::Target;
 
-/// Bytes of a segment's events: what is held in memory at least, with as much again while it is written. Larger
-/// segments would make fewer and larger files.
+/// Bytes of a segment's events, of which those that are not encoded yet are held in memory. Larger segments would make
+/// fewer and larger files.
 pub const SEGMENT_BYTES: usize = 128 * 1024 * 1024;
 
 /// Files of a segment that are written at a time: while one waits for the disk or S3, others are encoded.
@@ -46,8 +47,8 @@ pub struct Exported {
     pub stopped: Option<Unreadable>,
 }
 
-/// A file in the making: the month it was recorded in, and its name.
-type Key = (String, String);
+/// A file in the making: the year and month that its events were recorded in, and their name.
+type Key = (i32, u32, String);
 
 /// Brings the target up to a position; up to the last event of now where none is said. A segment ends once it has
 /// `segment_bytes`, which is [`SEGMENT_BYTES`] but in tests.
@@ -132,7 +133,7 @@ impl Run<'_> {
             };
             self.exported.left_out += block.left_out;
             for Delivered { envelope, .. } in block.gathered.events {
-                self.segment.add(&envelope)?;
+                self.segment.add(&envelope).await?;
                 if self.segment.bytes >= self.segment_bytes && envelope.position < end {
                     self.write(envelope.position).await?;
                 }
@@ -153,11 +154,10 @@ impl Run<'_> {
         let Segment { files, events, .. } = std::mem::take(&mut self.segment);
         self.exported.files += files.len() as u64;
         let target = self.target;
-        let write = |((month, name), table): (Key, Table)| async move {
+        let write = |((year, month, name), table): (Key, Table)| async move {
             // Positions of a length, so that names sort as positions do.
-            let path = format!("month={month}/type={name}/{first:012}-{through:012}.parquet");
-            let bytes = tokio::task::spawn_blocking(move || table.finish()).await??;
-            target.put(&path, bytes).await
+            let path = format!("month={year:04}-{month:02}/type={name}/{first:012}-{through:012}.parquet");
+            target.put(&path, table.finish().await?).await
         };
         stream::iter(files).map(Ok).try_for_each_concurrent(FILES_AT_ONCE, write).await?;
         self.manifest.end();
@@ -169,11 +169,14 @@ impl Run<'_> {
 }
 
 impl Segment {
-    fn add(&mut self, event: &Envelope) -> Result<(), DecodeError> {
-        let month = event.recorded_at.format("%Y-%m").to_string();
+    async fn add(&mut self, event: &Envelope) -> anyhow::Result<()> {
+        let (year, month) = (event.recorded_at.year(), event.recorded_at.month());
         for newest in event.newest()? {
-            let file = self.files.entry((month.clone(), newest.name.to_owned())).or_default();
+            let file = self.files.entry((year, month, newest.name.to_owned())).or_default();
             self.bytes += file.add(event, &newest);
+            if file.is_full() {
+                file.encode().await?;
+            }
         }
         self.events += 1;
         Ok(())

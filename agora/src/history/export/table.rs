@@ -1,7 +1,8 @@
 //! One file of Parquet: events of one name, column by column.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
+use anyhow::Context as _;
 use events::{Envelope, upcast::Newest};
 use parquet::{
     basic::{Compression, ZstdLevel},
@@ -9,6 +10,7 @@ use parquet::{
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::{parser::parse_message_type, types::ColumnPath},
 };
+use tokio::task::{JoinHandle, spawn_blocking};
 
 /// The columns, in the order of [`Table::add`]. Ids and payloads are text, which every reader of Parquet understands; the
 /// event's name and the month are in the path.
@@ -33,9 +35,24 @@ const UNIQUE: [&str; 3] = ["event_id", "correlation_id", "payload"];
 /// What an event takes besides its texts.
 const ROW_BYTES: usize = 400;
 
+/// Bytes of events in a row group, more or less: what is encoded while the next are gathered.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+
 /// Events, to be written.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    group: Group,
+    /// The groups before, in the making.
+    file: Option<JoinHandle<anyhow::Result<File>>>,
+}
+
+type File = SerializedFileWriter<Vec<u8>>;
+
 #[derive(Debug)]
-pub(super) struct Table(Vec<Column>);
+struct Group {
+    columns: Vec<Column>,
+    bytes: usize,
+}
 
 #[derive(Debug)]
 enum Column {
@@ -46,11 +63,11 @@ enum Column {
     Maybe(Vec<ByteArray>, Vec<i16>),
 }
 
-impl Default for Table {
+impl Default for Group {
     fn default() -> Self {
         let (numbers, small) = (|| Column::Numbers(vec![]), || Column::Small(vec![]));
         let (texts, maybe) = (|| Column::Texts(vec![]), || Column::Maybe(vec![], vec![]));
-        Self(vec![
+        let columns = vec![
             numbers(),
             texts(),
             texts(),
@@ -65,7 +82,8 @@ impl Default for Table {
             numbers(),
             small(),
             texts(),
-        ])
+        ];
+        Self { columns, bytes: 0 }
     }
 }
 
@@ -97,26 +115,55 @@ impl Table {
             Cell::Small(i32::try_from(newest.version).unwrap_or(i32::MAX)),
             Cell::Text(newest.payload.get().to_owned()),
         ];
-        for (column, cell) in self.0.iter_mut().zip(cells) {
+        for (column, cell) in self.group.columns.iter_mut().zip(cells) {
             column.add(cell);
         }
-        ROW_BYTES + newest.payload.get().len()
+        let bytes = ROW_BYTES + newest.payload.get().len();
+        self.group.bytes += bytes;
+        bytes
+    }
+
+    /// Whether a group is to be [encoded](Self::encode).
+    pub(super) fn is_full(&self) -> bool {
+        self.group.bytes >= GROUP_BYTES
+    }
+
+    /// Lets what was added be encoded beside whatever comes next, once that before it is.
+    pub(super) async fn encode(&mut self) -> anyhow::Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file.await??,
+            None => begin()?,
+        };
+        let group = mem::take(&mut self.group);
+        self.file = Some(spawn_blocking(|| group.append_to(file)));
+        Ok(())
     }
 
     /// The file. The same events give the same bytes, by the same release.
-    pub(super) fn finish(self) -> anyhow::Result<Vec<u8>> {
-        let schema = Arc::new(parse_message_type(SCHEMA)?);
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_created_by(concat!("agora ", env!("CARGO_PKG_VERSION")).to_owned());
-        for column in UNIQUE {
-            properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+    pub(super) async fn finish(mut self) -> anyhow::Result<Vec<u8>> {
+        if self.group.bytes > 0 {
+            self.encode().await?;
         }
-        let mut bytes = Vec::new();
-        let mut file = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties.build()))?;
+        Ok(self.file.context("a file of no events")?.await??.into_inner()?)
+    }
+}
+
+fn begin() -> anyhow::Result<File> {
+    let schema = Arc::new(parse_message_type(SCHEMA)?);
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("agora ", env!("CARGO_PKG_VERSION")).to_owned());
+    for column in UNIQUE {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), false);
+    }
+    Ok(SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties.build()))?)
+}
+
+impl Group {
+    fn append_to(self, mut file: File) -> anyhow::Result<File> {
         let mut group = file.next_row_group()?;
-        for column in self.0 {
-            let mut writer = group.next_column()?.ok_or_else(|| anyhow::anyhow!("the schema has a column too few"))?;
+        for column in self.columns {
+            let mut writer = group.next_column()?.context("the schema has a column too few")?;
             match column {
                 Column::Numbers(values) => writer.typed::<Int64Type>().write_batch(&values, None, None)?,
                 Column::Small(values) => writer.typed::<Int32Type>().write_batch(&values, None, None)?,
@@ -128,8 +175,7 @@ impl Table {
             writer.close()?;
         }
         group.close()?;
-        file.close()?;
-        Ok(bytes)
+        Ok(file)
     }
 }
 
