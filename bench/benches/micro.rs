@@ -11,7 +11,7 @@ use divan::{AllocProfiler, Bencher};
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
-const STEPS: [&str; 7] = ["decide", "fold", "decode", "upcast", "encode", "receive", "html"];
+const STEPS: [&str; 8] = ["decide", "fold", "decode", "upcast", "encode", "receive", "html", "hit"];
 
 fn main() -> ExitCode {
     if env::args().all(|argument| argument != "--instructions") {
@@ -91,8 +91,17 @@ fn html(bencher: Bencher) {
     bencher.bench(|| step::html(given::BODY));
 }
 
+/// A finished answer is found, and found to be good. What decides who may see it is not here: it asks the rows.
+#[divan::bench]
+fn hit(bencher: Bencher) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let hit = runtime.block_on(given::hit());
+    bencher.bench(|| step::hit(&hit));
+}
+
 /// The steps themselves, never inlined: callgrind counts what is between their first instruction and their last.
 mod step {
+    use axum::response::Response;
     use command_service::{
         post::{Post, Surroundings, WriteReply},
         thread::Thread,
@@ -104,6 +113,7 @@ mod step {
         post::Format,
         upcast::{Step, Upcasters, Versioned},
     };
+    use query_service::Hit;
 
     /// As if a post had been written in another version once.
     static BEFORE: Upcasters = Upcasters {
@@ -148,6 +158,11 @@ mod step {
     pub(super) fn receive(message: &Message) -> Delivered {
         let headers = message.headers.iter().map(|(name, value)| (*name, value.as_bytes()));
         events::kafka::decode(headers, message.value.as_bytes()).expect("it is ours")
+    }
+
+    #[inline(never)]
+    pub(super) fn hit(hit: &Hit) -> Response {
+        hit.answer()
     }
 
     #[inline(never)]
@@ -211,6 +226,11 @@ mod given {
         let retitled =
             |nth| ThreadEvent::Retitled(Retitled { title: format!("Which kettle, {nth}?"), moderated: false });
         std::iter::once(started).chain((1..events).map(retitled)).collect()
+    }
+
+    /// A page as long as most.
+    pub(super) async fn hit() -> query_service::Hit {
+        query_service::Hit::of(vec![b' '; 8 * 1024].into()).await.expect("it needs nothing")
     }
 
     /// A reply, as it comes out of the store.

@@ -15,13 +15,13 @@ use agora_tests::{
     reaper::{Reaper, quoted},
 };
 use anyhow::{Context as _, ensure};
-use platform::kafka::KafkaConfig;
+use platform::kafka::{Broker, KafkaConfig};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::sync::OnceCell;
 
 use crate::{
     pgbench::Pgbench,
-    process::{Agora, Place, cpu_of_family},
+    process::{Agora, Place, cpu_of, cpu_of_family},
 };
 
 /// What the server runs with, besides what `agora up` gives it: room for 1,024 clients of the baselines. Its durability is
@@ -207,6 +207,18 @@ impl Lab {
         Ok(())
     }
 
+    /// CPU seconds so far of Agora, of Postgres, and of Kafka, where it was started.
+    ///
+    /// # Errors
+    /// Where one of them does not run.
+    pub fn cpu(&self, agora: &Agora) -> anyhow::Result<Vec<(&'static str, f64)>> {
+        let mut all = vec![("Agora", agora.cpu()?), ("Postgres", self.postgres_cpu()?)];
+        if let Some(kafka) = self.kafka.get().and_then(Kafka::pid) {
+            all.push(("Kafka", cpu_of(kafka)?));
+        }
+        Ok(all)
+    }
+
     /// CPU seconds of Postgres so far, all its processes.
     ///
     /// # Errors
@@ -225,9 +237,14 @@ impl Lab {
     }
 
     /// Topics of one's own on the Kafka, which the first call starts.
-    pub async fn kafka(&self) -> KafkaConfig {
+    ///
+    /// # Errors
+    /// Where Kafka refuses to make them.
+    pub async fn kafka(&self) -> anyhow::Result<KafkaConfig> {
         let kafka = self.kafka.get_or_init(Kafka::start).await;
-        KafkaConfig { partitions: KafkaConfig::default().partitions, ..topics_on(kafka.brokers()) }
+        let config = KafkaConfig { partitions: KafkaConfig::default().partitions, ..topics_on(kafka.brokers()) };
+        Broker::start(&config)?.ensure_topics().await?;
+        Ok(config)
     }
 
     /// Starts a process of Agora.

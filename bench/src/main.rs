@@ -40,7 +40,7 @@ struct Cli {
     /// Print the result as JSON, at the end
     #[arg(long)]
     json: bool,
-    /// Pairs of measurements of a row [5; 3 with --quick]
+    /// Pairs of measurements of a row [5; 2 with --quick]
     #[arg(long, value_name = "N")]
     pairs: Option<usize>,
     /// Seconds that one measurement lasts [5; 1 with --quick]
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let by_thoroughness = |quick, thorough| if cli.quick { quick } else { thorough };
     let options = Options {
-        pairs: cli.pairs.unwrap_or(by_thoroughness(3, 5)).max(1),
+        pairs: cli.pairs.unwrap_or(by_thoroughness(2, 5)).max(1),
         lasts: Duration::from_secs(cli.seconds.unwrap_or(if cli.quick { 1 } else { 5 }).max(1)),
         size: cli.size.unwrap_or(if cli.quick { 5_000 } else { 50_000 }),
         seed: cli.seed,

@@ -36,6 +36,8 @@ mod view;
 mod visibility;
 
 pub use cache::CacheConfig;
+#[cfg(feature = "micro")]
+pub use reading::micro::Hit;
 
 use std::sync::Arc;
 
@@ -49,6 +51,7 @@ use platform::{
     openapi,
 };
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -110,7 +113,6 @@ pub async fn start(
     let most = config.database.max_connections;
     let few = DatabaseConfig { max_connections: KEEPING_UP.min(most), ..config.database.clone() };
     let db = db::connect(&few, SCHEMA, "agora query-service").await?;
-    let for_pages = usize::try_from(most.saturating_sub(KEEPING_UP).max(1))?;
     let changes = Arc::new(Changes::new());
     let checkpoints =
         Checkpoint::all(&db).await.context("there are no read tables: has the database been migrated?")?;
@@ -121,19 +123,25 @@ pub async fn start(
     probe.set_ready();
     tasks.spawn(db::watch(db.clone(), probe, shutdown.clone()));
     let history = History::start(&config.store, &changes, shutdown, tasks)?;
-    let checkpoints = Batch::start(OfShard, &db, 1);
-    let side = ReadSide::new(Parts {
-        cache: Cache::new(&config.cache),
-        freshness: Freshness::new(Arc::clone(&changes), checkpoints.clone()),
-        facts: Remembered::new(Batch::start(AskFacts, &db, DECIDING_LANES), checkpoints, Arc::clone(&changes)),
-        private: Batch::start(AskPrivate, &db, 1),
-        changes,
-        history,
-        connections: Connections::like(&db, for_pages),
-    });
+    let side = read_side(config, &db, changes, history)?;
     let (router, api) = http::routes().with_state(side).split_for_parts();
     let router = OpenApiRouter::from(identity::layer(router, authenticator));
     Ok(OpenApiRouter::with_openapi(api).merge(router))
+}
+
+/// On the read tables of this pool.
+fn read_side(config: &Config, db: &PgPool, changes: Arc<Changes>, history: History) -> anyhow::Result<ReadSide> {
+    let checkpoints = Batch::start(OfShard, db, 1);
+    let for_pages = config.database.max_connections.saturating_sub(KEEPING_UP).max(1);
+    Ok(ReadSide::new(Parts {
+        cache: Cache::new(&config.cache),
+        freshness: Freshness::new(Arc::clone(&changes), checkpoints.clone()),
+        facts: Remembered::new(Batch::start(AskFacts, db, DECIDING_LANES), checkpoints, Arc::clone(&changes)),
+        private: Batch::start(AskPrivate, db, 1),
+        changes,
+        history,
+        connections: Connections::like(db, usize::try_from(for_pages)?),
+    }))
 }
 
 /// The documentation of all endpoints, without starting anything.

@@ -1,5 +1,8 @@
 //! A read that may go on: who asks was admitted, and to what they see.
 
+#[cfg(feature = "micro")]
+pub(crate) mod micro;
+
 use std::sync::Arc;
 
 use axum::response::Response;

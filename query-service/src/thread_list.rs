@@ -86,7 +86,7 @@ pub(crate) async fn show(InThread { thread, reading, .. }: InThread) -> Result<R
 /// One thread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ThreadHead {
-    thread: ThreadId,
+    pub(crate) thread: ThreadId,
 }
 
 /// What a thread shows. Statements begin with [`select`], go on with a subquery that picks threads, and with [`JOIN`].

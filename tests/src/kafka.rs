@@ -85,6 +85,11 @@ impl Kafka {
         &self.brokers
     }
 
+    /// Its process; none where it was not started here, or is stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.node.as_ref()?.java.as_ref().map(Child::id)
+    }
+
     /// Ends the broker as a power cut would.
     pub fn kill9(&mut self) {
         let mut java = self.node().java.take().expect("Kafka runs");

@@ -26,7 +26,7 @@ const P99: f64 = 100.;
 pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let database = lab.filled(lab.options.size).await?;
     let pages: Vec<Vec<u8>> = threads(&database, THREADS).await?.iter().map(|thread| thread.request(None)).collect();
-    let (pages, kafka): (Arc<[Vec<u8>]>, _) = (pages.into(), lab.kafka().await);
+    let (pages, kafka): (Arc<[Vec<u8>]>, _) = (pages.into(), lab.kafka().await?);
     let keys = (0..READS).map(|nth| asked_for(nth, pages.len())).collect::<BTreeSet<_>>().len();
     report.say(format_args!("a cold cache: {READS} reads of {keys} threads"));
     let place = Place { database: database.clone(), kafka: Some(kafka), core: None };

@@ -55,7 +55,7 @@ async fn alone(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
 async fn with_everything(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let database = empty(lab).await?;
     let bed = Bed { lab, database: &database, projected: true };
-    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await), core: None };
+    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await?), core: None };
     let up = lab.run("up", &place, &[]).await?;
     let people = Arc::new(People::settle(up.address, 8, 8).await?);
     bed.carried(report, &up, &people, "everything beside it", 0.7).await?;
@@ -98,19 +98,16 @@ impl Bed<'_> {
         report.beside(name, Unit::PerSecond, &pairs, "pgbench INSERT", Some(Bound::Least(held_to)));
         let pace = Pace::Rate(SHARE * pairs.ours().median);
         self.settle().await?;
-        let cpu = (agora.cpu()?, self.lab.postgres_cpu()?);
+        let before = self.lab.cpu(agora)?;
         let outcome = self.replies(agora, people, CONNECTIONS, pace).await?;
         let each = |seconds: f64| Spread::of([seconds * 1e6 / outcome.good()]);
         let p99 = Spread::of([outcome.ms(99.)]);
         report.alone(format!("– p99 at 60 % of that, {with}"), Unit::Ms, p99, Some(Bound::Most(50.)));
-        report.alone(format!("– CPU of Agora for one, {with}"), Unit::Micros, each(agora.cpu()? - cpu.0), None);
-        report.alone(
-            format!("– CPU of Postgres for one, {with}"),
-            Unit::Micros,
-            each(self.lab.postgres_cpu()? - cpu.1),
-            None,
-        );
-        report.alone(format!("– CPU of the generator for one, {with}"), Unit::Micros, each(outcome.cpu), None);
+        let taken =
+            self.lab.cpu(agora)?.into_iter().zip(before).map(|((whose, now), (_, before))| (whose, now - before));
+        for (whose, seconds) in taken.chain([("the generator", outcome.cpu)]) {
+            report.alone(format!("– CPU of {whose} for one, {with}"), Unit::Micros, each(seconds), None);
+        }
         Ok(())
     }
 

@@ -31,7 +31,7 @@ const P99: f64 = 50.;
 pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let database = lab.filled(lab.options.size).await?;
     let page = threads(&database, 1).await?[0].request(None);
-    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await), core: None };
+    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await?), core: None };
     let service = lab.run("query-service", &place, &[ENOUGH, MAY_REST]).await?;
     // What requests make once, for all that come.
     active(lab, &service, &page).await?;

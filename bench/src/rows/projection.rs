@@ -75,7 +75,7 @@ pub(super) async fn project(
     rows: impl Fn(i64, i64) -> String,
     burst: i64,
 ) -> anyhow::Result<Projected> {
-    let (pool, kafka) = (connect(database, 2).await?, lab.kafka().await);
+    let (pool, kafka) = (connect(database, 2).await?, lab.kafka().await?);
     // What is in the store already is not for this topic.
     let relay = "insert into store.relay (topic, history, position) select $1, history, position from store.store_head";
     sqlx::query(relay).bind(&kafka.events_topic).execute(&pool).await?;

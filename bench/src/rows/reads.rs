@@ -30,7 +30,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let database = lab.filled(lab.options.size).await?;
     let busiest = threads(&database, 1).await?[0];
     let tokens = sign_in(lab, &database, READERS, false).await?;
-    let kafka = Some(lab.kafka().await);
+    let kafka = Some(lab.kafka().await?);
     let place = Place { database: database.clone(), kafka, core: Some(SERVER) };
     let service = lab.run("query-service", &place, &[]).await?;
     let pinned = Pinned::to(GENERATOR)?;
@@ -65,17 +65,16 @@ async fn row(lab: &Lab, report: &mut Report, who: &str, ours: &Served) -> anyhow
     report.beside(&name, Unit::PerSecond, &pairs, "bare axum", Some(Bound::Least(0.8)));
     our_costs.take().tell(report, &name);
     their_costs.take().tell(report, "bare axum");
-    drop(bare);
     memcached::row(lab, report, &name, answer.body, || ours.rate(lab, &our_costs)).await?;
     let rate = SHARE * pairs.ours().median;
     for (connections, bound) in LATENCIES {
-        let mut p99 = vec![];
-        for _ in 0..lab.options.pairs {
-            p99.push(ours.load(lab, connections, Pace::Rate(rate)).await?.ms(99.));
-        }
+        let p99 = async |of: &Served| anyhow::Ok(of.load(lab, connections, Pace::Rate(rate)).await?.ms(99.));
+        let pairs = Pairs::take(lab.options.pairs, || p99(ours), || p99(&theirs)).await?;
         let name = format!("{name}: p99 over {connections} connections, at 60% of what it carries");
-        report.alone(name, Unit::Ms, Spread::of(p99), Some(Bound::Most(bound)));
+        report.alone(&name, Unit::Ms, pairs.ours(), Some(Bound::Most(bound)));
+        report.alone(format!("{name}, of bare axum"), Unit::Ms, pairs.theirs(), None);
     }
+    drop(bare);
     Ok(())
 }
 

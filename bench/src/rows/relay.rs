@@ -41,7 +41,7 @@ async fn catch_up(lab: &Lab, database: &str) -> anyhow::Result<(f64, f64)> {
     let pool = connect(database, 1).await?;
     let events = standing::events(&pool).await?;
     pool.close().await;
-    let kafka = lab.kafka().await;
+    let kafka = lab.kafka().await?;
     lab.checkpoint().await?;
     let topic = Topic::of(&kafka)?;
     let filling = tokio::task::spawn_blocking(move || topic.fills(events));
@@ -55,7 +55,7 @@ async fn catch_up(lab: &Lab, database: &str) -> anyhow::Result<(f64, f64)> {
 
 /// From a command's answer to the message's arrival at a consumer; below 0 where the message is first.
 async fn live(lab: &Lab, database: &str, report: &mut Report) -> anyhow::Result<()> {
-    let kafka = lab.kafka().await;
+    let kafka = lab.kafka().await?;
     let place = Place { database: database.to_owned(), kafka: Some(kafka.clone()), core: None };
     let up = lab.run("up", &place, &[]).await?;
     let people = Arc::new(People::settle(up.address, 8, 8).await?);

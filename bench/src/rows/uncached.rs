@@ -35,7 +35,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let database = lab.filled(lab.options.size).await?;
     let threads = threads(&database, THREADS).await?;
     let script = script(&database, &threads).await?;
-    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await), core: None };
+    let place = Place { database: database.clone(), kafka: Some(lab.kafka().await?), core: None };
     let service = lab.run("query-service", &place, &NO_CACHE).await?;
     let requests: Vec<Vec<u8>> = threads.iter().map(|thread| thread.request(None)).collect();
     let bed = Bed { lab, service: &service, requests: Arc::new(move |nth| in_turn(&requests, nth).clone()) };
