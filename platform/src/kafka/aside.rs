@@ -39,7 +39,7 @@ mod tests {
 
     use super::*;
 
-    struct Slow(mpsc::Sender<thread::ThreadId>);
+    struct Slow(mpsc::SyncSender<thread::ThreadId>);
 
     impl Drop for Slow {
         fn drop(&mut self) {
@@ -50,7 +50,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_until_it_has_ended() {
-        let (ended, where_it_ended) = mpsc::channel();
+        let (ended, where_it_ended) = mpsc::sync_channel(1);
         let begun = Instant::now();
         drop(Aside::new(Slow(ended)));
         assert!(begun.elapsed() < Duration::from_millis(200), "it took {:?}", begun.elapsed());
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn without_a_runtime_it_ends_at_once() {
-        let (ended, where_it_ended) = mpsc::channel();
+        let (ended, where_it_ended) = mpsc::sync_channel(1);
         drop(Aside::new(Slow(ended)));
         assert_eq!(where_it_ended.try_recv(), Ok(thread::current().id()));
     }

@@ -8,11 +8,15 @@ use platform::db;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-use super::*;
+use super::{
+    AccountId, Arc, Audience, Bytes, Changes, ETag, Entry, History, Key, Known, PositionToken, Problem, ReadSide,
+    Reading, Reflected, Request, Response, Shard, Tag, ThreadId, View, Wanted, hash,
+};
 use crate::{Config, SCHEMA, projection::Projection, read_side, thread_list::ThreadHead};
 
 /// Things that a page of 20 posts shows: as many tags are looked at.
 const THINGS: u128 = 25;
+const VIEW: ThreadHead = ThreadHead { thread: ThreadId(Uuid::nil()) };
 
 /// A finished answer, asked for by somebody who has been admitted and brings a position.
 pub struct Hit {
@@ -53,7 +57,7 @@ impl Hit {
             posts: Arc::default(),
             until: None,
         };
-        let key = Key { sight: audience.into(), view: hit.view().into() };
+        let key = Key { sight: audience.into(), view: VIEW.into() };
         hit.side.cache.load(key, |_| true, async { Ok(entry) }).await.map_err(Problem::from)?;
         Ok(hit)
     }
@@ -63,15 +67,11 @@ impl Hit {
     /// # Panics
     /// Where it is not kept any more.
     pub fn answer(&self) -> Response {
-        let shown = self.reading().show(self.view()).now_or_never();
+        let shown = self.reading().show(VIEW).now_or_never();
         shown.expect("there is nothing to wait for").expect("it is there")
     }
 
     fn reading(&self) -> Reading<Audience> {
         Reading::new(&self.side, self.audience, Some(self.shard), self.request.clone())
-    }
-
-    fn view(&self) -> ThreadHead {
-        ThreadHead { thread: ThreadId(Uuid::nil()) }
     }
 }
