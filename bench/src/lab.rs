@@ -22,6 +22,7 @@ use tokio::sync::OnceCell;
 use crate::{
     pgbench::Pgbench,
     process::{Agora, Place, cpu_of, cpu_of_family},
+    standing,
 };
 
 /// What the server runs with, besides what `agora up` gives it: room for 1,024 clients of the baselines. Its durability is
@@ -42,6 +43,9 @@ pub struct Options {
     /// Whether there are five minutes, and not an hour.
     pub quick: bool,
 }
+
+/// CPU seconds, by whose they are.
+pub type Cpu = Vec<(&'static str, f64)>;
 
 /// See the module.
 pub struct Lab {
@@ -119,10 +123,11 @@ impl Lab {
         let up = self.run("up", &Place { database: database.clone(), kafka: None, core: None }, &[]).await?;
         let server = format!("http://{}", up.address);
         self.command(&["demo", "--size", &size, "--seed", &seed, "--server", &server, "--database-url", &database])?;
+        let pool = connect(&database, 1).await?;
+        standing::caught_up(&pool).await?;
         up.stop()?;
-        let mut connection = PgConnection::connect(&database).await?;
-        connection.execute("vacuum analyze").await?;
-        connection.close().await?;
+        pool.execute("vacuum analyze").await?;
+        pool.close().await;
         self.checkpoint().await
     }
 
@@ -207,16 +212,25 @@ impl Lab {
         Ok(())
     }
 
-    /// CPU seconds so far of Agora, of Postgres, and of Kafka, where it was started.
+    /// CPU seconds so far of Agora, of Postgres, and of the Kafka that it has, where that was started here.
     ///
     /// # Errors
     /// Where one of them does not run.
-    pub fn cpu(&self, agora: &Agora) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    pub fn cpu(&self, agora: &Agora) -> anyhow::Result<Cpu> {
         let mut all = vec![("Agora", agora.cpu()?), ("Postgres", self.postgres_cpu()?)];
-        if let Some(kafka) = self.kafka.get().and_then(Kafka::pid) {
+        if let Some(kafka) = self.kafka.get().and_then(Kafka::pid).filter(|_| agora.with_kafka) {
             all.push(("Kafka", cpu_of(kafka)?));
         }
         Ok(all)
+    }
+
+    /// The same since then.
+    ///
+    /// # Errors
+    /// As [`Lab::cpu`].
+    pub fn cpu_since(&self, agora: &Agora, before: &Cpu) -> anyhow::Result<Cpu> {
+        let now = self.cpu(agora)?.into_iter().zip(before);
+        Ok(now.map(|((whose, now), (_, before))| (whose, now - before)).collect())
     }
 
     /// CPU seconds of Postgres so far, all its processes.

@@ -91,6 +91,11 @@ impl Outcome {
         Ok(self)
     }
 
+    /// The mean latency, in ms.
+    pub fn mean(&self) -> f64 {
+        self.latency.mean() / 1_000.
+    }
+
     /// A percentile of the latency, in ms.
     pub fn ms(&self, percentile: f64) -> f64 {
         ms(&self.latency, percentile)

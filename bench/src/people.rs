@@ -15,7 +15,10 @@ const BODY: &str = "It steeps for two minutes, never longer: what is bitter in i
                     begin, take the water off the boil, and pour it out to the last drop when the time has come.";
 
 /// People, each with a public community, and threads in them.
+#[derive(Default)]
 pub struct People {
+    accounts: Vec<String>,
+    communities: Vec<String>,
     tokens: Vec<String>,
     threads: Vec<ThreadId>,
 }
@@ -26,7 +29,7 @@ impl People {
     /// # Errors
     /// Where a command is refused.
     pub async fn settle(to: SocketAddr, people: usize, threads: usize) -> anyhow::Result<Self> {
-        let (client, mut settled) = (Client::new(), Self { tokens: vec![], threads: vec![] });
+        let (client, mut settled) = (Client::new(), Self::default());
         for _ in 0..people {
             // Of this bench alone, whoever else is there.
             let id = Uuid::now_v7().simple().to_string();
@@ -34,7 +37,7 @@ impl People {
             let account =
                 json!({"username": name, "email": format!("{name}@example.org"), "password": "correct horse"});
             let client = Poster { client: &client, to, token: "" };
-            client.post("accounts", &account).await?;
+            settled.accounts.push(text(&client.post("accounts", &account).await?, "id")?);
             let session = client.post("sessions", &json!({"login": name, "password": "correct horse"})).await?;
             let token = text(&session, "access_token")?;
             let client = Poster { token: &token, ..client };
@@ -46,9 +49,24 @@ impl People {
                 let thread = client.post(&format!("communities/{name}/threads"), &thread).await?;
                 settled.threads.push(text(&thread, "id")?.parse()?);
             }
+            settled.communities.push(name);
             settled.tokens.push(token);
         }
         Ok(settled)
+    }
+
+    /// Has all of them join the first one's community.
+    ///
+    /// # Errors
+    /// Where that is refused.
+    pub async fn join_the_first(&self, to: SocketAddr) -> anyhow::Result<()> {
+        let (client, community) = (Client::new(), &self.communities[0]);
+        for (token, account) in self.tokens.iter().zip(&self.accounts).skip(1) {
+            let path = format!("http://{to}/v2/communities/{community}/members/{account}");
+            let status = client.put(path).bearer_auth(token).send().await?.status();
+            ensure!(status.is_success(), "who wants to join is answered {status}");
+        }
+        Ok(())
     }
 
     /// The thread that the nth reply goes to.

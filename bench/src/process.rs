@@ -43,6 +43,8 @@ pub struct Agora {
     admin: SocketAddr,
     child: Child,
     log: std::path::PathBuf,
+    /// Whether it has a Kafka outside of it.
+    pub with_kafka: bool,
     _reaper: Reaper,
 }
 
@@ -85,7 +87,7 @@ impl Agora {
         let pid = dir.join(format!("{role}-{port}.pid"));
         fs::write(&pid, child.id().to_string())?;
         let reaper = Reaper::new(&format!("kill -9 $(cat {0}); rm -f {0}", quoted(&pid)));
-        let mut started = Self { address, admin, child, log, _reaper: reaper };
+        let mut started = Self { address, admin, child, log, with_kafka: place.kafka.is_some(), _reaper: reaper };
         started.until_ready().await?;
         Ok(started)
     }
@@ -141,6 +143,14 @@ impl Agora {
     /// Where it has ended.
     pub fn memory(&self) -> anyhow::Result<f64> {
         memory_of(self.child.id())
+    }
+
+    /// Bytes that it has in memory, with those pages.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn resident(&self) -> anyhow::Result<f64> {
+        Ok(resident_and_shared(self.child.id())?[0])
     }
 
     /// Its process id.
@@ -288,10 +298,15 @@ pub async fn timed(mut command: Command) -> anyhow::Result<Duration> {
 /// # Errors
 /// Where there is no such process.
 pub fn memory_of(pid: u32) -> anyhow::Result<f64> {
+    let [resident, shared] = resident_and_shared(pid)?;
+    Ok(resident - shared)
+}
+
+fn resident_and_shared(pid: u32) -> anyhow::Result<[f64; 2]> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let mut fields = statm.split(' ').skip(1).map(str::parse::<f64>);
     let (Some(Ok(resident)), Some(Ok(shared))) = (fields.next(), fields.next()) else { bail!("statm says {statm}") };
-    Ok((resident - shared) * PAGE)
+    Ok([resident * PAGE, shared * PAGE])
 }
 
 /// CPU seconds that a process took so far.

@@ -2,9 +2,13 @@
 
 use std::fmt;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::pairs::{Pairs, Spread};
+use crate::{
+    load::ms,
+    pairs::{Pairs, Spread},
+};
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -166,6 +170,16 @@ impl Report {
     pub fn alone(&mut self, name: impl Into<String>, unit: Unit, ours: Spread, held_to: Option<Bound>) {
         let met = held_to.map(|bound| bound.holds(ours.median));
         self.add(Line { name: name.into(), unit, ours, baseline: None, held_to, met });
+    }
+
+    /// Latencies in µs, of some measurements: p99, held to so many ms, and beside it p50, p99.9 and the last.
+    pub fn latencies(&mut self, name: impl fmt::Display, of: &[Histogram<u64>], p99: f64) {
+        for (which, percentile, bound) in
+            [("p50", 50., None), ("p99", 99., Some(Bound::Most(p99))), ("p99.9", 99.9, None), ("the last", 100., None)]
+        {
+            let spread = Spread::of(of.iter().map(|latency| ms(latency, percentile)));
+            self.alone(format!("{name}: {which}"), Unit::Ms, spread, bound);
+        }
     }
 
     fn add(&mut self, line: Line) {

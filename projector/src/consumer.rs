@@ -14,7 +14,7 @@ use events::{
 };
 use futures::{FutureExt as _, StreamExt as _};
 use platform::{
-    kafka::{Aside, Broker, Quiet},
+    kafka::{Broker, Quiet},
     patience::Patience,
 };
 use rdkafka::{
@@ -41,12 +41,9 @@ const FETCH_REST: &str = "10";
 /// How long Kafka may take to tell a topic's partitions.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// It leaves its group where it ends, which may take as long as Kafka takes to answer.
-type Consumer = Aside<StreamConsumer<Quiet>>;
-
 /// Where events come from.
 pub(crate) struct Source {
-    consumer: ArcSwap<Consumer>,
+    consumer: ArcSwap<StreamConsumer<Quiet>>,
     topic: String,
     replace: Notify,
     /// When it last brought something.
@@ -76,7 +73,7 @@ impl Source {
         }))
     }
 
-    fn consumer(broker: &Broker) -> anyhow::Result<Consumer> {
+    fn consumer(broker: &Broker) -> anyhow::Result<StreamConsumer<Quiet>> {
         let mut config = broker.consumer();
         config.set("group.id", &broker.config().group).set("auto.offset.reset", "earliest");
         config.set("queued.max.messages.kbytes", FETCH_AHEAD_KIB).set("fetch.queue.backoff.ms", FETCH_REST);
@@ -85,7 +82,7 @@ impl Source {
             config.set("group.protocol", "consumer");
             config.set("enable.auto.commit", "true").set("enable.auto.offset.store", "false");
         }
-        Ok(Aside::new(config.create_with_context(Quiet::new("the projector's consumer"))?))
+        Ok(config.create_with_context(Quiet::new("the projector's consumer"))?)
     }
 
     /// Has another consumer go on. One that brings nothing any more, though there is something, may do so for good: after
@@ -114,13 +111,15 @@ impl Source {
                 Ok(another) => self.consumer.store(Arc::new(another)),
                 Err(error) => patience.failed(error, &shutdown).await,
             }
+            // It leaves its group, which may take as long as Kafka takes to answer.
+            tokio::task::spawn_blocking(move || drop(consumer));
         }
     }
 
     /// Until the process ends.
     async fn read(
         &self,
-        consumer: &Arc<Consumer>,
+        consumer: &Arc<StreamConsumer<Quiet>>,
         to: &mpsc::Sender<Fetched>,
         metrics: &Metrics,
         patience: &mut Patience,
@@ -185,13 +184,13 @@ impl Source {
 
     /// Joins the group; or, on the in-process broker, which serves nobody else, takes all partitions from the beginning:
     /// its memory is no older than this process.
-    async fn begin(&self, consumer: &Arc<Consumer>) -> anyhow::Result<()> {
+    async fn begin(&self, consumer: &Arc<StreamConsumer<Quiet>>) -> anyhow::Result<()> {
         self.broker.ensure_topics().await?;
         if !self.broker.in_process() {
             return consumer.subscribe(&[&self.topic]).context("cannot subscribe");
         }
         let (asked, topic) = (Arc::clone(consumer), self.topic.clone());
-        let partitions = move || partitions(&**asked, &topic);
+        let partitions = move || partitions(&*asked, &topic);
         let mut assignment = TopicPartitionList::new();
         for partition in 0..tokio::task::spawn_blocking(partitions).await?? {
             assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;

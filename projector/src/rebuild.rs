@@ -17,7 +17,6 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
     io::Read as _,
-    ops::RangeInclusive,
     thread::available_parallelism,
     time::Duration,
 };
@@ -57,8 +56,10 @@ pub(crate) const LOCK: i64 = 0x72_6562_7569_6c64;
 const APP_NAME: &str = "agora-rebuild ";
 /// Groups of shards folded at once, by how many cores there are: Postgres works on one while another is decoded. More would
 /// rebuild no faster, and stand before the reads and commands that go on meanwhile.
-const GROUPS: RangeInclusive<usize> = 2..=4;
-/// Connections that read events: one for each group, and two to spare.
+const FEWEST_GROUPS: usize = 2;
+/// The most of them.
+const MOST_GROUPS: usize = 4;
+/// Connections that read events: one for each of [`MOST_GROUPS`], and two to spare.
 const STORE_CONNECTIONS: u32 = 6;
 /// Connections to the live tables: a snapshot, and looks beside it.
 const LIVE_CONNECTIONS: u32 = 4;
@@ -163,9 +164,9 @@ fn build_id() -> std::io::Result<String> {
     Ok(Uuid::from_bytes(*digest.first_chunk().expect("a digest is longer")).simple().to_string())
 }
 
-/// How many of [`GROUPS`] there are on this machine.
+/// Groups of shards folded at once on this machine.
 fn groups_at_once() -> usize {
-    available_parallelism().map_or(1, usize::from).clamp(*GROUPS.start(), *GROUPS.end())
+    available_parallelism().map_or(FEWEST_GROUPS, usize::from).clamp(FEWEST_GROUPS, MOST_GROUPS)
 }
 
 /// Connections that may take their time.

@@ -18,6 +18,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use store_reader::StoreReader;
+use tokio_util::bytes::Bytes;
 
 use crate::{client::Client, history::Forum, tables};
 
@@ -158,6 +159,12 @@ async fn an_interrupted_export_goes_on_to_the_same_bytes() {
     };
     let ends: Vec<i64> = ends.into_iter().collect();
     let [first, second, .., last] = ends[..] else { panic!("several segments: {ends:?}") };
+    let groups =
+        |bytes: &Vec<u8>| SerializedFileReader::new(Bytes::from(bytes.clone())).expect("Parquet").num_row_groups();
+    assert!(
+        whole.iter().any(|(path, bytes)| path.ends_with(".parquet") && groups(bytes) > 1),
+        "files of several groups"
+    );
     let manifest: Value = serde_json::from_slice(&whole["_manifest.json"]).expect("JSON");
     assert_eq!((&manifest["through"], &manifest["target"]), (&last.into(), &last.into()));
     assert_eq!(manifest["event"], event_at(&forum.database, last).await);

@@ -266,7 +266,7 @@ where
 /// So many a second, whatever becomes of them: how many a second were written, and how long it took to refuse one.
 async fn flood(store: &Store, forum: &Arc<Forum>, rate: f64, lasts: Duration) -> anyhow::Result<Run> {
     let written = Arc::new(AtomicU64::new(0));
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     let mut sent: Vec<JoinHandle<anyhow::Result<Option<u64>>>> = vec![];
     let mut due = 0.;
     while started.elapsed() < lasts {
@@ -274,8 +274,9 @@ async fn flood(store: &Store, forum: &Arc<Forum>, rate: f64, lasts: Duration) ->
         let until = started.elapsed().as_secs_f64() * rate;
         while due < until {
             due += 1.;
-            let (store, forum, written, began) =
-                (store.clone(), Arc::clone(forum), Arc::clone(&written), Instant::now());
+            // When it was due, not when this came to it.
+            let began = started + Duration::from_secs_f64(due / rate);
+            let (store, forum, written) = (store.clone(), Arc::clone(forum), Arc::clone(&written));
             sent.push(tokio::spawn(async move {
                 let taken = forum.reply(&store).await?;
                 if taken {

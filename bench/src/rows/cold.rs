@@ -30,20 +30,19 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let keys = (0..READS).map(|nth| asked_for(nth, pages.len())).collect::<BTreeSet<_>>().len();
     report.say(format_args!("a cold cache: {READS} reads of {keys} threads"));
     let place = Place { database: database.clone(), kafka: Some(kafka), core: None };
-    let (mut p99, mut loads) = (vec![], vec![]);
+    let (mut latencies, mut loads) = (vec![], vec![]);
     for _ in 0..lab.options.pairs {
         let service = lab.run("query-service", &place, &[]).await?;
         let pages = Arc::clone(&pages);
         let requests = Arc::new(move |nth| pages[asked_for(nth, pages.len())].clone());
         let (to, lasts) = (service.address, Duration::from_secs(1));
         let load = Load { to, connections: CONNECTIONS, pace: Pace::Rate(RATE), lasts, requests };
-        p99.push(load.send().await?.all_good()?.ms(99.));
+        latencies.push(load.send().await?.all_good()?.latency);
         let loaded = service.counted("agora_query_load_seconds_count", &["view=\"thread_page_flat\""]).await?;
         loads.push(loaded / super::memory::count(keys));
         service.stop()?;
     }
-    let name = "cold cache, 2,000 reads/s: p99 in the first second";
-    report.alone(name, Unit::Ms, Spread::of(p99), Some(Bound::Most(P99)));
+    report.latencies("cold cache, 2,000 reads/s, the first second", &latencies, P99);
     let once = Some(Bound::Most(1.));
     report.alone("cold cache, 2,000 reads/s: loads of a key", Unit::Times, Spread::of(loads), once);
     lab.drop(&database).await

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
+use hdrhistogram::Histogram;
 use tokio::time::sleep;
 
 use super::memory::{KIB, MAY_REST, OF_A_CONNECTION, count, rest, settled};
@@ -38,10 +39,10 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let before = settled(&service).await?;
     let mut resting = rest(&service, &page, RESTING).await?;
     settled(&service).await?;
-    let (mut p99, mut each) = (vec![], vec![]);
+    let (mut latencies, mut each) = (vec![], vec![]);
     for _ in 0..lab.options.pairs {
-        let (ms, memory) = active(lab, &service, &page).await?;
-        p99.push(ms);
+        let (latency, memory) = active(lab, &service, &page).await?;
+        latencies.push(latency);
         // The active ones may have the memory of those that were active before: they count as nothing.
         each.push((memory - before) / KIB / count(RESTING));
     }
@@ -51,15 +52,14 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     }
     let bound = Bound::Most(OF_A_CONNECTION);
     report.alone("10,000 connections, 100 of them active: memory of each", Unit::KiB, Spread::of(each), Some(bound));
-    let name = "10,000 connections, 100 of them active: p99 at 2,000/s";
-    report.alone(name, Unit::Ms, Spread::of(p99), Some(Bound::Most(P99)));
+    report.latencies("10,000 connections, 100 of them active, at 2,000/s", &latencies, P99);
     drop(resting);
     service.stop()?;
     lab.drop(&database).await
 }
 
-/// The p99 of the active ones in ms, and the bytes of the service's memory in the middle of it.
-async fn active(lab: &Lab, service: &Agora, page: &[u8]) -> anyhow::Result<(f64, f64)> {
+/// The latencies of the active ones, and the bytes of the service's memory in the middle of it.
+async fn active(lab: &Lab, service: &Agora, page: &[u8]) -> anyhow::Result<(Histogram<u64>, f64)> {
     let (page, lasts): (Arc<[u8]>, Duration) = (page.into(), lab.options.lasts);
     let requests = Arc::new(move |_| page.to_vec());
     let load = Load { to: service.address, connections: ACTIVE, pace: Pace::Rate(RATE), lasts, requests };
@@ -68,5 +68,5 @@ async fn active(lab: &Lab, service: &Agora, page: &[u8]) -> anyhow::Result<(f64,
         service.memory()
     };
     let (outcome, memory) = tokio::join!(load.send(), memory);
-    Ok((outcome?.all_good()?.ms(99.), memory?))
+    Ok((outcome?.all_good()?.latency, memory?))
 }

@@ -149,7 +149,7 @@ impl Bed<'_> {
     async fn copy(&self) -> anyhow::Result<f64> {
         self.lab.checkpoint().await?;
         let file = self.place("history.copy");
-        let copy = format!(r"\copy (select * from store.events order by position) to '{}'", file.display());
+        let copy = format!(r"\copy store.events to '{}'", file.display());
         let took = psql(self.database, &[copy]).await?;
         fs::remove_file(file)?;
         Ok(self.events / took.as_secs_f64())

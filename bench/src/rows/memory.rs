@@ -64,6 +64,8 @@ async fn idle(lab: &Lab, report: &mut Report, up: &Agora) -> anyhow::Result<()> 
     sleep(first).await;
     let memory = Spread::of([up.memory()? / KIB / KIB]);
     report.alone("memory of an idle `agora up`", Unit::MiB, memory, Some(Bound::Most(150.)));
+    let name = "memory of an idle `agora up`, with its program's pages";
+    report.alone(name, Unit::MiB, Spread::of([up.resident()? / KIB / KIB]), Some(Bound::Most(150.)));
     let before = up.cpu()?;
     sleep(then).await;
     let cpu = Spread::of([100. * (up.cpu()? - before) / then.as_secs_f64()]);

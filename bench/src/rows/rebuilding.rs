@@ -18,7 +18,7 @@ use crate::{
     pairs::Spread,
     people::{People, read},
     process::{Agora, Place, timed},
-    report::{Bound, Report, Unit},
+    report::{Report, Unit},
 };
 
 /// A second.
@@ -37,24 +37,22 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let up = lab.run("up", &Place { database: database.clone(), kafka: None, core: None }, &[]).await?;
     let people = Arc::new(People::settle(up.address, 4, 8).await?);
     let bed = Bed { lab, database: &database, up: &up, threads: Arc::new(threads), people };
-    let (mut p50, mut p99, mut commands, mut calm) = (vec![], vec![], vec![], vec![]);
+    let (mut latencies, mut commands, mut calm) = (vec![], vec![], vec![]);
     let (mut rebuilt, mut tables) = (0., vec![]);
     for _ in 0..lab.options.pairs {
         lab.checkpoint().await?;
         calm.push(bed.load().await?.0.ms(99.));
         let ((reads, replies), rebuilds) = bed.load_while_rebuilding().await?;
-        p50.push(reads.ms(50.));
-        p99.push(reads.ms(99.));
+        latencies.push(reads.latency);
         commands.push(replies.ms(99.));
         rebuilt += rebuilds;
         tables.push(rebuilds);
     }
     let name = |what: &str| format!("reads while a rebuild runs and 200 commands/s come in: {what}");
-    report.alone(name("p99"), Unit::Ms, Spread::of(p99), Some(Bound::Most(50.)));
-    report.alone(name("p50"), Unit::Ms, Spread::of(p50), None);
+    report.latencies("reads while a rebuild runs and 200 commands/s come in", &latencies, 50.);
     report.alone(name("p99 of the commands"), Unit::Ms, Spread::of(commands), None);
     report.alone(name("p99 of reads without the rebuild"), Unit::Ms, Spread::of(calm), None);
-    report.alone(name("rebuilds that began"), Unit::Count, Spread::of(tables), None);
+    report.alone(name("rebuilds that ended meanwhile"), Unit::Count, Spread::of(tables), None);
     ensure!(rebuilt > 0., "no rebuild ran");
     up.stop()?;
     lab.drop(&database).await
@@ -80,7 +78,7 @@ struct Bed<'a> {
 }
 
 impl Bed<'_> {
-    /// Rebuilds, one after the other, for as long as it lasts; answers what the load saw, and how many began.
+    /// Rebuilds, one after the other, for as long as it lasts; answers what the load saw, and how many ended meanwhile.
     async fn load_while_rebuilding(&self) -> anyhow::Result<((Outcome, Outcome), f64)> {
         let over = AtomicBool::new(false);
         let load = async {
@@ -89,13 +87,13 @@ impl Bed<'_> {
             outcome
         };
         let rebuilding = async {
-            let mut began = 0.;
+            let mut ended = 0.;
             while !over.load(Ordering::Relaxed) {
-                began += 1.;
                 let rebuild = ["projections", "rebuild", "--all", "--json", "--database-url", self.database];
                 timed(self.lab.program(&rebuild)).await?;
+                ended += if over.load(Ordering::Relaxed) { 0. } else { 1. };
             }
-            Ok(began)
+            Ok(ended)
         };
         tokio::try_join!(load, rebuilding)
     }

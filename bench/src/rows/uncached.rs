@@ -12,7 +12,7 @@ use crate::{
     forum::{Thread, in_turn, threads},
     lab::{Lab, connect},
     load::{Load, Outcome, Pace, Requests},
-    pairs::{Pairs, Spread},
+    pairs::Pairs,
     process::{Agora, Place},
     report::{Bound, Report, Unit},
 };
@@ -43,12 +43,11 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let pairs = Pairs::take(lab.options.pairs, async || Ok(bed.read(Pace::Flat).await?.rate()), theirs).await?;
     report.beside("uncached read", Unit::PerSecond, &pairs, "pgbench, the same statement", Some(Bound::Least(0.6)));
     let rate = Pace::Rate(SHARE * pairs.ours().median);
-    let mut p99 = vec![];
+    let mut latencies = vec![];
     for _ in 0..lab.options.pairs {
-        p99.push(bed.read(rate).await?.ms(99.));
+        latencies.push(bed.read(rate).await?.latency);
     }
-    let name = "uncached read: p99 at 60% of what it carries";
-    report.alone(name, Unit::Ms, Spread::of(p99), Some(Bound::Most(50.)));
+    report.latencies("uncached read, at 60% of what it carries", &latencies, 50.);
     service.stop()?;
     lab.drop(&database).await
 }

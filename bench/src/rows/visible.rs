@@ -36,7 +36,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let kafka = Some(lab.kafka().await?);
     let up = lab.run("up", &Place { database: database.clone(), kafka, core: None }, &[]).await?;
     let people = Arc::new(People::settle(up.address, 8, 8).await?);
-    let (mut p50, mut p99, mut worst, mut commands) = (vec![], vec![], vec![], vec![]);
+    let (mut p50, mut p99, mut late, mut worst, mut commands) = (vec![], vec![], vec![], vec![], vec![]);
     look(&up, &people, WARM).await?;
     lab.checkpoint().await?;
     let (before, mut sent) = (lab.cpu(&up)?, 0.);
@@ -46,6 +46,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
         sent += RATE * lasts.as_secs_f64();
         p50.push(ms(&seen.visible, 50.));
         p99.push(ms(&seen.visible, 99.));
+        late.push(ms(&seen.visible, 99.9));
         worst.push(ms(&seen.visible, 100.));
         commands.push(ms(&seen.answered, 99.));
         lab.checkpoint().await?;
@@ -53,10 +54,11 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let name = |what: &str| format!("visible to a read at 500 commands/s: {what}");
     report.alone(name("p50"), Unit::Ms, Spread::of(p50), Some(Bound::Most(15.)));
     report.alone(name("p99"), Unit::Ms, Spread::of(p99), Some(Bound::Most(50.)));
+    report.alone(name("p99.9"), Unit::Ms, Spread::of(late), None);
     report.alone(name("the last"), Unit::Ms, Spread::of(worst), None);
     report.alone(name("p99 of the commands themselves"), Unit::Ms, Spread::of(commands), None);
-    for ((whose, now), (_, before)) in lab.cpu(&up)?.into_iter().zip(before) {
-        let each = Spread::of([1e3 * (now - before) / sent]);
+    for (whose, seconds) in lab.cpu_since(&up, &before)? {
+        let each = Spread::of([1e3 * seconds / sent]);
         report.alone(name(&format!("CPU of {whose} for a command")), Unit::Ms, each, None);
     }
     up.stop()?;

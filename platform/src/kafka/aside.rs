@@ -2,8 +2,8 @@ use std::ops::Deref;
 
 use tokio::runtime::Handle;
 
-/// A client of librdkafka's that ends aside: to end one takes 100 ms and more, for which the thread that does it stands
-/// still, with all tasks that wait for it.
+/// A client of librdkafka's that ends aside, for what need not be told to Kafka before the process ends: to end one takes
+/// 100 ms and more, for which the thread that does it stands still, with all tasks that wait for it.
 #[derive(Debug)]
 pub struct Aside<T: Send + 'static>(Option<T>);
 
@@ -35,33 +35,36 @@ impl<T: Send> Drop for Aside<T> {
 mod tests {
     use std::{sync::mpsc, thread, time::Duration};
 
-    use tokio::time::Instant;
-
     use super::*;
 
-    struct Slow(mpsc::SyncSender<thread::ThreadId>);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Ends when it is told to; says where.
+    struct Slow(mpsc::Receiver<()>, mpsc::SyncSender<thread::ThreadId>);
 
     impl Drop for Slow {
         fn drop(&mut self) {
-            thread::sleep(Duration::from_millis(300));
-            self.0.send(thread::current().id()).expect("somebody waits");
+            self.0.recv_timeout(PATIENCE).expect("it is told to end");
+            self.1.send(thread::current().id()).expect("somebody waits");
         }
     }
 
     #[tokio::test]
     async fn nobody_waits_until_it_has_ended() {
+        let (end, told) = mpsc::sync_channel(0);
         let (ended, where_it_ended) = mpsc::sync_channel(1);
-        let begun = Instant::now();
-        drop(Aside::new(Slow(ended)));
-        assert!(begun.elapsed() < Duration::from_millis(200), "it took {:?}", begun.elapsed());
-        let thread = where_it_ended.recv_timeout(Duration::from_secs(10)).expect("it ends all the same");
+        drop(Aside::new(Slow(told, ended)));
+        end.send(()).expect("it has not ended yet");
+        let thread = where_it_ended.recv_timeout(PATIENCE).expect("it ends all the same");
         assert_ne!(thread, thread::current().id());
     }
 
     #[test]
     fn without_a_runtime_it_ends_at_once() {
+        let (end, told) = mpsc::sync_channel(1);
         let (ended, where_it_ended) = mpsc::sync_channel(1);
-        drop(Aside::new(Slow(ended)));
+        end.send(()).expect("there is room");
+        drop(Aside::new(Slow(told, ended)));
         assert_eq!(where_it_ended.try_recv(), Ok(thread::current().id()));
     }
 }

@@ -30,7 +30,7 @@ impl Hit {
     /// Keeps an answer with this body. In a runtime; no database is asked.
     ///
     /// # Errors
-    /// None, as far as is known.
+    /// Where a default of the configuration is refused.
     pub async fn of(body: Bytes) -> anyhow::Result<Self> {
         let config = Config::default();
         let db = db::connect_lazily(&config.database, SCHEMA, "agora micro", &[])?;

@@ -1,6 +1,6 @@
 //! The history as Parquet: a file for each month and type of event, in a directory or in S3, added to from run to run.
 //!
-//! A run writes segment by segment. A segment ends where its events fill memory, in front of an event that nobody can
+//! A run writes segment by segment. A segment ends where it has enough events, in front of an event that nobody can
 //! read, or with the run: only its events, and where it begins and ends, say what is in a file and what it is called. The
 //! manifest says where a segment ends before any file of it is written, and that it is there once all are. One that was
 //! interrupted is written first, over the same range: the files of it that are there already are written again, byte for byte.
@@ -23,9 +23,12 @@ use manifest::Manifest;
 use table::Table;
 pub use target::Target;
 
-/// Bytes of a segment's events, of which those that are not encoded yet are held in memory. Larger segments would make
-/// fewer and larger files.
+/// Bytes of a segment's events, which are held in memory: a part of them as they are, the others encoded. Larger segments
+/// would make fewer and larger files.
 pub const SEGMENT_BYTES: usize = 128 * 1024 * 1024;
+
+/// Of a segment's bytes, the part that fills a row group: those of a file are encoded while the next are gathered.
+const GROUPS: usize = 16;
 
 /// Files of a segment that are written at a time: while one waits for the disk or S3, others are encoded.
 const FILES_AT_ONCE: usize = 4;
@@ -68,7 +71,8 @@ pub async fn export(
     let to = to.unwrap_or(head);
     anyhow::ensure!(to <= head, "--through: there is no position {to} yet: the event store is at {head}");
     let exported = Exported { through: manifest.through(), ..Exported::default() };
-    let mut run = Run { store, target, manifest, segment: Segment::default(), exported, segment_bytes };
+    let group_bytes = segment_bytes / GROUPS;
+    let mut run = Run { store, target, manifest, segment: Segment::default(), exported, segment_bytes, group_bytes };
     if let Some(end) = run.manifest.unfinished() {
         run.end_interrupted(end).await?;
     }
@@ -90,6 +94,7 @@ struct Run<'a> {
     segment: Segment,
     exported: Exported,
     segment_bytes: usize,
+    group_bytes: usize,
 }
 
 /// Events that are not written yet.
@@ -133,7 +138,7 @@ impl Run<'_> {
             };
             self.exported.left_out += block.left_out;
             for Delivered { envelope, .. } in block.gathered.events {
-                self.segment.add(&envelope).await?;
+                self.segment.add(&envelope, self.group_bytes).await?;
                 if self.segment.bytes >= self.segment_bytes && envelope.position < end {
                     self.write(envelope.position).await?;
                 }
@@ -169,12 +174,12 @@ impl Run<'_> {
 }
 
 impl Segment {
-    async fn add(&mut self, event: &Envelope) -> anyhow::Result<()> {
+    async fn add(&mut self, event: &Envelope, group_bytes: usize) -> anyhow::Result<()> {
         let (year, month) = (event.recorded_at.year(), event.recorded_at.month());
         for newest in event.newest()? {
             let file = self.files.entry((year, month, newest.name.to_owned())).or_default();
             self.bytes += file.add(event, &newest);
-            if file.is_full() {
+            if file.waiting() >= group_bytes {
                 file.encode().await?;
             }
         }

@@ -35,9 +35,6 @@ const UNIQUE: [&str; 3] = ["event_id", "correlation_id", "payload"];
 /// What an event takes besides its texts.
 const ROW_BYTES: usize = 400;
 
-/// Bytes of events in a row group, more or less: what is encoded while the next are gathered.
-const GROUP_BYTES: usize = 8 * 1024 * 1024;
-
 /// Events, to be written.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -123,12 +120,12 @@ impl Table {
         bytes
     }
 
-    /// Whether a group is to be [encoded](Self::encode).
-    pub(super) fn is_full(&self) -> bool {
-        self.group.bytes >= GROUP_BYTES
+    /// Bytes of events that are not on their way into the file yet, more or less.
+    pub(super) fn waiting(&self) -> usize {
+        self.group.bytes
     }
 
-    /// Lets what was added be encoded beside whatever comes next, once that before it is.
+    /// Makes a row group of what was added, which is encoded beside whatever comes next, once the group before it is.
     pub(super) async fn encode(&mut self) -> anyhow::Result<()> {
         let file = match self.file.take() {
             Some(file) => file.await??,
