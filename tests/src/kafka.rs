@@ -8,6 +8,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -240,11 +244,13 @@ group.consumer.heartbeat.interval.ms=1000
 }
 
 /// A port of 127.0.0.1 that stays free while who listens there is away: below those that the system gives to connections
-/// (ip(7), `ip_local_port_range`).
+/// (ip(7), `ip_local_port_range`). None is given twice by a process, whether or not somebody listens there yet.
 pub fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..PORTS)));
+    const PORTS: u16 = 10_000;
+    let next = || 20_000 + NEXT.fetch_add(1, Relaxed) % PORTS;
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let mut tried = (0..100).map(|_| rand::random_range(20_000..30_000));
-    tried.find(free).expect("a free port from 20000 to 30000")
+    std::iter::repeat_with(next).take(100).find(free).expect("a free port from 20000 to 30000")
 }
 
 /// The end of a log, for a panic message.
