@@ -14,6 +14,7 @@ use platform::{
 use projector::Parts;
 use serde_json::{Value, json};
 use sqlx::migrate::Migrator;
+use store_reader::Wake;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
 
@@ -69,13 +70,16 @@ pub async fn start(
     shutdown: &CancellationToken,
     tasks: &TaskTracker,
 ) -> anyhow::Result<Router> {
+    let wake = Wake::default();
     let settings = config.command_service();
-    let commands = command_service::start(&settings, health, shutdown.clone(), tasks, DailyCheck::of(config));
+    let commands =
+        command_service::start(&settings, health, shutdown.clone(), tasks, DailyCheck::of(config), wake.clone());
     let (commands, verifier) = commands.await.context("cannot start the command-service")?;
     let parts = Parts {
         event_store: config.database.clone(),
         read_tables: config.read_tables().clone(),
         broker: broker.clone(),
+        wake,
     };
     let projecting = projector::start(parts, shutdown.clone(), tasks);
     projecting.await.context("cannot start the projector")?;

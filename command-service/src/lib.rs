@@ -45,6 +45,7 @@ use platform::{
 };
 use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
+use store_reader::Wake;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -87,7 +88,7 @@ pub struct App {
 
 /// Starts the parts on a database that is migrated, and answers the endpoints; with their documentation, so that they
 /// can be served beside those of others, who check tokens by the verifier: it knows of a log-out at once. `check` is what the
-/// daily check looks by.
+/// daily check looks by; `wake` the relay's, if it runs in this process.
 ///
 /// # Errors
 /// Where the database is away, the configuration has values that the parts do not take, or somebody writes event versions
@@ -98,6 +99,7 @@ pub async fn start(
     shutdown: CancellationToken,
     tasks: &TaskTracker,
     check: Arc<dyn jobs::Check>,
+    wake: Wake,
 ) -> anyhow::Result<(OpenApiRouter, Verifier)> {
     let probe = health.register("event store");
     let pool = db::connect(&config.database, SCHEMA, "agora command-service").await?;
@@ -105,7 +107,7 @@ pub async fn start(
     probe.set_ready();
     tasks.spawn(db::watch(pool.clone(), probe, shutdown.clone()));
     let gate = instances::join(pool.clone(), knows(), shutdown.clone(), tasks).await?;
-    let store = Store::start(pool, &config.appender, tasks).behind(gate);
+    let store = Store::waking(pool, &config.appender, wake, tasks).behind(gate);
     tasks.spawn(store.clone().heed_left_out(shutdown.clone()));
     let lease = db::options(&config.database, SCHEMA, &jobs::application_name())?;
     Jobs::new(store.clone(), config.jobs.clone()).checking_by(check).start(lease, shutdown, tasks);
@@ -141,8 +143,9 @@ pub async fn run(config: Config, check: Arc<dyn jobs::Check>, shutdown: Cancella
     let health = Health::new();
     let listener = bind(config.http.listen, "http.listen").await?;
     let admin = bind(config.http.admin_listen, "http.admin_listen").await?;
-    let (started, _) =
-        start(&config, &health, shutdown.clone(), &tasks, check).await.context("cannot start the command-service")?;
+    let (started, _) = start(&config, &health, shutdown.clone(), &tasks, check, Wake::default())
+        .await
+        .context("cannot start the command-service")?;
     let (router, api) = started.merge(health::routes(health.clone())).split_for_parts();
     let router = layers(router.merge(openapi::routes(api)), &config.http);
     let served = serve(listener, router, &config.http, shutdown.clone());

@@ -44,7 +44,7 @@ use platform::{
     instances::{self, Knows},
     kafka::Broker,
 };
-use store_reader::StoreReader;
+use store_reader::{StoreReader, Wake};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -77,6 +77,8 @@ pub struct Parts {
     pub read_tables: DatabaseConfig,
     /// Kafka.
     pub broker: Broker,
+    /// How who appends in this process wakes the relay.
+    pub wake: Wake,
 }
 
 /// Starts the relay and the projections as tasks that end with `shutdown`. From then on they wait by themselves for what
@@ -86,7 +88,7 @@ pub struct Parts {
 /// A database that cannot be reached at start, a wrong configuration of Kafka, or somebody who writes event versions that
 /// this release cannot read.
 pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracker) -> anyhow::Result<()> {
-    let Parts { event_store, read_tables, broker } = parts;
+    let Parts { event_store, read_tables, broker, wake } = parts;
     let store = db::connect_with(&event_store, STORE, "agora-projector", &store_reader::CONNECTION).await?;
     // Its commits wait for the disk too: rows that a crash takes back were shown by then, and a community that turned
     // private would be public again until they are made anew.
@@ -100,6 +102,7 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
         read: read.clone(),
         lease: db::options(&event_store, STORE, "agora-relay")?,
         broker: broker.clone(),
+        wake,
         metrics: metrics.clone(),
     };
     let pipeline = Pipeline {

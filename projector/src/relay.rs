@@ -6,7 +6,7 @@ use std::time::Duration;
 use events::{Delivered, HistoryId, Position};
 use platform::{db::Connections, kafka::Broker, lease::Lease, patience::Patience};
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use store_reader::{Heads, Read, StoreReader, Unreadable};
+use store_reader::{Heads, Read, StoreReader, Unreadable, Wake};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +17,6 @@ use crate::{
     topic::{self, Last},
 };
 
-use wake::Wake;
-
 mod wake;
 
 /// The lease's key, "relay" in ASCII. Advisory locks are per database: one relay for each event store.
@@ -27,6 +25,8 @@ const LOCK: i64 = 0x72_656c_6179;
 const BATCH: u32 = 1_000;
 /// How often the store is asked without being told to: a ping may be lost with the one who sends it.
 const POLL: Duration = Duration::from_millis(250);
+/// From one round to the next at least, where there was nothing more: it costs as much for one event as for ten.
+const PACE: Duration = Duration::from_millis(4);
 /// How often progress is written down: what was acknowledged since is sent again after a crash.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// How long a leader that ends in order waits for what it has sent.
@@ -41,6 +41,7 @@ pub(crate) struct Relay {
     /// How the lease's own connection is made.
     pub(crate) lease: PgConnectOptions,
     pub(crate) broker: Broker,
+    pub(crate) wake: Wake,
     pub(crate) metrics: Metrics,
 }
 
@@ -61,15 +62,15 @@ struct Progress {
 impl Relay {
     /// Leads whenever nobody else does, until the process ends.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let wake = Wake::default();
-        tokio::join!(wake.listen(self.store.pool(), &shutdown), self.lead_again_and_again(&wake, &shutdown));
+        let listening = wake::listen(self.store.pool(), &self.wake, &shutdown);
+        tokio::join!(listening, self.lead_again_and_again(&shutdown));
     }
 
-    async fn lead_again_and_again(&self, wake: &Wake, shutdown: &CancellationToken) {
+    async fn lead_again_and_again(&self, shutdown: &CancellationToken) {
         let mut patience = Patience::new("the relay");
         let mut standby = None;
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.lead(&mut standby, wake, &mut patience, shutdown).await {
+            if let Err(error) = self.lead(&mut standby, &mut patience, shutdown).await {
                 patience.failed(error, shutdown).await;
             }
         }
@@ -79,7 +80,6 @@ impl Relay {
     async fn lead(
         &self,
         standby: &mut Option<Outbox>,
-        wake: &Wake,
         patience: &mut Patience,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -93,7 +93,8 @@ impl Relay {
         lease.during(outbox.connect()).await??;
         let mut progress = lease.during(self.begin(history)).await??;
         tracing::info!(position = progress.sent, "this process relays the events to Kafka");
-        let mut alarmed = None;
+        let _leads = self.wake.lead();
+        let (mut alarmed, mut next) = (None, Instant::now());
         while !shutdown.is_cancelled() {
             lease.renew_if_due().await?;
             if let Some(error) = outbox.failure() {
@@ -113,8 +114,10 @@ impl Relay {
                 patience.worked();
             }
             if !matches!(sent, Sent::More) {
-                let woken = async { if room { wake.woken().await } else { outbox.acknowledgement().await } };
+                let woken = async { if room { self.wake.told().await } else { outbox.acknowledgement().await } };
                 let _ = tokio::time::timeout(POLL, shutdown.run_until_cancelled(woken)).await;
+                tokio::time::sleep_until(next).await;
+                next = Instant::now() + PACE;
             }
         }
         let _ = tokio::time::timeout(LAST_WAIT, outbox.all_acknowledged()).await;

@@ -6,6 +6,7 @@ mod copy;
 mod left_out;
 mod piece;
 mod streams;
+mod wake;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,6 +24,7 @@ pub use alarms::Alarms;
 pub use copy::{Copy, CopyError, Filter};
 pub use left_out::{EVERY_READER, way_out};
 pub use piece::{LOOKED_AT, Most, Piece, Side};
+pub use wake::{APPENDED, Leads, Wake};
 
 /// Bytes of payload after which a read ends early: what one read may hold in memory.
 pub const READ_BYTES: usize = 16 * 1024 * 1024;

@@ -19,6 +19,7 @@ use futures::future::join_all;
 use platform::health::Health;
 use reqwest::Method;
 use serde_json::{Value, json};
+use store_reader::Wake;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use uuid::Uuid;
@@ -117,9 +118,15 @@ impl Other {
     async fn of(forum: &TestForum) -> Self {
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         let config = forum.config.command_service();
-        let started =
-            command_service::start(&config, &Health::new(), shutdown.clone(), &tasks, DailyCheck::of(&forum.config))
-                .await;
+        let started = command_service::start(
+            &config,
+            &Health::new(),
+            shutdown.clone(),
+            &tasks,
+            DailyCheck::of(&forum.config),
+            Wake::default(),
+        )
+        .await;
         Self { service: Router::from(started.expect("it starts").0), shutdown }
     }
 

@@ -14,7 +14,7 @@ use events::{
 use futures::future::join_all;
 use platform::problem::Problem;
 use sqlx::{Connection as _, PgConnection, PgPool};
-use store_reader::StoreReader;
+use store_reader::{StoreReader, Wake};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -28,7 +28,12 @@ async fn store() -> PgPool {
 }
 
 fn appender(pool: &PgPool) -> Appender {
-    Appender::start(&AppenderConfig::default(), pool.connect_options().as_ref().clone(), &TaskTracker::new())
+    Appender::start(
+        &AppenderConfig::default(),
+        pool.connect_options().as_ref().clone(),
+        Wake::default(),
+        &TaskTracker::new(),
+    )
 }
 
 fn community() -> CommunityId {
@@ -394,7 +399,8 @@ async fn time_does_not_fall_with_the_clock() {
 async fn who_finds_the_queue_full_is_told_so_at_once() {
     let pool = store().await;
     let config = AppenderConfig { queue: 1 };
-    let appender = Appender::start(&config, pool.connect_options().as_ref().clone(), &TaskTracker::new());
+    let appender =
+        Appender::start(&config, pool.connect_options().as_ref().clone(), Wake::default(), &TaskTracker::new());
     let mut holder = pool.begin().await.expect("begins");
     position(&append(&mut holder, false, &[&join(community())]).await.expect("verdicts")[0]);
     let wait = |append| {

@@ -14,6 +14,7 @@ use projector::Parts;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgConnectOptions};
+use store_reader::Wake;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long what should happen soon may take on a machine under load.
@@ -233,7 +234,8 @@ async fn two_builds_side_by_side_write_a_version_only_once_all_know_it() {
     assert!(Next::upgrade_check(&config).0, "that one knows it");
 
     // An old projector would stop at it: it does not start.
-    let parts = Parts { event_store: config.database.clone(), read_tables: config.database.clone(), broker };
+    let (event_store, read_tables) = (config.database.clone(), config.database.clone());
+    let parts = Parts { event_store, read_tables, broker, wake: Wake::default() };
     let old = projector::start(parts, CancellationToken::new(), &TaskTracker::new()).await;
     let refused = old.expect_err("it is refused").to_string();
     assert!(

@@ -3,6 +3,7 @@
 use clap::Args;
 use platform::{health::Health, http, kafka::Broker, telemetry};
 use projector::Parts;
+use store_reader::Wake;
 
 use super::service;
 use crate::config::Config;
@@ -29,6 +30,7 @@ impl Projector {
                 event_store: config.database.clone(),
                 read_tables: config.read_tables().clone(),
                 broker: Broker::start(&config.kafka)?,
+                wake: Wake::default(),
             };
             let health = Health::new();
             let probe = health.register("projector");

@@ -18,6 +18,7 @@ use platform::{
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use store_reader::Wake;
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
@@ -70,9 +71,9 @@ pub struct Appender {
 
 impl Appender {
     /// Starts the task, on a connection of its own that is made anew whenever it breaks.
-    pub fn start(config: &AppenderConfig, options: PgConnectOptions, tasks: &TaskTracker) -> Self {
+    pub fn start(config: &AppenderConfig, options: PgConnectOptions, wake: Wake, tasks: &TaskTracker) -> Self {
         let (queue, jobs) = mpsc::channel(config.queue);
-        let ping = Ping::start(options.clone(), tasks);
+        let ping = Ping::start(options.clone(), wake, tasks);
         // Plans made on empty tables stay, and costs that are not so would have them compiled.
         let options = options.options(db::BY_KEY).options([("jit", "off")]);
         let worker = Worker { jobs, options, connection: None, ping, metrics: Metrics::new() };

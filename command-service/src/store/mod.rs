@@ -29,7 +29,7 @@ use moka::sync::Cache;
 use platform::{instances::Gate, problem::Problem};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
-use store_reader::Unreadable;
+use store_reader::{Unreadable, Wake};
 use tokio_util::task::TaskTracker;
 
 /// How long a client is asked to wait before it tries again, where the store could not take its command.
@@ -123,7 +123,12 @@ impl Store {
     ///
     /// The appender ends, with all it holds written, when the last clone of the store is gone.
     pub fn start(pool: PgPool, config: &AppenderConfig, tasks: &TaskTracker) -> Self {
-        let appender = Appender::start(config, pool.connect_options().as_ref().clone(), tasks);
+        Self::waking(pool, config, Wake::default(), tasks)
+    }
+
+    /// The same, beside a relay that may be in this process.
+    pub fn waking(pool: PgPool, config: &AppenderConfig, wake: Wake, tasks: &TaskTracker) -> Self {
+        let appender = Appender::start(config, pool.connect_options().as_ref().clone(), wake, tasks);
         let lasting = Cache::new(LASTING_CLAIMS);
         Self { loader: load::Loader::new(pool.clone()), pool, appender, turns: turns::Turns::default(), lasting }
     }

@@ -1,17 +1,16 @@
-//! Wakes the relay after commits: a `NOTIFY` of its own, outside the append's transaction, where it would have every
-//! commit wait for the one before it a second time. Many commits, one ping; a lost one costs the relay one poll.
+//! Wakes the relay after commits: at once where it is in this process; else by a `NOTIFY` of its own, outside the append's
+//! transaction, where it would have every commit wait for the one before it a second time. Many commits, one ping; a lost
+//! one costs the relay one poll.
 
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
+use store_reader::{APPENDED, Wake};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until},
 };
 use tokio_util::task::TaskTracker;
-
-/// The channel that the relay listens on.
-pub(super) const CHANNEL: &str = "agora_appended";
 
 /// How long to leave a database alone that refused a connection.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -19,8 +18,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// From one ping to the next at least: the relay's round costs as much for one event as for ten.
 const PACE: Duration = Duration::from_millis(4);
 
-/// Tells the task to ping. The task ends when this is dropped.
-pub(super) struct Ping(Arc<Signal>);
+/// Tells the relay of this process, or the task to ping. The task ends when this is dropped.
+pub(super) struct Ping {
+    wake: Wake,
+    signal: Arc<Signal>,
+}
 
 #[derive(Default)]
 struct Signal {
@@ -29,21 +31,23 @@ struct Signal {
 }
 
 impl Ping {
-    pub(super) fn start(options: PgConnectOptions, tasks: &TaskTracker) -> Self {
+    pub(super) fn start(options: PgConnectOptions, wake: Wake, tasks: &TaskTracker) -> Self {
         let signal = Arc::new(Signal::default());
         tasks.spawn(run(options, signal.clone()));
-        Self(signal)
+        Self { wake, signal }
     }
 
     pub(super) fn send(&self) {
-        self.0.notify.notify_one();
+        if !self.wake.tell() {
+            self.signal.notify.notify_one();
+        }
     }
 }
 
 impl Drop for Ping {
     fn drop(&mut self) {
-        self.0.closed.store(true, std::sync::atomic::Ordering::Release);
-        self.0.notify.notify_one();
+        self.signal.closed.store(true, std::sync::atomic::Ordering::Release);
+        self.signal.notify.notify_one();
     }
 }
 
@@ -69,5 +73,5 @@ async fn ping(options: &PgConnectOptions, connection: &mut Option<PgConnection>)
         Some(connection) => connection,
         none => none.insert(options.connect().await?),
     };
-    sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(connection).await.map(drop)
+    sqlx::query("select pg_notify($1, '')").bind(APPENDED).execute(connection).await.map(drop)
 }

@@ -18,6 +18,7 @@ use projector::{
 };
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool, postgres::PgConnectOptions};
+use store_reader::Wake;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use recorded::Recorded;
@@ -87,7 +88,8 @@ impl Lab {
     pub(crate) async fn start_with(&self, broker: &Broker) -> Running {
         let database = DatabaseConfig { url: self.url.as_str().into(), ..DatabaseConfig::default() };
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let parts = projector::Parts { event_store: database.clone(), read_tables: database, broker: broker.clone() };
+        let (event_store, read_tables, broker) = (database.clone(), database, broker.clone());
+        let parts = projector::Parts { event_store, read_tables, broker, wake: Wake::default() };
         projector::start(parts, shutdown.clone(), &tasks).await.expect("it starts");
         Running { shutdown, tasks }
     }
