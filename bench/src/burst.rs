@@ -41,10 +41,17 @@ fn like(events: &str) -> String {
     )
 }
 
-/// A query for so many replies: those that were written first, once more.
+/// How many replies are written again and again.
+const FEW: u64 = 1_000;
+
+/// A query for so many replies: some from all over the forum, again and again.
 pub fn replies(many: u64) -> String {
-    let written = "select * from store.events where event_type = 'post.written' and payload->>'parent' is not null";
-    like(&format!("{written} order by position limit {many}"))
+    let written = format!(
+        "select * from store.events where event_type = 'post.written' and payload->>'parent' is not null \
+             order by md5(aggregate_id) limit {FEW}"
+    );
+    let times = many.div_ceil(FEW);
+    like(&format!("select written.* from ({written}) written cross join generate_series(1, {times}) limit {many}"))
 }
 
 /// A query for so many replies in one thread: its first, again and again.

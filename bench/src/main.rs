@@ -17,7 +17,11 @@ mod rows;
 mod standing;
 mod topic;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 
@@ -95,10 +99,11 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 
 async fn measure(cli: &Cli, options: Options) -> anyhow::Result<Report> {
     let mut report = Report::new(cli.json);
+    let began = Instant::now();
     let lab = Lab::start(cli.agora.clone(), options).await?;
     let rows = if cli.rows.is_empty() { Row::ALL } else { &cli.rows };
     for row in rows {
-        report.say(format_args!("measuring {}", row.name()));
+        report.say(format_args!("measuring {} (after {} s)", row.name(), began.elapsed().as_secs()));
         if let Err(error) = row.measure(&lab, &mut report).await {
             // The others are worth to be known all the same.
             report.failed(row.name(), &error);

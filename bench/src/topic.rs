@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
+use chrono::{DateTime, TimeDelta, Utc};
 use platform::kafka::KafkaConfig;
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -47,21 +48,21 @@ impl Topic {
         Ok(Self { consumer: client.create()?, name: kafka.events_topic.clone(), partitions: kafka.partitions })
     }
 
-    /// Messages a second, from when the first few are there until `all` are. Blocks.
+    /// Messages a second, from the last look that finds none until `all` are there. Blocks.
     ///
     /// # Errors
     /// Where they do not come.
     pub fn fills(&self, all: f64) -> anyhow::Result<f64> {
         let began = Instant::now();
-        let mut first = None;
+        let mut empty = began;
         loop {
+            let looked = Instant::now();
             let there = self.messages();
-            let now = Instant::now();
-            match first {
-                None if there > 0. && there < all => first = Some((now, there)),
-                None if there >= all => bail!("all {all} messages came at once: too few to say how fast"),
-                Some((since, were)) if there >= all => return Ok((there - were) / (now - since).as_secs_f64()),
-                _ => {}
+            if there >= all {
+                return Ok(all / empty.elapsed().as_secs_f64());
+            }
+            if there == 0. {
+                empty = looked;
             }
             thread::sleep(LOOK);
             ensure!(began.elapsed() < PATIENCE, "{there} of {all} messages came");
@@ -93,8 +94,10 @@ impl Topic {
             loop {
                 match self.consumer.poll(POLL) {
                     Some(message) => {
-                        let now = Instant::now();
-                        came.insert(position(&message?)?, now);
+                        let now = Utc::now();
+                        let message = message?;
+                        let written: DateTime<Utc> = attribute(&message, "ce_time")?.parse()?;
+                        came.insert(attribute(&message, "ce_position")?.parse()?, now - written);
                     }
                     // Only once it is silent: what was written last is still on its way.
                     None if told.load(Ordering::Relaxed) => return Ok(came),
@@ -106,25 +109,25 @@ impl Topic {
     }
 }
 
-/// A thread that notes when each position came.
+/// A thread that notes how long after its event's time each message came.
 pub struct Listening {
     over: Arc<AtomicBool>,
-    thread: JoinHandle<anyhow::Result<HashMap<i64, Instant>>>,
+    thread: JoinHandle<anyhow::Result<HashMap<i64, TimeDelta>>>,
 }
 
 impl Listening {
-    /// When each position came.
+    /// By position, from the event's time, which its transaction takes before it commits, until the message was here.
     ///
     /// # Errors
     /// Where a message was no event.
-    pub fn heard(self) -> anyhow::Result<HashMap<i64, Instant>> {
+    pub fn heard(self) -> anyhow::Result<HashMap<i64, TimeDelta>> {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow::anyhow!("the consumer panicked"))?
     }
 }
 
-fn position(message: &BorrowedMessage<'_>) -> anyhow::Result<i64> {
+fn attribute<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> anyhow::Result<&'a str> {
     let headers = message.headers().context("no headers")?;
-    let position = headers.iter().find(|header| header.key == "ce_position").and_then(|header| header.value);
-    Ok(std::str::from_utf8(position.context("no position")?)?.parse()?)
+    let value = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
+    Ok(std::str::from_utf8(value.with_context(|| format!("no {name}"))?)?)
 }

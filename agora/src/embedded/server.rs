@@ -107,7 +107,8 @@ impl Server {
 
     fn create_at(&self, dir: &Path) -> anyhow::Result<()> {
         let mut initdb = self.command("initdb");
-        initdb.args(["--username=postgres", "--auth=peer", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        // The order is the same with both; to compare by `C` is to compare bytes, by `C.UTF-8` to ask the C library.
+        initdb.args(["--username=postgres", "--auth=peer", "--encoding=UTF8", "--locale=C.UTF-8", "--lc-collate=C"]);
         initdb.args(["--data-checksums", "--pgdata"]).arg(dir);
         self.run("initdb", &mut initdb)?;
 

@@ -12,18 +12,26 @@ use crate::{
     standing,
 };
 
+/// What is measured.
+pub(super) const NAME: &str = "fresh start to caught up: events";
+
 /// What the module says.
 pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let bed = Bed::new(lab, lab.options.size).await?;
-    let pairs = Pairs::take(lab.options.pairs, || fresh(lab), || bed.rebuild()).await?;
-    let name = "fresh start to caught up: events";
-    report.beside(name, Unit::PerSecond, &pairs, "rebuild", Some(Bound::Least(1.)));
+    row(lab, lab.options.size, &bed, NAME, report).await?;
     bed.end().await
 }
 
+/// `bed` has so many posts.
+pub(super) async fn row(lab: &Lab, size: u64, bed: &Bed<'_>, name: &str, report: &mut Report) -> anyhow::Result<()> {
+    let pairs = Pairs::take(lab.options.pairs, || fresh(lab, size), || bed.rebuild()).await?;
+    report.beside(name, Unit::PerSecond, &pairs, "rebuild", Some(Bound::Least(1.)));
+    Ok(())
+}
+
 /// Events a second, from the start of the process.
-async fn fresh(lab: &Lab) -> anyhow::Result<f64> {
-    let database = lab.unread(lab.options.size).await?;
+async fn fresh(lab: &Lab, size: u64) -> anyhow::Result<f64> {
+    let database = lab.unread(size).await?;
     let pool = connect(&database, 1).await?;
     lab.checkpoint().await?;
     let began = Instant::now();

@@ -16,34 +16,15 @@ use crate::{
 
 /// What stands beside the read tables and is no row of theirs.
 const NO_ROWS: [&str; 4] = ["_sqlx_migrations", "checkpoint", "parked", "skipped"];
-/// How many times as many events there are in the larger history of two.
-const TIMES: u64 = 5;
-
 /// What the module says.
 pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
-    let (large, small) = (Bed::new(lab, lab.options.size).await?, Bed::new(lab, lab.options.size / TIMES).await?);
-    large.dump().await?;
-    let pairs = Pairs::take(lab.options.pairs, || large.rebuild(), || large.copy()).await?;
-    report.alone("rebuild, all projections: events", Unit::PerSecond, pairs.ours(), Some(Bound::Least(50_000.)));
-    report.beside(
-        "rebuild, all projections: events",
-        Unit::PerSecond,
-        &pairs,
-        "COPY out and in",
-        Some(Bound::Least(0.25)),
-    );
-    let pairs = Pairs::take(lab.options.pairs, || large.thousand(), || small.thousand()).await?;
-    report.beside(
-        "rebuild, all projections: a thousand events",
-        Unit::Ms,
-        &pairs,
-        "of a history a fifth as long",
-        Some(Bound::Most(1.2)),
-    );
-    for bed in [large, small] {
-        bed.end().await?;
-    }
-    Ok(())
+    let bed = Bed::new(lab, lab.options.size).await?;
+    bed.dump().await?;
+    let pairs = Pairs::take(lab.options.pairs, || bed.rebuild(), || bed.copy()).await?;
+    let name = "rebuild, all projections: events";
+    report.alone(name, Unit::PerSecond, pairs.ours(), Some(Bound::Least(50_000.)));
+    report.beside(name, Unit::PerSecond, &pairs, "COPY out and in", Some(Bound::Least(0.25)));
+    bed.end().await
 }
 
 /// A database that is up to date.
@@ -77,7 +58,7 @@ impl<'a> Bed<'a> {
     }
 
     /// ms of a rebuild for a thousand events.
-    async fn thousand(&self) -> anyhow::Result<f64> {
+    pub(super) async fn thousand(&self) -> anyhow::Result<f64> {
         Ok(1_000_000. / self.rebuild().await?)
     }
 

@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 16;
 /// Threads at most, those with the most posts. Ours reads one after the other, pgbench any of them each time.
 const THREADS: i64 = 1_000;
 /// No answer is so small; and what is on its way out of the cache is not found there.
-const NO_CACHE: [(&str, &str); 2] = [("cache.capacity_bytes", "1"), ("cache.time_to_live", "1ms")];
+pub(super) const NO_CACHE: [(&str, &str); 2] = [("cache.capacity_bytes", "1"), ("cache.time_to_live", "1ms")];
 /// Of what it carries, while latency is measured.
 const SHARE: f64 = 0.6;
 /// Posts on a page, and one more that tells whether there is a next page.

@@ -2,53 +2,80 @@
 
 use std::{sync::Arc, time::Instant};
 
-use anyhow::{Context as _, ensure};
-use events::ThreadId;
+use anyhow::ensure;
 use serde_json::json;
 use sqlx::Executor as _;
 
-use super::{pages, threads, uncached};
+use super::reads::{pages, uncached};
 use crate::{
     burst,
+    forum::get,
     lab::{Lab, connect},
-    load::Connection,
+    load::{Connection, Load, Pace},
     pairs::{Pairs, Spread},
-    people::{self, People},
+    people::People,
     process::{Agora, Place},
     report::{Bound, Report, Unit},
+    rows::projection,
     standing,
 };
 
 /// Posts of the one, events of the other.
 const LONG: u64 = 10_000;
+/// Replies that a thread begins with: more than its page has.
+const FULL: usize = 12;
+/// Replies that are projected, to a thread of either length.
+const BURST: i64 = 5_000;
 /// Events behind its snapshot: hardly more are possible.
 const BEHIND: u64 = 450;
 /// Decisions on the stream once it is known.
 const WARM: u32 = 20;
 
-/// Pages of a thread that has 10,000 posts more than another.
+/// Pages of a thread that has 10,000 posts more than another; and replies to both, written and projected.
 pub(super) async fn thread(lab: &Lab, database: &str, report: &mut Report) -> anyhow::Result<()> {
     let database = lab.copy(database).await?;
     let pool = connect(&database, 2).await?;
-    let threads = threads(&pool).await?;
-    let (long, short) = (threads[0], *threads.get(1).context("a second thread with a full page")?);
-    burst::append(lab, &pool, &burst::replies_in(long, LONG)).await?;
     let up = uncached(lab, &database).await?;
+    let people = People::settle(up.address, 1, 2).await?;
+    let mut connection = Connection::open(up.address).await?;
+    for nth in (0..2).cycle().take(2 * FULL) {
+        let answer = connection.exchange(&people.reply(nth)).await?;
+        ensure!(answer.status == 201, "a reply was answered {}", answer.status);
+    }
+    let (long, short) = (people.thread(0), people.thread(1));
+    burst::append(lab, &pool, &burst::replies_in(long, LONG)).await?;
     standing::caught_up(&pool).await?;
-    let first = |thread| pages(lab, &up, move |_| people::read(thread, None));
-    let pairs = Pairs::take(lab.options.pairs, || first(long), || first(short)).await?;
-    let flat = Some(super::FLAT);
-    report.beside("first page of a thread of 10,000 posts", Unit::PerSecond, &pairs, "of a short one", flat);
-    let deep = || pages(lab, &up, move |_| deep(long));
-    let pairs = Pairs::take(lab.options.pairs, deep, || first(long)).await?;
-    report.beside("page from post 9,000 of that thread", Unit::PerSecond, &pairs, "its first page", flat);
+    let (pairs, lasts, flat) = (lab.options.pairs, lab.options.lasts, Some(super::FLAT));
+    let read = |thread, from: u64| {
+        let page = format!("/v2/threads/{thread}/posts?from={from}&limit=10");
+        pages(&up, vec![get(&page, None)], lasts)
+    };
+    let reads = Pairs::take(pairs, || read(long, 1), || read(short, 1)).await?;
+    report.beside("first page of a thread of 10,000 posts", Unit::PerSecond, &reads, "of a short one", flat);
+    let reads = Pairs::take(pairs, || read(long, 9_000), || read(long, 1)).await?;
+    report.beside("page from post 9,000 of that thread", Unit::PerSecond, &reads, "its first page", flat);
+    let people = Arc::new(people);
+    let write = |nth: u64| {
+        let people = Arc::clone(&people);
+        let requests = Arc::new(move |_| people.reply(nth));
+        let load = Load { to: up.address, connections: 8, pace: Pace::Flat, lasts, requests };
+        async move { Ok(load.send().await?.all_good()?.rate()) }
+    };
+    let writes = Pairs::take(pairs, || write(0), || write(1)).await?;
+    report.beside("replies into that thread", Unit::PerSecond, &writes, "into a short one", flat);
+    standing::caught_up(&pool).await?;
     up.stop()?;
     pool.close().await;
+    let project = async |thread| {
+        let database = lab.copy(&database).await?;
+        let replies = |from: i64, to: i64| burst::replies_in(thread, (to - from).unsigned_abs());
+        let rate = projection::project(lab, &database, replies, BURST).await?.rate;
+        lab.drop(&database).await?;
+        anyhow::Ok(rate)
+    };
+    let projected = Pairs::take(pairs, || project(long), || project(short)).await?;
+    report.beside("live projection of replies into that thread", Unit::PerSecond, &projected, "into a short one", flat);
     lab.drop(&database).await
-}
-
-fn deep(thread: ThreadId) -> Vec<u8> {
-    format!("GET /v2/threads/{thread}/posts?from=9000&limit=20 HTTP/1.1\r\nhost: bench\r\n\r\n").into_bytes()
 }
 
 /// A thread's title is changed for the ten thousandth time: by a command-service that has not seen it, from its snapshot on

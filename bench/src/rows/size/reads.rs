@@ -1,0 +1,131 @@
+//! Every kind of page that a guest may ask for, without a cache: of a large forum, beside the same of a small one.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::ensure;
+use sqlx::PgPool;
+
+use crate::{
+    forum::{get, in_turn},
+    lab::{Lab, connect},
+    load::{Load, Pace},
+    pairs::Pairs,
+    process::{Agora, Place},
+    report::{Report, Unit},
+    rows::uncached::NO_CACHE,
+};
+
+/// Pages of a kind, any of which is asked for.
+const PAGES: i64 = 200;
+/// Of the time that other measurements last: there are many kinds.
+const SHARE: f64 = 0.2;
+/// Connections, as far as each can ask for another page: of one page, there would be one load for all.
+const CONNECTIONS: usize = 8;
+/// Threads that have a full page.
+const THREADS: &str = "select thread_id from thread join c using (community_id) where not deleted and replies >= 10";
+
+/// What the id in a path is of: in public communities, where a page of it is full in a small forum too.
+const IDS: [(&str, &str); 5] = [
+    ("thread", THREADS),
+    ("post", "select post_id from post join c using (community_id) where not deleted and not hidden and number > 1"),
+    (
+        "parent",
+        "select post_id from post join c using (community_id) where not deleted and not hidden and replies >= 5",
+    ),
+    ("community", "select community_id from community_count join c using (community_id) where threads >= 10"),
+    (
+        "account",
+        "select account_id from account_count join c using (community_id)
+        group by 1 having sum(threads) >= 2 and sum(posts) >= 10",
+    ),
+];
+
+/// Paths under `/v2/`, by what they show.
+const PATHS: [(&str, &str); 16] = [
+    ("a thread", "threads/{thread}"),
+    ("a page of a thread", "threads/{thread}/posts?limit=10"),
+    ("a page of a thread as a tree", "threads/{thread}/posts?view=tree&limit=10"),
+    ("the best of a thread", "threads/{thread}/posts?view=tree&sort=best&limit=10"),
+    ("a post", "posts/{post}"),
+    ("replies to a post", "posts/{parent}/replies?limit=5"),
+    ("communities", "communities?limit=10"),
+    ("a community", "communities/{community}"),
+    ("categories", "communities/{community}/categories"),
+    ("members", "communities/{community}/members?limit=10"),
+    ("tags", "communities/{community}/tags?limit=10"),
+    ("active threads", "communities/{community}/threads?limit=10"),
+    ("top threads", "communities/{community}/threads?sort=top&period=ever&limit=10"),
+    ("an account", "accounts/{account}"),
+    ("posts of an account", "accounts/{account}/posts?limit=10"),
+    ("threads of an account", "accounts/{account}/threads?limit=2"),
+];
+
+/// Of both databases, the larger first.
+pub(super) async fn measure(
+    lab: &Lab,
+    databases: [&str; 2],
+    beside: &impl Fn(&str) -> String,
+    baseline: &'static str,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let (large, small) = (Forum::open(lab, databases[0]).await?, Forum::open(lab, databases[1]).await?);
+    for (what, path) in PATHS {
+        let pairs = Pairs::take(lab.options.pairs, || large.read(path), || small.read(path)).await?;
+        report.beside(beside(what), Unit::PerSecond, &pairs, baseline, Some(super::FLAT));
+    }
+    large.up.stop()?;
+    small.up.stop()
+}
+
+struct Forum<'a> {
+    lab: &'a Lab,
+    up: Agora,
+    ids: Vec<Vec<String>>,
+}
+
+impl<'a> Forum<'a> {
+    async fn open(lab: &'a Lab, database: &str) -> anyhow::Result<Self> {
+        let pool = connect(database, 1).await?;
+        let mut ids = vec![];
+        for (what, query) in IDS {
+            ids.push(find(&pool, query).await?);
+            ensure!(ids.last().is_some_and(|ids| !ids.is_empty()), "the forum has no {what} with a full page");
+        }
+        pool.close().await;
+        Ok(Self { lab, up: uncached(lab, database).await?, ids })
+    }
+
+    /// Answers a second.
+    async fn read(&self, path: &str) -> anyhow::Result<f64> {
+        let all = IDS.iter().zip(&self.ids).find(|((what, _), _)| path.contains(&format!("{{{what}}}")));
+        let requests = match all {
+            Some(((what, _), ids)) => ids.iter().map(|id| path.replace(&format!("{{{what}}}"), id)).collect(),
+            None => vec![path.to_owned()],
+        };
+        let requests = requests.iter().map(|path| get(&format!("/v2/{path}"), None)).collect::<Vec<_>>();
+        pages(&self.up, requests, self.lab.options.lasts.mul_f64(SHARE)).await
+    }
+}
+
+/// Some of them, from all over the forum.
+async fn find(pool: &PgPool, query: &str) -> anyhow::Result<Vec<String>> {
+    let query = format!(
+        "with c as (select community_id from community where visibility = 'public' and status = 'active')
+        select id::text from ({query}) found (id) order by md5(id::text) limit $1"
+    );
+    Ok(sqlx::query_scalar(&query).bind(PAGES).fetch_all(pool).await?)
+}
+
+/// Agora without a memory for answers.
+pub(super) async fn uncached(lab: &Lab, database: &str) -> anyhow::Result<Agora> {
+    let place = Place { database: database.to_owned(), kafka: None, core: None };
+    lab.run("up", &place, &NO_CACHE).await
+}
+
+/// Answers a second, where these are asked for by turns.
+pub(super) async fn pages(up: &Agora, requests: Vec<Vec<u8>>, lasts: Duration) -> anyhow::Result<f64> {
+    let connections = requests.len().min(CONNECTIONS);
+    let requests = Arc::new(move |nth| in_turn(&requests, nth).clone());
+    let load = Load { to: up.address, connections, pace: Pace::Flat, lasts, requests };
+    Ok(load.send().await?.all_good()?.rate())
+}
