@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context;
 pub use aside::Aside;
+use bytes::Bytes;
 pub use quiet::Quiet;
 use rdkafka::{
     ClientConfig,
@@ -19,6 +20,7 @@ use rdkafka::{
     mocking::MockCluster,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 
 use crate::config::{self, Secret};
 
@@ -28,6 +30,8 @@ mod quiet;
 /// Partitions of a topic in the in-process broker: it keeps up to 5 MiB of each in memory, and one process gains nothing
 /// by more.
 const IN_PROCESS_PARTITIONS: i32 = 2;
+/// Changes that wait at most for who listens in this process: who is further behind misses the oldest.
+const TOLD_CHANGES: usize = 256;
 /// How long a broker may take to answer what is asked at start.
 const STARTUP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -91,6 +95,7 @@ pub struct Broker {
     config: Arc<KafkaConfig>,
     servers: String,
     in_process: Option<Arc<InProcess>>,
+    changes: broadcast::Sender<Bytes>,
 }
 
 /// Keeps the in-process broker: it ends with the last handle on this.
@@ -106,12 +111,13 @@ impl Broker {
     /// Where librdkafka cannot listen on loopback, or as [`KafkaConfig::check`]. An outside Kafka is not asked yet.
     pub fn start(config: &KafkaConfig) -> anyhow::Result<Self> {
         config.check()?;
+        let changes = broadcast::Sender::new(TOLD_CHANGES);
         if let Some(servers) = config.brokers.clone() {
-            return Ok(Self { config: Arc::new(config.clone()), servers, in_process: None });
+            return Ok(Self { config: Arc::new(config.clone()), servers, in_process: None, changes });
         }
         let config = Arc::new(KafkaConfig { partitions: IN_PROCESS_PARTITIONS, ..config.clone() });
         let (servers, in_process) = start_in_process(&config).context("cannot start the in-process Kafka broker")?;
-        Ok(Self { config, servers, in_process: Some(Arc::new(in_process)) })
+        Ok(Self { config, servers, in_process: Some(Arc::new(in_process)), changes })
     }
 
     /// What every client starts from: the servers, and connections that notice when the other end is gone.
@@ -143,6 +149,18 @@ impl Broker {
     /// by hand.
     pub fn in_process(&self) -> bool {
         self.in_process.is_some()
+    }
+
+    /// Tells a message of the changes topic to those of this process who listen, before it has been through Kafka.
+    pub fn tell_change(&self, message: Bytes) {
+        // Nobody listens: the others have it from Kafka.
+        let _ = self.changes.send(message);
+    }
+
+    /// What is [told](Self::tell_change) from now on. With the in-process broker that is everything; with another, what
+    /// this process publishes, and the topic has it once more.
+    pub fn told_changes(&self) -> broadcast::Receiver<Bytes> {
+        self.changes.subscribe()
     }
 
     /// What it was started with; in process, with the partitions that it really has.

@@ -27,8 +27,7 @@ const WORTH_SENDING: &str = "5000";
 pub(crate) struct Notices {
     producer: Producer<Hints>,
     topic: String,
-    /// Kept as long as it is sent to.
-    _broker: Broker,
+    broker: Broker,
 }
 
 /// One projection's progress in one shard, as it stands in the topic, in JSON: in a list of those of a batch.
@@ -65,7 +64,7 @@ impl Notices {
         config.set("acks", "1").set("linger.ms", "0").set("queue.buffering.max.messages", MOST_WAITING);
         config.set("message.timeout.ms", WORTH_SENDING);
         let producer = Producer::new(&config, Hints(Quiet::new("the sender of change notices")))?;
-        Ok(Self { producer, topic: broker.config().changes_topic.clone(), _broker: broker.clone() })
+        Ok(Self { producer, topic: broker.config().changes_topic.clone(), broker: broker.clone() })
     }
 
     /// Tells of a batch, in as few messages as it takes. Never waits, never fails.
@@ -76,6 +75,7 @@ impl Notices {
             let Ok(message) = serde_json::to_vec(some) else { return };
             // A full queue: Kafka is away, and readers look for themselves.
             let _ = self.producer.send(BaseRecord::<(), _, _>::to(&self.topic).partition(PARTITION).payload(&message));
+            self.broker.tell_change(message.into());
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use platform::{
     kafka::{Aside, Broker, Quiet},
     problem::Chain,
@@ -12,7 +13,10 @@ use rdkafka::{
     consumer::{Consumer, StreamConsumer},
 };
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Changes, Checkpoint, Notice};
@@ -38,7 +42,27 @@ pub(crate) async fn follow(changes: Arc<Changes>, broker: Broker, db: PgPool, sh
     }
 }
 
-async fn notices(changes: &Changes, broker: &Broker) -> Infallible {
+/// Those of this process at once, the others by Kafka.
+async fn notices(changes: &Changes, broker: &Broker) {
+    tokio::join!(told(changes, broker.told_changes()), async {
+        if !broker.in_process() {
+            heard(changes, broker).await;
+        }
+    });
+}
+
+async fn told(changes: &Changes, mut messages: broadcast::Receiver<Bytes>) {
+    loop {
+        match messages.recv().await {
+            Ok(message) => take_in(changes, &message),
+            // As with one that Kafka lost.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn heard(changes: &Changes, broker: &Broker) -> Infallible {
     loop {
         let Err(error) = listen(changes, broker).await;
         tracing::warn!(cause = %Chain(error.as_ref()), "cannot follow the change notices; going by the checkpoints");
@@ -52,10 +76,6 @@ async fn listen(changes: &Changes, broker: &Broker) -> anyhow::Result<Infallible
     // The name is asked for, and not used: nothing is committed under it.
     let mut config = broker.consumer();
     config.set("group.id", "agora-query-service");
-    if broker.in_process() {
-        // Each fetch costs an idle process more than a late hint costs a read: those that wait look for themselves.
-        config.set("fetch.wait.max.ms", "20");
-    }
     let consumer: StreamConsumer<Quiet> = config.create_with_context(Quiet::new("the follower of change notices"))?;
     let consumer = Arc::new(Aside::new(consumer));
     let mut assigned = 0;
