@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use events::{EventId, HistoryId, Position, Shard};
 use platform::sabotage::{Promise, breaks};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool, Row as _, postgres::PgRow};
 use store_reader::EVERY_READER;
 use uuid::Uuid;
 
-use crate::{apply::AnyProjection, batch::Item, lanes::Move};
+use crate::{apply::AnyProjection, batch::Item, lanes::Move, table::Guard};
 
 /// Where a projection stands in a shard.
 #[derive(Clone, Debug)]
@@ -95,14 +95,10 @@ pub(crate) async fn ensure(
     Ok(())
 }
 
-/// Moves checkpoints on, each from where it is believed to stand; answers those that stood there. The row stays locked
-/// until the transaction ends, so that nobody else writes the rows of the shard meanwhile.
-pub(crate) async fn advance(
-    read: impl PgExecutor<'_>,
-    history: HistoryId,
-    moves: &[(&'static str, &Move)],
-    batch: &[Item],
-) -> sqlx::Result<HashSet<(String, Shard)>> {
+/// Moves checkpoints on, each from where it is believed to stand, all or none: selects the shards of those that do not
+/// stand there. The rows stay locked until the transaction ends, so that nobody else writes the rows of the shards
+/// meanwhile. `patient`: waits for who has them locked; else that is an error.
+pub(crate) fn advance(history: HistoryId, moves: &[(&'static str, &Move)], batch: &[Item], patient: bool) -> Guard {
     let (mut projections, mut shards, mut from, mut built) = (vec![], vec![], vec![], vec![]);
     let (mut to, mut events) = (vec![], vec![]);
     for (projection, its) in moves {
@@ -114,23 +110,40 @@ pub(crate) async fn advance(
         to.push(position);
         events.push(event.map(|id| id.0));
     }
-    let advanced = sqlx::query!(
-        "update checkpoint c set position = n.position, event_id = coalesce(n.event_id, c.event_id)
-        from unnest($1::text[], $2::smallint[], $3::bigint[], $4::integer[], $5::bigint[], $6::uuid[])
-            n (projection, shard, old, built, position, event_id)
-        where c.projection = n.projection and c.shard = n.shard and c.position = coalesce(n.old, c.position)
-            and c.built = n.built and c.history = $7
-        returning c.projection, c.shard",
-        &projections,
-        &shards,
-        &from as &[Option<Position>],
-        &built,
-        &to,
-        &events as &[Option<uuid::Uuid>],
-        history.0,
-    );
-    let advanced = advanced.fetch_all(read).await?;
-    Ok(advanced.into_iter().filter_map(|row| Some((row.projection, Shard::try_from(row.shard).ok()?))).collect())
+    let wait = if patient { "" } else { "nowait" };
+    Guard {
+        with: format!(
+            "moves as materialized (
+                select *
+                from unnest($1::text[], $2::smallint[], $3::bigint[], $4::integer[], $5::bigint[], $6::uuid[])
+                    m (projection, shard, old, built, position, event_id)
+            ), stood as (
+                select m.projection, m.shard, m.position, m.event_id
+                from moves m join checkpoint c on c.projection = m.projection and c.shard = m.shard
+                where c.position = coalesce(m.old, c.position) and c.built = m.built and c.history = $7
+                for update of c {wait}
+            ), all_stood as (
+                select true from (select count(*) as many from stood) s where many = cardinality($1)
+            ), advanced as (
+                update checkpoint c set position = s.position, event_id = coalesce(s.event_id, c.event_id)
+                from stood s cross join all_stood
+                where c.projection = s.projection and c.shard = s.shard
+            )"
+        ),
+        joined: " cross join all_stood",
+        select: "select shard from (select projection, shard from moves except select projection, shard from stood) s",
+        parameters: 7,
+        bind: Box::new(move |statement| {
+            let statement = statement.bind(projections).bind(shards).bind(from).bind(built).bind(to).bind(events);
+            statement.bind(history.0)
+        }),
+    }
+}
+
+/// The shards that [`advance`] selects.
+pub(crate) fn stale(said: &[PgRow]) -> sqlx::Result<HashSet<Shard>> {
+    let shards = said.iter().map(|row| row.try_get::<i16, _>(0));
+    shards.filter_map(|shard| shard.map(|shard| Shard::try_from(shard).ok()).transpose()).collect()
 }
 
 /// Notes that a projection stopped in a shard.

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,18 +23,15 @@ use rdkafka::{
     consumer::{Consumer as _, StreamConsumer},
     message::{BorrowedMessage, Headers as _},
 };
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{batch::Item, metrics::Metrics};
 
-/// Events handed on at once at most.
-const MOST_EVENTS: usize = 1_000;
-/// Payload of events handed on at once, in bytes, after which no more are added.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// Events that wait for the projections, after which no more are fetched.
+const MOST_EVENTS: usize = 2_000;
+/// The same in bytes of payload.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// What librdkafka may fetch ahead, in KiB.
 const FETCH_AHEAD_KIB: &str = "16384";
 /// How long librdkafka rests once it has fetched enough ahead, in milliseconds: not its default of a second.
@@ -48,6 +46,10 @@ pub(crate) struct Source {
     replace: Notify,
     /// When it last brought something.
     received_at: Mutex<Instant>,
+    /// What the projections have not taken yet: it grows while they work.
+    waiting: Mutex<Fetched>,
+    came: Notify,
+    taken: Notify,
     /// Kept as long as it is read from.
     broker: Broker,
 }
@@ -56,7 +58,14 @@ pub(crate) struct Source {
 #[derive(Default)]
 pub(crate) struct Fetched {
     pub(crate) items: Vec<Item>,
-    offsets: HashMap<i32, i64>,
+    pub(crate) offsets: HashMap<i32, i64>,
+    bytes: usize,
+}
+
+impl Fetched {
+    fn is_full(&self) -> bool {
+        self.items.len() >= MOST_EVENTS || self.bytes >= MOST_BYTES
+    }
 }
 
 impl Source {
@@ -69,6 +78,9 @@ impl Source {
             topic,
             replace: Notify::new(),
             received_at: Mutex::new(Instant::now()),
+            waiting: Mutex::default(),
+            came: Notify::new(),
+            taken: Notify::new(),
             broker: broker.clone(),
         }))
     }
@@ -97,14 +109,37 @@ impl Source {
         *self.received_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands events on until the process ends. What is not ours is passed by, with an alarm: were an event lost with
+    fn waiting(&self) -> MutexGuard<'_, Fetched> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once something was fetched that nobody has taken; by one at a time.
+    pub(crate) async fn something(&self) {
+        while self.waiting().offsets.is_empty() {
+            self.came.notified().await;
+        }
+    }
+
+    /// Whether no more are fetched before some are taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting().is_full()
+    }
+
+    /// All that was fetched and that nobody has taken, if anything.
+    pub(crate) fn take(&self) -> Fetched {
+        let taken = mem::take(&mut *self.waiting());
+        self.taken.notify_one();
+        taken
+    }
+
+    /// Fetches events until the process ends. What is not ours is passed by, with an alarm: were an event lost with
     /// it, the one behind it in its shard would show the gap.
-    pub(crate) async fn run(self: Arc<Self>, to: mpsc::Sender<Fetched>, metrics: Metrics, shutdown: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, metrics: Metrics, shutdown: CancellationToken) {
         let mut patience = Patience::new("the projector's consumer");
         loop {
             let consumer = self.consumer.load_full();
             tokio::select! {
-                () = self.read(&consumer, &to, &metrics, &mut patience, &shutdown) => return,
+                () = self.read(&consumer, &metrics, &mut patience, &shutdown) => return,
                 () = self.replace.notified() => {}
             }
             match Self::consumer(&self.broker) {
@@ -120,7 +155,6 @@ impl Source {
     async fn read(
         &self,
         consumer: &Arc<StreamConsumer<Quiet>>,
-        to: &mpsc::Sender<Fetched>,
         metrics: &Metrics,
         patience: &mut Patience,
         shutdown: &CancellationToken,
@@ -134,14 +168,15 @@ impl Source {
         patience.worked();
         let mut messages = consumer.stream();
         loop {
-            // Room first: what arrives meanwhile makes one larger batch.
-            let Some(Ok(room)) = shutdown.run_until_cancelled(to.reserve()).await else { return };
+            while self.is_full() {
+                let Some(()) = shutdown.run_until_cancelled(self.taken.notified()).await else { return };
+            }
             let Some(Some(first)) = shutdown.run_until_cancelled(messages.next()).await else { return };
-            let (mut fetched, mut bytes, mut next) = (Fetched::default(), 0, Some(first));
+            let (mut fetched, mut next) = (Fetched::default(), Some(first));
             while let Some(message) = next {
                 match message {
                     Ok(message) => {
-                        bytes += message.payload_len();
+                        fetched.bytes += message.payload_len();
                         fetched.offsets.insert(message.partition(), message.offset() + 1);
                         match decode(&message) {
                             Ok(item) if item.content.is_ok() => fetched.items.push(item),
@@ -155,8 +190,7 @@ impl Source {
                         break;
                     }
                 }
-                let room = fetched.items.len() < MOST_EVENTS && bytes < MOST_BYTES;
-                next = if room { messages.next().now_or_never().flatten() } else { None };
+                next = if fetched.is_full() { None } else { messages.next().now_or_never().flatten() };
             }
             if fetched.offsets.is_empty() {
                 patience.failed("Kafka reports an error", shutdown).await;
@@ -164,9 +198,18 @@ impl Source {
                 consumer.client().context().answered();
                 *self.received_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 patience.worked();
-                room.send(fetched);
+                self.add(fetched);
             }
         }
+    }
+
+    fn add(&self, more: Fetched) {
+        let mut waiting = self.waiting();
+        waiting.items.extend(more.items);
+        waiting.offsets.extend(more.offsets);
+        waiting.bytes += more.bytes;
+        drop(waiting);
+        self.came.notify_one();
     }
 
     /// These were dealt with: another consumer need not begin before them.
@@ -208,13 +251,6 @@ impl Source {
             message.offset(),
             message.partition(),
         );
-    }
-}
-
-impl Fetched {
-    /// The events, and how far their partitions are read with them.
-    pub(crate) fn into_parts(self) -> (Vec<Item>, HashMap<i32, i64>) {
-        (self.items, self.offsets)
     }
 }
 

@@ -45,7 +45,6 @@ use platform::{
     kafka::Broker,
 };
 use store_reader::{StoreReader, Wake};
-use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use left_out::{LeaveOut, LeftOut, leave_out};
@@ -62,8 +61,6 @@ use notice::Notices;
 use pipeline::Pipeline;
 use relay::Relay;
 
-/// Batches that wait between the consumer and the projections: one, which grows while they work.
-const WAITING_BATCHES: usize = 1;
 /// The schemas.
 const STORE: &str = "store";
 const READ: &str = "read";
@@ -122,11 +119,10 @@ pub async fn start(parts: Parts, shutdown: CancellationToken, tasks: &TaskTracke
         metrics: metrics.clone(),
         outdated: Arc::clone(&pipeline.outdated),
     };
-    let (fetched, to_apply) = mpsc::channel(WAITING_BATCHES);
     tasks.spawn(relay.run(shutdown.clone()));
-    tasks.spawn(source.run(fetched, metrics, shutdown.clone()));
+    tasks.spawn(source.run(metrics, shutdown.clone()));
     tasks.spawn(upgrade.run(shutdown.clone()));
-    tasks.spawn(pipeline.run(to_apply, shutdown));
+    tasks.spawn(pipeline.run(shutdown));
     Ok(())
 }
 

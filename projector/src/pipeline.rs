@@ -12,13 +12,13 @@ use platform::{db::Connections, patience::Patience, problem::Chain};
 use sqlx::PgPool;
 use store_reader::StoreReader;
 use tokio::{
-    sync::{Notify, mpsc},
-    time::{Instant, timeout_at},
+    sync::Notify,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    apply::{AnyProjection, Failure, Outcome, Target, commit, committed},
+    apply::{AnyProjection, Failure, Manner, Outcome, Target, commit, committed},
     batch::{Batch, Item},
     consumer::{Fetched, Source},
     lanes::{Lanes, Move, Standing},
@@ -41,8 +41,6 @@ const APART: Duration = Duration::from_secs(60);
 /// A batch from Kafka begins this long after the one before it at the soonest: one costs Postgres, Kafka and us nearly as
 /// much for one event as for ten, and what comes one by one would wait for that instead.
 const PACE: Duration = Duration::from_millis(8);
-/// Events taken from Kafka for one batch at most; as many may come from the store.
-const MOST_EVENTS: usize = 2_000;
 
 /// All projections of this process.
 pub(crate) struct Pipeline {
@@ -91,7 +89,7 @@ enum Proof {
 
 impl Pipeline {
     /// Runs until the process ends; waits where a database is away.
-    pub(crate) async fn run(self, mut messages: mpsc::Receiver<Fetched>, shutdown: CancellationToken) {
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut running = Running {
             lanes: Lanes::new(self.projections.len(), HistoryId(uuid::Uuid::nil())),
             its: &self,
@@ -106,7 +104,7 @@ impl Pipeline {
         };
         let mut patience = Patience::new("the projector");
         while !shutdown.is_cancelled() {
-            match running.step(&mut messages, &shutdown).await {
+            match running.step(&shutdown).await {
                 Ok(Proof::Works) => patience.worked(),
                 Ok(Proof::None) => {}
                 Err(error) => {
@@ -130,42 +128,32 @@ impl Pipeline {
 
 impl Running<'_> {
     /// One check, or one batch.
-    async fn step(
-        &mut self,
-        messages: &mut mpsc::Receiver<Fetched>,
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<Proof> {
+    async fn step(&mut self, shutdown: &CancellationToken) -> anyhow::Result<Proof> {
         if self.check_at <= Instant::now() {
             self.check().await?;
             return Ok(if self.lanes.behind().next().is_some() { Proof::None } else { Proof::Works });
         }
-        let mut offsets = HashMap::new();
+        let source = &self.its.source;
         let mut items = Vec::new();
         let behind = self.lanes.behind().next().is_some();
         if behind {
             items = self.fill().await?;
         } else {
-            let fetched = tokio::select! {
+            tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(Proof::None),
-                () = tokio::time::sleep_until(self.check_at) => return Ok(Proof::None),
-                fetched = messages.recv() => fetched,
-            };
-            gather(fetched, &mut items, &mut offsets);
+                () = sleep_until(self.check_at) => return Ok(Proof::None),
+                () = source.something() => {}
+            }
             // Those that come at the heels of the last batch wait for one another.
-            while items.len() < MOST_EVENTS
-                && let Ok(Some(fetched)) = timeout_at(self.next_at, messages.recv()).await
-            {
-                gather(Some(fetched), &mut items, &mut offsets);
+            if !source.is_full() {
+                sleep_until(self.next_at).await;
             }
             self.next_at = Instant::now() + PACE;
         }
         // What is behind holds up nobody who is not.
-        let most = if behind { items.len() + MOST_EVENTS } else { MOST_EVENTS };
-        while items.len() < most {
-            let Ok(fetched) = messages.try_recv() else { break };
-            gather(Some(fetched), &mut items, &mut offsets);
-        }
+        let Fetched { items: more, offsets, .. } = source.take();
+        items.extend(more);
         if items.iter().any(|item| item.history != self.lanes.history) {
             // Theirs or ours is over: the store says which. What is dropped here, the gap rule brings back.
             let soonest = self.last.as_ref().map_or_else(Instant::now, |last| last.at + SOONEST_CHECK);
@@ -173,7 +161,7 @@ impl Running<'_> {
         }
         let proof = if items.is_empty() { Proof::None } else { Proof::Works };
         self.apply(items).await?;
-        self.its.source.done(offsets);
+        source.done(offsets);
         Ok(proof)
     }
 
@@ -228,7 +216,12 @@ impl Running<'_> {
             return Err(plans);
         }
         let all: Vec<_> = plans.iter().map(|(index, moves)| (&*projections[*index], &moves[..])).collect();
-        match commit(rows, self.lanes.history, batch, &all, false).await {
+        let mut outcome = commit(rows, self.lanes.history, batch, &all, Manner::default()).await;
+        if let Err(Failure::Locked) = outcome {
+            let patient = Manner { patient: true, ..Manner::default() };
+            outcome = commit(rows, self.lanes.history, batch, &all, patient).await;
+        }
+        match outcome {
             Ok(changed) => {
                 let outcomes = plans.into_iter().zip(changed);
                 Ok(outcomes
@@ -277,11 +270,4 @@ impl Running<'_> {
         }
         None
     }
-}
-
-/// Adds what was fetched.
-fn gather(fetched: Option<Fetched>, items: &mut Vec<Item>, offsets: &mut HashMap<i32, i64>) {
-    let Some((more, read_to)) = fetched.map(Fetched::into_parts) else { return };
-    items.extend(more);
-    offsets.extend(read_to);
 }

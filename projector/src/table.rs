@@ -4,7 +4,7 @@
 //! that is there. All statements follow from that, and take the same form for one row and for ten thousand. What a batch
 //! writes, into however many tables, is [one statement](Writes); many new rows of a table are copied in beside it.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, mem};
 
 use sqlx::{
     PgConnection, Postgres,
@@ -77,16 +77,18 @@ pub(crate) struct Statements {
 struct Unnesting {
     before: String,
     types: Vec<&'static str>,
+    /// How its rows are called, and their columns.
+    named: String,
     after: String,
 }
 
 impl Unnesting {
-    /// With its parameters numbered behind so many of others.
-    fn behind(&self, others: usize) -> String {
-        let Self { before, types, after } = self;
+    /// With its parameters numbered behind so many of others; and what its rows are joined with.
+    fn behind(&self, others: usize, joined: &str) -> String {
+        let Self { before, types, named, after } = self;
         let numbered = types.iter().zip(others + 1..);
         let arrays: Vec<String> = numbered.map(|(of, number)| format!("${number}::{of}[]")).collect();
-        format!("{before}unnest({}){after}", arrays.join(", "))
+        format!("{before}unnest({}) {named}{joined}{after}", arrays.join(", "))
     }
 }
 
@@ -113,17 +115,20 @@ impl Statements {
             select: Unnesting {
                 before: format!("select {names} from "),
                 types: types(key),
-                after: format!(" k ({key_names}) join {table} using ({key_names})"),
+                named: format!("k ({key_names})"),
+                after: format!(" join {table} using ({key_names})"),
             },
             upsert: Unnesting {
                 before: format!("insert into {table} as o ({names}) select {values} from "),
                 types: types(columns),
-                after: format!(" n ({names}) on conflict ({key_names}) {on_conflict}"),
+                named: format!("n ({names})"),
+                after: format!(" on conflict ({key_names}) {on_conflict}"),
             },
             delete: Unnesting {
                 before: format!("delete from {table} where ({key_names}) in (select {key_names} from "),
                 types: types(key),
-                after: format!(" k ({key_names}))"),
+                named: format!("k ({key_names})"),
+                after: ")".to_owned(),
             },
             columns: names,
         }
@@ -132,6 +137,31 @@ impl Statements {
 
 /// What gives a statement its parameters.
 type Bind = Box<dyn for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send>;
+
+/// What decides, in the statement that writes, whether it writes.
+pub(crate) struct Guard {
+    /// What its `with` begins with.
+    pub(crate) with: String,
+    /// What each part is joined with: a row, or none.
+    pub(crate) joined: &'static str,
+    /// What the statement selects.
+    pub(crate) select: &'static str,
+    /// How many parameters it has.
+    pub(crate) parameters: usize,
+    /// Gives them to it.
+    pub(crate) bind: Box<dyn for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send>,
+}
+
+impl Guard {
+    /// Lets everything pass.
+    pub(crate) fn none() -> Self {
+        fn nothing(statement: Statement<'_>) -> Statement<'_> {
+            statement
+        }
+        let bind = Box::new(nothing);
+        Self { with: "nothing as (select)".to_owned(), joined: "", select: "select where false", parameters: 0, bind }
+    }
+}
 
 /// New rows of a table from which on they are copied in: that takes Postgres half of what inserting them does, and a
 /// statement of its own.
@@ -190,9 +220,14 @@ impl Writes {
         self.copies.extend(others.copies);
     }
 
+    /// Whether all of it is one statement.
+    pub(crate) fn is_one_statement(&self) -> bool {
+        self.copies.is_empty()
+    }
+
     /// Writes all of it.
-    pub(crate) async fn run(self, to: &mut PgConnection) -> sqlx::Result<()> {
-        for (into, bytes) in self.copies {
+    pub(crate) async fn run(mut self, to: &mut PgConnection) -> sqlx::Result<()> {
+        for (into, bytes) in mem::take(&mut self.copies) {
             let bytes = bytes.map_err(sqlx::Error::Encode)?;
             let mut copy = to.copy_in_raw(&into).await?;
             for chunk in bytes.chunks(CHUNK) {
@@ -200,17 +235,23 @@ impl Writes {
             }
             copy.finish().await?;
         }
-        if self.parts.is_empty() {
-            return Ok(());
+        if !self.parts.is_empty() {
+            self.run_behind(Guard::none(), to).await?;
         }
-        let (mut parts, mut parameters) = (Vec::new(), 0);
+        Ok(())
+    }
+
+    /// Writes what is [one statement](Self::is_one_statement), where a guard in it lets it pass; answers what that selects.
+    pub(crate) async fn run_behind(self, guard: Guard, to: &mut PgConnection) -> sqlx::Result<Vec<PgRow>> {
+        let (mut parts, mut parameters) = (Vec::new(), guard.parameters);
         for (nth, (part, _)) in self.parts.iter().enumerate() {
-            parts.push(format!("w{nth} as ({})", part.behind(parameters)));
+            parts.push(format!(", w{nth} as ({})", part.behind(parameters, guard.joined)));
             parameters += part.types.len();
         }
-        let sql = format!("with {} select", parts.join(", "));
-        let statement = self.parts.into_iter().fold(sqlx::query(&sql), |statement, (_, bind)| bind(statement));
-        statement.execute(to).await.map(drop)
+        let sql = format!("with {}{} {}", guard.with, parts.concat(), guard.select);
+        let statement = (guard.bind)(sqlx::query(&sql));
+        let statement = self.parts.into_iter().fold(statement, |statement, (_, bind)| bind(statement));
+        statement.fetch_all(to).await
     }
 }
 
@@ -241,7 +282,7 @@ impl<R: Row> Table<R> {
         keys.dedup();
         let mut table = Self::default();
         if !keys.is_empty() {
-            table.add(R::Key::bind(keys, sqlx::query(&R::statements().select.behind(0))), from).await?;
+            table.add(R::Key::bind(keys, sqlx::query(&R::statements().select.behind(0, ""))), from).await?;
         }
         Ok(table)
     }
