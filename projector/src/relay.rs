@@ -26,7 +26,7 @@ const BATCH: u32 = 1_000;
 /// How often the store is asked without being told to: a ping may be lost with the one who sends it.
 const POLL: Duration = Duration::from_millis(250);
 /// From one round to the next at least, where there was nothing more: it costs as much for one event as for ten.
-const PACE: Duration = Duration::from_millis(2);
+const PACE: Duration = Duration::from_millis(4);
 /// How often progress is written down: what was acknowledged since is sent again after a crash.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// How long a leader that ends in order waits for what it has sent.
