@@ -27,11 +27,8 @@ const THREADS: &str = "select thread_id from thread join c using (community_id) 
 /// What the id in a path is of: in public communities, where a page of it is full in a small forum too.
 const IDS: [(&str, &str); 5] = [
     ("thread", THREADS),
-    ("post", "select post_id from post join c using (community_id) where not deleted and not hidden and number > 1"),
-    (
-        "parent",
-        "select post_id from post join c using (community_id) where not deleted and not hidden and replies >= 5",
-    ),
+    ("post", "select post_id from seen where number > 1"),
+    ("parent", "select post_id from seen where replies >= 5"),
     ("community", "select community_id from community_count join c using (community_id) where threads >= 10"),
     (
         "account",
@@ -110,7 +107,12 @@ impl<'a> Forum<'a> {
 /// Some of them, from all over the forum.
 async fn find(pool: &PgPool, query: &str) -> anyhow::Result<Vec<String>> {
     let query = format!(
-        "with c as (select community_id from community where visibility = 'public' and status = 'active')
+        "with c as (
+            select community_id from community where visibility = 'public' and status = 'active'
+        ), seen as (
+            select p.* from post p join thread t using (thread_id) join c on c.community_id = p.community_id
+            where not (p.deleted or p.hidden or t.deleted)
+        )
         select id::text from ({query}) found (id) order by md5(id::text) limit $1"
     );
     Ok(sqlx::query_scalar(&query).bind(PAGES).fetch_all(pool).await?)
