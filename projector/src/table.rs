@@ -149,7 +149,7 @@ pub(crate) struct Guard {
     /// How many parameters it has.
     pub(crate) parameters: usize,
     /// Gives them to it.
-    pub(crate) bind: Box<dyn for<'q> FnOnce(Statement<'q>) -> Statement<'q> + Send>,
+    pub(crate) bind: Bind,
 }
 
 impl Guard {

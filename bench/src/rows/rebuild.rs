@@ -16,6 +16,7 @@ use crate::{
 
 /// What stands beside the read tables and is no row of theirs.
 const NO_ROWS: [&str; 4] = ["_sqlx_migrations", "checkpoint", "parked", "skipped"];
+
 /// What the module says.
 pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let bed = Bed::new(lab, lab.options.size).await?;
