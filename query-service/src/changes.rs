@@ -96,12 +96,13 @@ impl Changes {
         let Some(projection) = Projection::named(&notice.projection) else { return };
         let Notice { history, shard, before, after, .. } = *notice;
         let noted = self.noted.at(projection, shard);
+        let ours = history == self.history();
         let end = noted.load(Ordering::SeqCst);
-        if history == self.history() && after <= end {
+        if ours && after <= end {
             // Told at once, by a projector of this process; and now by Kafka.
             return;
         }
-        if history != self.history() || before > end {
+        if !ours || before > end {
             // Notices are missing, or it is another line of positions, which the checkpoints will tell.
             self.lose(projection, shard);
         } else {
@@ -109,7 +110,7 @@ impl Changes {
             let any = (!notice.keys.is_empty()).then_some(Tag::Any(projection));
             self.stamps.touch(things.chain(any));
         }
-        if history == self.history() {
+        if ours {
             noted.fetch_max(after, Ordering::SeqCst);
         }
         self.wake(shard);
