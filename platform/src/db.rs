@@ -76,9 +76,9 @@ impl Default for DatabaseConfig {
     }
 }
 
-/// Run-time parameters for connections whose statements take arrays, of one row or of thousands, and look every row up by
-/// its key: planned once and for all, whatever the statistics say. Postgres would plan each anew, which takes it longer
-/// than a small batch itself.
+/// Run-time parameters for connections whose statements look every row up by its key, be it one or thousands, or follow
+/// the order of an index: planned once and for all, whatever the statistics say. Postgres would plan many of them anew
+/// each time, which takes it longer than a page or a small batch itself, and whether it does changes with the tables' size.
 pub const BY_KEY: [(&str, &str); 5] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
 
-use platform::{db, problem::Problem};
+use platform::problem::Problem;
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -61,9 +61,9 @@ impl<A: Ask> Batch<A> {
         let (queue, waiting) = mpsc::channel(WAITING);
         let ask = Arc::new(ask);
         let waiting = Arc::new(Mutex::new(waiting));
-        let options = (*pool.connect_options()).clone().options(db::BY_KEY);
+        let options = pool.connect_options();
         for _ in 0..lanes {
-            let lane = Lane { ask: Arc::clone(&ask), options: options.clone(), connection: None };
+            let lane = Lane { ask: Arc::clone(&ask), options: Arc::clone(&options), connection: None };
             tokio::spawn(lane.run(Arc::clone(&waiting)));
         }
         Self { queue }
@@ -87,7 +87,7 @@ fn too_many() -> Problem {
 
 struct Lane<A> {
     ask: Arc<A>,
-    options: PgConnectOptions,
+    options: Arc<PgConnectOptions>,
     connection: Option<PgConnection>,
 }
 

@@ -112,7 +112,7 @@ pub async fn start(
     let probe = health.register("read tables");
     let most = config.database.max_connections;
     let few = DatabaseConfig { max_connections: KEEPING_UP.min(most), ..config.database.clone() };
-    let db = db::connect(&few, SCHEMA, "agora query-service").await?;
+    let db = db::connect_with(&few, SCHEMA, "agora query-service", &db::BY_KEY).await?;
     let changes = Arc::new(Changes::new());
     let checkpoints =
         Checkpoint::all(&db).await.context("there are no read tables: has the database been migrated?")?;

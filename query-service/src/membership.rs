@@ -322,11 +322,18 @@ impl View for MembersByName {
     type Sight = Audience;
     type Row = Row;
 
+    fn in_steps(&self) -> bool {
+        self.of.role.is_some()
+    }
+
     async fn fetch(&self, _: &Audience, at: &mut Snapshot<'_>) -> Result<Vec<Row>, Failure> {
         let (beyond, order) = match self.listing.direction() {
             Direction::Forward => (">", "lower(a.username), m.account_id"),
             Direction::Backward => ("<", "lower(a.username) desc, m.account_id desc"),
         };
+        if self.in_steps() {
+            at.plan_by_value().await?;
+        }
         let mut sql = self.of.select(at);
         sql.push(" and a.username is not null");
         if let Some((name, id)) = self.listing.from() {

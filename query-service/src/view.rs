@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use events::{AccountId, CommunityId, Position, PostId, Shard};
 use platform::problem::Problem;
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{Executor as _, PgConnection};
 use uuid::Uuid;
 
 use crate::{
@@ -154,6 +154,16 @@ pub(crate) struct Snapshot<'c> {
     pub(crate) shards: &'c [i16],
     /// $3: the history that positions are of.
     pub(crate) line: Uuid,
+}
+
+impl Snapshot<'_> {
+    /// Has each further statement of a view [in steps](View::in_steps) planned by the values that it is given: how much a
+    /// filter leaves out, the planner learns from its value only. All others are [planned once](platform::db::BY_KEY).
+    pub(crate) async fn plan_by_value(&mut self) -> sqlx::Result<()> {
+        let set = "set local plan_cache_mode = force_custom_plan; set local enable_bitmapscan = on";
+        self.connection.execute(set).await?;
+        Ok(())
+    }
 }
 
 /// A finished page.

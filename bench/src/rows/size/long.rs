@@ -48,7 +48,7 @@ pub(super) async fn thread(lab: &Lab, database: &str, report: &mut Report) -> an
     let (pairs, lasts, flat) = (lab.options.pairs, lab.options.lasts, Some(super::FLAT));
     let read = |thread, from: u64| {
         let page = format!("/v2/threads/{thread}/posts?from={from}&limit=10");
-        pages(&up, vec![get(&page, None)], lasts)
+        pages(&up, vec![get(&page, None)], 1, lasts)
     };
     let reads = Pairs::take(pairs, || read(long, 1), || read(short, 1)).await?;
     report.beside("first page of a thread of 10,000 posts", Unit::PerSecond, &reads, "of a short one", flat);

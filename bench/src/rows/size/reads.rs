@@ -19,7 +19,7 @@ use crate::{
 const PAGES: i64 = 200;
 /// Of the time that other measurements last: there are many kinds.
 const SHARE: f64 = 0.2;
-/// Connections, as far as each can ask for another page: of one page, there would be one load for all.
+/// Connections, as far as each can ask for another page in either forum: of one page, there would be one load for all.
 const CONNECTIONS: usize = 8;
 /// Threads that have a full page.
 const THREADS: &str = "select thread_id from thread join c using (community_id) where not deleted and replies >= 10";
@@ -67,21 +67,25 @@ pub(super) async fn measure(
 ) -> anyhow::Result<()> {
     let (large, small) = (Forum::open(lab, databases[0]).await?, Forum::open(lab, databases[1]).await?);
     for (what, path) in PATHS {
-        let pairs = Pairs::take(lab.options.pairs, || large.read(path), || small.read(path)).await?;
+        let (of_large, of_small) = (large.requests(path), small.requests(path));
+        let connections = of_large.len().min(of_small.len()).min(CONNECTIONS);
+        let lasts = lab.options.lasts.mul_f64(SHARE);
+        let larger = || pages(&large.up, of_large.clone(), connections, lasts);
+        let smaller = || pages(&small.up, of_small.clone(), connections, lasts);
+        let pairs = Pairs::take(lab.options.pairs, larger, smaller).await?;
         report.beside(beside(what), Unit::PerSecond, &pairs, baseline, Some(super::FLAT));
     }
     large.up.stop()?;
     small.up.stop()
 }
 
-struct Forum<'a> {
-    lab: &'a Lab,
+struct Forum {
     up: Agora,
     ids: Vec<Vec<String>>,
 }
 
-impl<'a> Forum<'a> {
-    async fn open(lab: &'a Lab, database: &str) -> anyhow::Result<Self> {
+impl Forum {
+    async fn open(lab: &Lab, database: &str) -> anyhow::Result<Self> {
         let pool = connect(database, 1).await?;
         let mut ids = vec![];
         for (what, query) in IDS {
@@ -89,18 +93,17 @@ impl<'a> Forum<'a> {
             ensure!(ids.last().is_some_and(|ids| !ids.is_empty()), "the forum has no {what} with a full page");
         }
         pool.close().await;
-        Ok(Self { lab, up: uncached(lab, database).await?, ids })
+        Ok(Self { up: uncached(lab, database).await?, ids })
     }
 
-    /// Answers a second.
-    async fn read(&self, path: &str) -> anyhow::Result<f64> {
+    /// For each page that the path may be of.
+    fn requests(&self, path: &str) -> Vec<Vec<u8>> {
         let all = IDS.iter().zip(&self.ids).find(|((what, _), _)| path.contains(&format!("{{{what}}}")));
-        let requests = match all {
+        let paths = match all {
             Some(((what, _), ids)) => ids.iter().map(|id| path.replace(&format!("{{{what}}}"), id)).collect(),
             None => vec![path.to_owned()],
         };
-        let requests = requests.iter().map(|path| get(&format!("/v2/{path}"), None)).collect::<Vec<_>>();
-        pages(&self.up, requests, self.lab.options.lasts.mul_f64(SHARE)).await
+        paths.iter().map(|path| get(&format!("/v2/{path}"), None)).collect()
     }
 }
 
@@ -125,8 +128,12 @@ pub(super) async fn uncached(lab: &Lab, database: &str) -> anyhow::Result<Agora>
 }
 
 /// Answers a second, where these are asked for by turns.
-pub(super) async fn pages(up: &Agora, requests: Vec<Vec<u8>>, lasts: Duration) -> anyhow::Result<f64> {
-    let connections = requests.len().min(CONNECTIONS);
+pub(super) async fn pages(
+    up: &Agora,
+    requests: Vec<Vec<u8>>,
+    connections: usize,
+    lasts: Duration,
+) -> anyhow::Result<f64> {
     let requests = Arc::new(move |nth| in_turn(&requests, nth).clone());
     let load = Load { to: up.address, connections, pace: Pace::Flat, lasts, requests };
     Ok(load.send().await?.all_good()?.rate())
