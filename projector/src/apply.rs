@@ -33,6 +33,9 @@ const FOLD_IN_PLACE: usize = 16;
 /// Or fewer bytes: a long body takes milliseconds to render.
 const FOLD_BYTES_IN_PLACE: usize = 32 * 1024;
 
+/// `lock_not_available`, where somebody has locked what is not waited for, or not any longer.
+const LOCKED: &str = "55P03";
+
 /// The one connection of a batch: while one projection folds a large one, another loads.
 type Connection<'a> = Mutex<Lent<'a>>;
 
@@ -146,8 +149,6 @@ pub(crate) enum Failure {
     Data(String),
     /// These shards are not where they were believed to be.
     Stale(HashSet<Shard>),
-    /// Somebody has locked what a commit without patience does not wait for.
-    Locked,
     /// Nothing that an event is to blame for.
     Trouble(anyhow::Error),
 }
@@ -156,13 +157,8 @@ impl Failure {
     /// Whether `lock_timeout` or `statement_timeout` ended it.
     pub(crate) fn is_patience_at_an_end(&self) -> bool {
         let Self::Trouble(error) = self else { return false };
-        error.downcast_ref().is_some_and(|error| is_locked(error) || has_code(error, "57014"))
+        error.downcast_ref().is_some_and(|error| has_code(error, LOCKED) || has_code(error, "57014"))
     }
-}
-
-/// `lock_not_available`.
-fn is_locked(error: &sqlx::Error) -> bool {
-    has_code(error, "55P03")
 }
 
 fn has_code(error: &sqlx::Error, code: &str) -> bool {
@@ -178,15 +174,6 @@ impl From<sqlx::Error> for Failure {
             _ => Self::Trouble(error.into()),
         }
     }
-}
-
-/// How a batch is committed.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Manner {
-    /// [`Writes::new`].
-    pub(crate) cautious: bool,
-    /// Waits for checkpoints that somebody has locked.
-    pub(crate) patient: bool,
 }
 
 /// What became of a move.
@@ -215,9 +202,9 @@ impl Target<'_> {
         mut moves: Vec<Move>,
     ) -> BoxFuture<'a, anyhow::Result<Vec<(Shard, Outcome)>>> {
         async move {
-            let (mut outcomes, mut manner) = (Vec::new(), Manner::default());
+            let (mut outcomes, mut cautious) = (Vec::new(), false);
             while !moves.is_empty() {
-                match commit(self.rows, self.history, batch, &[(self.projection, &moves)], manner).await {
+                match commit(self.rows, self.history, batch, &[(self.projection, &moves)], cautious).await {
                     Ok(changed) => {
                         let changed = changed.into_iter().next().unwrap_or_default();
                         outcomes.extend(committed(moves, changed, batch));
@@ -233,8 +220,7 @@ impl Target<'_> {
                         moves.extend(guilty.map(|its| its.parked_at(index, batch, reason)));
                     }
                     // A row that should be new, and was there: of events that were skipped, perhaps.
-                    Err(Failure::Data(_)) if !manner.cautious => manner.cautious = true,
-                    Err(Failure::Locked) => manner.patient = true,
+                    Err(Failure::Data(_)) if !cautious => cautious = true,
                     Err(Failure::Data(reason)) => {
                         outcomes.extend(self.halve(batch, moves, reason).await?);
                         break;
@@ -278,6 +264,7 @@ impl Target<'_> {
 }
 
 /// Applies moves of different projections, all in one transaction or nothing of them; answers what each changed.
+/// [`cautious`](Writes::new) is how rows are written.
 ///
 /// # Errors
 /// Why nothing was written; or, where it was the commit that failed, why nobody knows.
@@ -286,44 +273,53 @@ pub(crate) async fn commit(
     history: HistoryId,
     batch: &Batch,
     plans: &[(&dyn AnyProjection, &[Move])],
-    Manner { cautious, patient }: Manner,
+    cautious: bool,
 ) -> Result<Vec<HashMap<Shard, Changed>>, Failure> {
-    let connection = Connection::new(rows.take().await?);
-    let folding = plans.iter().map(|(projection, moves)| fold_moves(*projection, moves, batch, cautious, &connection));
-    let folded = join_all(folding).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let mut writes = Writes::default();
-    let changed = folded.into_iter().map(|its| {
-        writes.extend(its.writes);
-        its.changed
-    });
-    let changed = changed.collect();
     let named = plans.iter().flat_map(|(projection, moves)| moves.iter().map(|its| (projection.name(), its)));
     let named: Vec<_> = named.collect();
     let parks = || named.iter().filter_map(|(name, its)| Some((*name, its.shard, its.park.as_ref()?)));
-    let alone = writes.is_one_statement() && parks().next().is_none() && !breaks(Promise::CheckpointApart);
-    let mut connection = connection.into_inner();
-    if alone && !patient {
-        // A transaction of its own: three round trips less, which take as long as the rows of a small batch. It has all its
-        // tables at once, and does not wait with them for the checkpoints: who holds those may be about to swap the tables.
-        let said = writes.run_behind(checkpoint::advance(history, &named, batch, false), &mut connection).await;
-        stands(&said.map_err(|error| if is_locked(&error) { Failure::Locked } else { error.into() })?)?;
-    } else {
-        let mut transaction = connection.begin().await?;
-        let advance = checkpoint::advance(history, &named, batch, true);
-        let advanced = if breaks(Promise::CheckpointApart) {
-            Writes::default().run_behind(advance, &mut *rows.take().await?).await?
+    let mut connection = Connection::new(rows.take().await?);
+    let mut is_locked = false;
+    loop {
+        let folding =
+            plans.iter().map(|(projection, moves)| fold_moves(*projection, moves, batch, cautious, &connection));
+        let folded = join_all(folding).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut writes = Writes::default();
+        let changed = folded.into_iter().map(|its| {
+            writes.extend(its.writes);
+            its.changed
+        });
+        let changed = changed.collect();
+        let alone = writes.is_one_statement() && parks().next().is_none() && !breaks(Promise::CheckpointApart);
+        let to = connection.get_mut();
+        if alone && !is_locked {
+            // A transaction of its own: three round trips less, which take as long as the rows of a small batch. It has all its
+            // tables at once, and does not wait with them for the checkpoints: who holds those may be about to swap the tables.
+            match writes.run_behind(checkpoint::advance(history, &named, batch, false), to).await {
+                Err(error) if has_code(&error, LOCKED) => {
+                    is_locked = true;
+                    continue;
+                }
+                said => stands(&said?)?,
+            }
         } else {
-            Writes::default().run_behind(advance, &mut transaction).await?
-        };
-        stands(&advanced)?;
-        for (name, shard, park) in parks() {
-            checkpoint::park(&mut transaction, name, shard, park).await?;
+            let mut transaction = to.begin().await?;
+            let advance = checkpoint::advance(history, &named, batch, true);
+            let advanced = if breaks(Promise::CheckpointApart) {
+                Writes::default().run_behind(advance, &mut *rows.take().await?).await?
+            } else {
+                Writes::default().run_behind(advance, &mut transaction).await?
+            };
+            stands(&advanced)?;
+            for (name, shard, park) in parks() {
+                checkpoint::park(&mut transaction, name, shard, park).await?;
+            }
+            writes.run(&mut transaction).await?;
+            transaction.commit().await?;
         }
-        writes.run(&mut transaction).await?;
-        transaction.commit().await?;
+        connection.into_inner().give_back();
+        return Ok(changed);
     }
-    connection.give_back();
-    Ok(changed)
 }
 
 fn stands(said: &[PgRow]) -> Result<(), Failure> {

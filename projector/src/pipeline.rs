@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    apply::{AnyProjection, Failure, Manner, Outcome, Target, commit, committed},
+    apply::{AnyProjection, Failure, Outcome, Target, commit, committed},
     batch::{Batch, Item},
     consumer::{Fetched, Source},
     lanes::{Lanes, Move, Standing},
@@ -216,12 +216,7 @@ impl Running<'_> {
             return Err(plans);
         }
         let all: Vec<_> = plans.iter().map(|(index, moves)| (&*projections[*index], &moves[..])).collect();
-        let mut outcome = commit(rows, self.lanes.history, batch, &all, Manner::default()).await;
-        if let Err(Failure::Locked) = outcome {
-            let patient = Manner { patient: true, ..Manner::default() };
-            outcome = commit(rows, self.lanes.history, batch, &all, patient).await;
-        }
-        match outcome {
+        match commit(rows, self.lanes.history, batch, &all, false).await {
             Ok(changed) => {
                 let outcomes = plans.into_iter().zip(changed);
                 Ok(outcomes

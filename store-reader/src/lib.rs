@@ -36,8 +36,9 @@ pub struct StoreReader {
 }
 
 /// Run-time parameters for connections that read the store: plans made while a table was empty stay, and would scan it
-/// from its beginning on every read.
-pub const CONNECTION: [(&str, &str); 1] = [("enable_seqscan", "off")];
+/// from its beginning on every read. And they are made once: for a `limit` that it does not know, Postgres assumes a tenth
+/// of the store, and would plan every read anew for the one that it is given.
+pub const CONNECTION: [(&str, &str); 2] = [("enable_seqscan", "off"), ("plan_cache_mode", "force_generic_plan")];
 
 /// Some events, in order.
 #[derive(Debug)]
