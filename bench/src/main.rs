@@ -32,6 +32,10 @@ use self::{
     rows::Row,
 };
 
+/// What `agora` has: the event store alone, and the bare handler, run in this program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measure Agora beside its baselines; exits with 1 where a number is short of what it is held to, with 2 where it could not be measured
 #[derive(Debug, Parser)]
 #[command(name = "bench", max_term_width = 100)]

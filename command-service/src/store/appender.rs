@@ -1,12 +1,18 @@
-//! Group commit: one appender flushes all waiting commands in one call; the next flush gathers while the last one is
-//! on its way to disk.
+//! Group commit: the appender flushes waiting commands together, in one call.
+//!
+//! Few are one flush, and the next one gathers while it is on its way to disk. Many are two, each on a connection of its
+//! own: while Postgres has the one, the commands of the other are answered, decided and sent, and it has them at hand when
+//! the one before is committed.
 
 use std::{
     collections::{HashMap, HashSet},
+    future::ready,
+    mem,
     time::Duration,
 };
 
 use events::{Stream, catalogue};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use opentelemetry::{
     global,
     metrics::{Counter, Histogram},
@@ -32,6 +38,8 @@ use super::{Append, NewEvent, StoreError, Verdict, append::append, ping::Ping};
 const FLUSH_COMMANDS: usize = 1_024;
 /// Bytes in one flush, about, at most: what one statement's arguments may take of memory, here and in Postgres.
 const FLUSH_BYTES: usize = 8 * 1024 * 1024;
+/// Commands that are worth a flush of their own beside another: fewer are sooner written together than one after the other.
+const APART: usize = 24;
 /// Turns of the scheduler that a flush waits at most for those who are likely to be back.
 const TURNS: usize = 4;
 /// How long one call may take before its connection is given up and the flush sent again.
@@ -76,8 +84,9 @@ impl Appender {
         let ping = Ping::start(options.clone(), wake, tasks);
         // Plans made on empty tables stay, and costs that are not so would have them compiled.
         let options = options.options(db::BY_KEY).options([("jit", "off")]);
-        let worker = Worker { jobs, options, connection: None, ping, metrics: Metrics::new() };
-        tasks.spawn(worker.run());
+        let line = |nth| Line { nth, options: options.clone(), connection: None };
+        let lines = [0, 1].map(line);
+        tasks.spawn(Gathering::new(jobs).run(lines, Told { ping, metrics: Metrics::new() }));
         Self { queue, gate: Gate::default() }
     }
 
@@ -106,49 +115,130 @@ impl Appender {
     }
 }
 
-struct Worker {
+/// The commands that no flush has yet.
+struct Gathering {
     jobs: mpsc::Receiver<Job>,
-    options: PgConnectOptions,
-    connection: Option<PgConnection>,
+    waiting: Vec<Job>,
+    /// Who was answered last and has not come back; by number, as it may be others who come.
+    expected: usize,
+    /// What each line's flush writes, as long as it is under way.
+    written: [Written; 2],
+}
+
+impl Gathering {
+    fn new(jobs: mpsc::Receiver<Job>) -> Self {
+        Self { jobs, waiting: Vec::new(), expected: 0, written: Default::default() }
+    }
+
+    /// Until nobody can send any more.
+    async fn run(mut self, lines: [Line; 2], told: Told) {
+        let (mut idle, mut under_way, mut open) = (Vec::from(lines), FuturesUnordered::new(), true);
+        // Whether all that wait rest on what is under way.
+        let mut held = false;
+        loop {
+            let mut begun = false;
+            let many = if held || idle.is_empty() { 0 } else { self.ready(under_way.is_empty()).await };
+            if many > 0
+                && let Some(line) = idle.pop()
+            {
+                let flush = self.take(many, line.nth);
+                (begun, held) = (!flush.is_empty(), flush.is_empty());
+                if begun {
+                    under_way.push(line.flush(flush, &told));
+                } else {
+                    idle.push(line);
+                }
+            }
+            let room = FLUSH_COMMANDS - self.waiting.len();
+            tokio::select! {
+                biased;
+                Some((line, answered, appended)) = under_way.next() => {
+                    self.written[line.nth] = Written::default();
+                    self.waiting = mem::take(&mut self.waiting).into_iter().filter_map(|job| appended.tell(job)).collect();
+                    (self.expected, held) = (answered, false);
+                    idle.push(line);
+                }
+                // It is on its way: now for those beside it.
+                () = ready(()), if begun => {}
+                more = self.jobs.recv_many(&mut self.waiting, room), if open && room > 0 && !idle.is_empty() => {
+                    self.expected = self.expected.saturating_sub(more);
+                    open = more > 0;
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// How many of those that wait are to go now. With nothing under way, all; or of many, half, the others as the flush
+    /// beside it. Where that is not all who are about, lets others run first, a few turns: those that were answered are
+    /// likely to be back, and not to wait for two flushes then.
+    async fn ready(&mut self, alone: bool) -> usize {
+        for turn in 0..=TURNS {
+            while self.waiting.len() < FLUSH_COMMANDS
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                self.waiting.push(job);
+                self.expected = self.expected.saturating_sub(1);
+            }
+            let waiting = self.waiting.len();
+            if !alone {
+                let all = self.expected == 0 || waiting == FLUSH_COMMANDS;
+                return if all && waiting >= APART { waiting } else { 0 };
+            }
+            let about = waiting + self.expected;
+            let goal = if about < 2 * APART { about } else { about.div_ceil(2) };
+            if waiting == 0 || waiting >= goal || turn == TURNS {
+                return waiting.min(goal);
+            }
+            yield_now().await;
+        }
+        0
+    }
+
+    /// Takes that many commands which do not depend on one another or on what is under way, in order, for a line; the
+    /// others go on waiting.
+    ///
+    /// A command that reads or writes what an earlier one of the same flush writes was decided on a past. The function
+    /// checks a flush against what stood before it, all at once; in the next flush that is what the earlier one wrote.
+    fn take(&mut self, most: usize, line: usize) -> Vec<Job> {
+        let mut written = Written::default();
+        let mut bytes = 0;
+        let (mut now, mut later) = (Vec::with_capacity(most), Vec::new());
+        for job in mem::take(&mut self.waiting) {
+            bytes += job.append.bytes();
+            let full = now.len() >= most || bytes > FLUSH_BYTES && !now.is_empty();
+            let concerned = || self.written.iter().chain([&written]).any(|written| written.concerns(&job.append));
+            if full || concerned() {
+                later.push(job);
+            } else {
+                written.note(&job.append);
+                now.push(job);
+            }
+        }
+        self.waiting = later;
+        self.written[line] = written;
+        now
+    }
+}
+
+/// What is told of each flush, besides its commands.
+struct Told {
     ping: Ping,
     metrics: Metrics,
 }
 
-impl Worker {
-    async fn run(mut self) {
-        let (mut waiting, mut answered) = (Vec::new(), 0);
-        while self.gather(&mut waiting, answered).await {
-            let (flush, later) = independent(waiting);
-            answered = flush.len();
-            let appended = self.flush(flush).await;
-            waiting = later.into_iter().filter_map(|job| appended.tell(job)).collect();
-        }
-    }
+/// A connection, made anew whenever it breaks, that brings one flush after the other to the database.
+struct Line {
+    nth: usize,
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
 
-    /// Waits for work where there is none, then takes what is there. Where that is less than the flush before answered, lets
-    /// others run first, a few turns: those that were answered are likely to be back, and not to wait for two flushes then.
-    /// False when nobody can send any more.
-    async fn gather(&mut self, waiting: &mut Vec<Job>, answered: usize) -> bool {
-        if waiting.is_empty() && self.jobs.recv_many(waiting, FLUSH_COMMANDS).await == 0 {
-            return false;
-        }
-        for _ in 0..TURNS {
-            while waiting.len() < FLUSH_COMMANDS
-                && let Ok(job) = self.jobs.try_recv()
-            {
-                waiting.push(job);
-            }
-            if waiting.len() >= answered {
-                break;
-            }
-            yield_now().await;
-        }
-        true
-    }
-
+impl Line {
     /// Brings a flush to its end: sent again where its answer was lost, halved where the database refuses a value,
     /// until each command has its verdict or nobody waits for it any more.
-    async fn flush(&mut self, jobs: Vec<Job>) -> Appended {
+    async fn flush(mut self, jobs: Vec<Job>, told: &Told) -> (Self, usize, Appended) {
+        let commands = jobs.len();
         let mut appended = Appended::default();
         // A stack of flushes; each of a halved one stands alone.
         let mut flushes = vec![jobs];
@@ -159,9 +249,9 @@ impl Worker {
             if jobs.is_empty() {
                 continue;
             }
-            match self.call(resend, &jobs).await {
+            match self.call(resend, &jobs, &told.metrics).await {
                 Ok(verdicts) => {
-                    self.answer(jobs, verdicts, &mut appended);
+                    told.answer(jobs, verdicts, &mut appended);
                     if failures > 0 {
                         tracing::info!(failures, "the event store answers again");
                     }
@@ -186,10 +276,10 @@ impl Worker {
                 }
             }
         }
-        appended
+        (self, commands, appended)
     }
 
-    async fn call(&mut self, resend: bool, jobs: &[Job]) -> Result<Vec<Verdict>, sqlx::Error> {
+    async fn call(&mut self, resend: bool, jobs: &[Job], metrics: &Metrics) -> Result<Vec<Verdict>, sqlx::Error> {
         let started = std::time::Instant::now();
         let commands: Vec<_> = jobs.iter().map(|job| &job.append).collect();
         let options = &self.options;
@@ -202,11 +292,13 @@ impl Worker {
             append(connection, resend, &commands).await
         };
         let answer = timeout(CALL_TIMEOUT, call).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        self.metrics.flush_seconds.record(started.elapsed().as_secs_f64(), &[]);
-        self.metrics.flush_commands.record(jobs.len() as u64, &[]);
+        metrics.flush_seconds.record(started.elapsed().as_secs_f64(), &[]);
+        metrics.flush_commands.record(jobs.len() as u64, &[]);
         answer
     }
+}
 
+impl Told {
     fn answer(&self, jobs: Vec<Job>, verdicts: Vec<Verdict>, appended: &mut Appended) {
         let mut events = 0;
         for (job, verdict) in jobs.into_iter().zip(verdicts) {
@@ -222,27 +314,6 @@ impl Worker {
             self.ping.send();
         }
     }
-}
-
-/// Takes the commands that do not depend on one another, in order; the others wait for the next flush.
-///
-/// A command that reads or writes what an earlier one of the same flush writes was decided on a past. The function
-/// checks a flush against what stood before it, all at once; in the next flush that is what the earlier one wrote.
-fn independent(jobs: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
-    let mut written = Written::default();
-    let mut bytes = 0;
-    let (mut now, mut later) = (Vec::with_capacity(jobs.len()), Vec::new());
-    for job in jobs {
-        bytes += job.append.bytes();
-        let full = bytes > FLUSH_BYTES && !now.is_empty();
-        if full || written.concerns(&job.append) {
-            later.push(job);
-        } else {
-            written.note(&job.append);
-            now.push(job);
-        }
-    }
-    (now, later)
 }
 
 /// What the commands of a flush write so far.
@@ -393,10 +464,14 @@ mod tests {
         let lock = job(&[], &[&thread]);
         let late_reply = job(&[&thread], &[&posts[1]]);
         let elsewhere = job(&[], &[&posts[2]]);
-        let (now, later) = independent(vec![early_reply, lock, late_reply, elsewhere]);
+        let mut gathering = Gathering::new(mpsc::channel(1).1);
+        gathering.waiting = vec![early_reply, lock, late_reply, elsewhere];
         let written = |jobs: &[Job]| jobs.iter().map(|job| job.append.events[0].stream.clone()).collect::<Vec<_>>();
-        assert_eq!(written(&now), [posts[0].clone(), thread, posts[2].clone()]);
-        assert_eq!(written(&later), [posts[1].clone()]);
+        assert_eq!(written(&gathering.take(4, 0)), [posts[0].clone(), thread, posts[2].clone()]);
+        assert_eq!(written(&gathering.waiting), [posts[1].clone()]);
+        assert!(gathering.take(4, 1).is_empty(), "the other line has what it rests on");
+        gathering.written[0] = Written::default();
+        assert_eq!(written(&gathering.take(4, 1)), [posts[1].clone()]);
     }
 
     #[test]
