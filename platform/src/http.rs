@@ -94,7 +94,8 @@ pub struct HttpConfig {
     #[serde(deserialize_with = "config::positive")]
     pub max_connections: usize,
     /// Commands (requests of other methods than GET, HEAD and OPTIONS) in progress at most, of those that are all
-    /// here; one more is answered 503 at once, before anything is done for it. As many as one flush of the event store holds: others would wait for the next.
+    /// here; one more is answered 503 at once, before anything is done for it. As many as one flush of the event store
+    /// holds: others might wait for another.
     #[serde(deserialize_with = "config::positive")]
     pub max_commands: usize,
     /// How long requests may go on after a shutdown began, before their connections are cut.

@@ -28,7 +28,7 @@ use store_reader::Wake;
 use tokio::{
     sync::{mpsc, oneshot},
     task::yield_now,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,8 @@ const FLUSH_COMMANDS: usize = 1_024;
 const FLUSH_BYTES: usize = 8 * 1024 * 1024;
 /// Commands that are worth a flush of their own beside another: fewer are sooner written together than one after the other.
 const APART: usize = 24;
+/// How long a flush may be under way for another to begin beside it, whose own time begins then.
+const BESIDE: Duration = Duration::from_secs(1);
 /// Turns of the scheduler that a flush waits at most for those who are likely to be back.
 const TURNS: usize = 4;
 /// How long one call may take before its connection is given up and the flush sent again.
@@ -54,7 +56,7 @@ const BACKOFF: [Duration; 4] =
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AppenderConfig {
-    /// Commands that may wait for a flush; one more is answered 503.
+    /// Commands that may wait for a flush, beside the 1,024 that are gathered for one; one more is answered 503.
     #[serde(deserialize_with = "platform::config::positive")]
     pub queue: usize,
 }
@@ -78,7 +80,7 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// Starts the task, on a connection of its own that is made anew whenever it breaks.
+    /// Starts the task, on two connections of its own that are made anew whenever they break.
     pub fn start(config: &AppenderConfig, options: PgConnectOptions, wake: Wake, tasks: &TaskTracker) -> Self {
         let (queue, jobs) = mpsc::channel(config.queue);
         let ping = Ping::start(options.clone(), wake, tasks);
@@ -115,34 +117,34 @@ impl Appender {
     }
 }
 
-/// The commands that no flush has yet.
+/// The commands that no flush has yet, and what is known of those that one has.
 struct Gathering {
     jobs: mpsc::Receiver<Job>,
     waiting: Vec<Job>,
+    /// Of those that wait, who were found to rest on what is under way.
+    held: usize,
     /// Who was answered last and has not come back; by number, as it may be others who come.
     expected: usize,
     /// What each line's flush writes, as long as it is under way.
     written: [Written; 2],
+    /// When the last flush began.
+    begun: Instant,
 }
 
 impl Gathering {
     fn new(jobs: mpsc::Receiver<Job>) -> Self {
-        Self { jobs, waiting: Vec::new(), expected: 0, written: Default::default() }
+        let (waiting, written) = (Vec::new(), Default::default());
+        Self { jobs, waiting, held: 0, expected: 0, written, begun: Instant::now() }
     }
 
     /// Until nobody can send any more.
     async fn run(mut self, lines: [Line; 2], told: Told) {
         let (mut idle, mut under_way, mut open) = (Vec::from(lines), FuturesUnordered::new(), true);
-        // Whether all that wait rest on what is under way.
-        let mut held = false;
         loop {
             let mut begun = false;
-            let many = if held || idle.is_empty() { 0 } else { self.ready(under_way.is_empty()).await };
-            if many > 0
-                && let Some(line) = idle.pop()
-            {
-                let flush = self.take(many, line.nth);
-                (begun, held) = (!flush.is_empty(), flush.is_empty());
+            if let Some(line) = idle.pop() {
+                let flush = self.next(line.nth, under_way.is_empty()).await;
+                begun = !flush.is_empty();
                 if begun {
                     under_way.push(line.flush(flush, &told));
                 } else {
@@ -152,10 +154,14 @@ impl Gathering {
             let room = FLUSH_COMMANDS - self.waiting.len();
             tokio::select! {
                 biased;
-                Some((line, answered, appended)) = under_way.next() => {
+                Some((line, done)) = under_way.next() => {
                     self.written[line.nth] = Written::default();
-                    self.waiting = mem::take(&mut self.waiting).into_iter().filter_map(|job| appended.tell(job)).collect();
-                    (self.expected, held) = (answered, false);
+                    self.waiting = mem::take(&mut self.waiting).into_iter().filter_map(|job| done.tell(job)).collect();
+                    (self.expected, self.held) = (done.answered, 0);
+                    if done.lost {
+                        // The other one has not been tried since: half of a burst would, and wait for eight seconds.
+                        idle.iter_mut().map(|line: &mut Line| line.connection.take()).for_each(drop);
+                    }
                     idle.push(line);
                 }
                 // It is on its way: now for those beside it.
@@ -169,11 +175,13 @@ impl Gathering {
         }
     }
 
-    /// How many of those that wait are to go now. With nothing under way, all; or of many, half, the others as the flush
-    /// beside it. Where that is not all who are about, lets others run first, a few turns: those that were answered are
-    /// likely to be back, and not to wait for two flushes then.
-    async fn ready(&mut self, alone: bool) -> usize {
-        for turn in 0..=TURNS {
+    /// What is to go now on this line; nothing where there is nothing, or it is not worth a flush beside another. With
+    /// nothing under way, that is all; or of many, half, the others as the flush beside it. Where that is not all who are
+    /// about, lets others run first, a few turns: those that were answered are likely to be back, and not to wait for two
+    /// flushes then.
+    async fn next(&mut self, line: usize, alone: bool) -> Vec<Job> {
+        let mut turns = 0..TURNS;
+        loop {
             while self.waiting.len() < FLUSH_COMMANDS
                 && let Ok(job) = self.jobs.try_recv()
             {
@@ -183,40 +191,44 @@ impl Gathering {
             let waiting = self.waiting.len();
             if !alone {
                 let all = self.expected == 0 || waiting == FLUSH_COMMANDS;
-                return if all && waiting >= APART { waiting } else { 0 };
+                let worth_it = all && waiting >= self.held + APART && self.begun.elapsed() < BESIDE;
+                return if worth_it { self.take(APART, waiting, line) } else { Vec::new() };
             }
             let about = waiting + self.expected;
             let goal = if about < 2 * APART { about } else { about.div_ceil(2) };
-            if waiting == 0 || waiting >= goal || turn == TURNS {
-                return waiting.min(goal);
+            if waiting == 0 || waiting >= goal || turns.next().is_none() {
+                return self.take(0, goal, line);
             }
             yield_now().await;
         }
-        0
     }
 
-    /// Takes that many commands which do not depend on one another or on what is under way, in order, for a line; the
-    /// others go on waiting.
+    /// Takes commands that do not depend on one another or on what is under way, in order, for a line, as many as that at
+    /// most; nothing where they are too few. The others go on waiting.
     ///
     /// A command that reads or writes what an earlier one of the same flush writes was decided on a past. The function
     /// checks a flush against what stood before it, all at once; in the next flush that is what the earlier one wrote.
-    fn take(&mut self, most: usize, line: usize) -> Vec<Job> {
+    fn take(&mut self, least: usize, most: usize, line: usize) -> Vec<Job> {
         let mut written = Written::default();
-        let mut bytes = 0;
-        let (mut now, mut later) = (Vec::with_capacity(most), Vec::new());
-        for job in mem::take(&mut self.waiting) {
-            bytes += job.append.bytes();
-            let full = now.len() >= most || bytes > FLUSH_BYTES && !now.is_empty();
-            let concerned = || self.written.iter().chain([&written]).any(|written| written.concerns(&job.append));
-            if full || concerned() {
-                later.push(job);
-            } else {
-                written.note(&job.append);
-                now.push(job);
+        let (mut many, mut bytes) = (0, 0);
+        let goes = |Job { append, .. }: &Job| {
+            let is_full = many == most || many > 0 && bytes + append.bytes() > FLUSH_BYTES;
+            let goes = !is_full && !self.written.iter().chain([&written]).any(|written| written.concerns(append));
+            if goes {
+                written.note(append);
+                (many, bytes) = (many + 1, bytes + append.bytes());
             }
+            goes
+        };
+        let mut going = self.waiting.iter().map(goes).collect::<Vec<bool>>().into_iter();
+        if many < least {
+            self.held = self.waiting.len();
+            return Vec::new();
         }
+        let (now, later) = mem::take(&mut self.waiting).into_iter().partition(|_| going.next() == Some(true));
         self.waiting = later;
         self.written[line] = written;
+        self.begun = Instant::now();
         now
     }
 }
@@ -237,9 +249,8 @@ struct Line {
 impl Line {
     /// Brings a flush to its end: sent again where its answer was lost, halved where the database refuses a value,
     /// until each command has its verdict or nobody waits for it any more.
-    async fn flush(mut self, jobs: Vec<Job>, told: &Told) -> (Self, usize, Appended) {
-        let commands = jobs.len();
-        let mut appended = Appended::default();
+    async fn flush(mut self, jobs: Vec<Job>, told: &Told) -> (Self, Done) {
+        let mut done = Done::default();
         // A stack of flushes; each of a halved one stands alone.
         let mut flushes = vec![jobs];
         let mut resend = false;
@@ -251,7 +262,7 @@ impl Line {
             }
             match self.call(resend, &jobs, &told.metrics).await {
                 Ok(verdicts) => {
-                    told.answer(jobs, verdicts, &mut appended);
+                    told.answer(jobs, verdicts, &mut done);
                     if failures > 0 {
                         tracing::info!(failures, "the event store answers again");
                     }
@@ -269,14 +280,14 @@ impl Line {
                         tracing::warn!(%error, "the event store does not answer; the flush is sent again");
                     }
                     self.connection = None;
-                    resend = true;
+                    (resend, done.lost) = (true, true);
                     sleep(BACKOFF[failures.min(BACKOFF.len() - 1)]).await;
                     failures += 1;
                     flushes.push(jobs);
                 }
             }
         }
-        (self, commands, appended)
+        (self, done)
     }
 
     async fn call(&mut self, resend: bool, jobs: &[Job], metrics: &Metrics) -> Result<Vec<Verdict>, sqlx::Error> {
@@ -299,12 +310,13 @@ impl Line {
 }
 
 impl Told {
-    fn answer(&self, jobs: Vec<Job>, verdicts: Vec<Verdict>, appended: &mut Appended) {
+    fn answer(&self, jobs: Vec<Job>, verdicts: Vec<Verdict>, done: &mut Done) {
         let mut events = 0;
+        done.answered += jobs.len();
         for (job, verdict) in jobs.into_iter().zip(verdicts) {
             if matches!(verdict, Verdict::Appended { .. }) {
                 events += job.append.events.len() as u64;
-                appended.note(&job.append);
+                done.note(&job.append);
             }
             // Nobody waits for it any more: then it will be asked for again, under its key.
             let _ = job.verdict.send(Ok(verdict));
@@ -344,15 +356,20 @@ impl Written {
     }
 }
 
-/// What a flush appended. Who waited, and rests on less, is told so at once: versions only rise, so the database would
-/// say nothing else, at a round trip for each.
+/// What came of a flush. Who waited, and rests on less than it appended, is told so at once: versions only rise, so the
+/// database would say nothing else, at a round trip for each.
 #[derive(Default)]
-struct Appended {
+struct Done {
+    /// How many commands had their verdict.
+    answered: usize,
+    /// Whether a connection was lost.
+    lost: bool,
+    /// What it appended.
     versions: HashMap<Stream, i64>,
     receipts: HashSet<(uuid::Uuid, String)>,
 }
 
-impl Appended {
+impl Done {
     fn note(&mut self, append: &Append) {
         for event in &append.events {
             let version = self.versions.entry(event.stream.clone()).or_default();
@@ -415,7 +432,7 @@ impl Metrics {
         Self {
             flush_seconds: meter
                 .f64_histogram("agora_append_flush_seconds")
-                .with_description("Time of one flush, its commit included")
+                .with_description("Time of one flush, from its sending, behind the one before it, to its commit")
                 .with_boundaries(platform::telemetry::SECONDS.to_vec())
                 .build(),
             flush_commands: meter
@@ -467,26 +484,26 @@ mod tests {
         let mut gathering = Gathering::new(mpsc::channel(1).1);
         gathering.waiting = vec![early_reply, lock, late_reply, elsewhere];
         let written = |jobs: &[Job]| jobs.iter().map(|job| job.append.events[0].stream.clone()).collect::<Vec<_>>();
-        assert_eq!(written(&gathering.take(4, 0)), [posts[0].clone(), thread, posts[2].clone()]);
+        assert_eq!(written(&gathering.take(0, 4, 0)), [posts[0].clone(), thread, posts[2].clone()]);
         assert_eq!(written(&gathering.waiting), [posts[1].clone()]);
-        assert!(gathering.take(4, 1).is_empty(), "the other line has what it rests on");
+        assert!(gathering.take(0, 4, 1).is_empty(), "the other line has what it rests on");
         gathering.written[0] = Written::default();
-        assert_eq!(written(&gathering.take(4, 1)), [posts[1].clone()]);
+        assert_eq!(written(&gathering.take(0, 4, 1)), [posts[1].clone()]);
     }
 
     #[test]
     fn who_was_overtaken_while_it_waited_is_told_at_once() {
         let [thread, other] = [(); 2].map(|()| Stream::thread(ThreadId::new()));
-        let mut appended = Appended::default();
-        appended.note(&job(&[], &[&thread]).append);
-        assert!(appended.tell(job(&[&other], &[&other])).is_some(), "it rests on nothing that moved");
+        let mut done = Done::default();
+        done.note(&job(&[], &[&thread]).append);
+        assert!(done.tell(job(&[&other], &[&other])).is_some(), "it rests on nothing that moved");
         let (verdict, mut answer) = oneshot::channel();
-        assert!(appended.tell(Job { verdict, ..job(&[&thread], &[&other]) }).is_none());
+        assert!(done.tell(Job { verdict, ..job(&[&thread], &[&other]) }).is_none());
         let told = answer.try_recv().expect("an answer").expect("a verdict");
         assert!(matches!(told, Verdict::Moved { stream, version: 1 } if stream == thread.to_string()));
         let mut seen = job(&[&thread], &[&other]);
         seen.append.checks[0].1 = 1;
-        assert!(appended.tell(seen).is_some(), "it was decided on that version");
+        assert!(done.tell(seen).is_some(), "it was decided on that version");
     }
 
     #[test]
