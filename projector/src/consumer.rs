@@ -120,11 +120,6 @@ impl Source {
         }
     }
 
-    /// Whether no more are fetched before some are taken.
-    pub(crate) fn is_full(&self) -> bool {
-        self.waiting().is_full()
-    }
-
     /// All that was fetched and that nobody has taken, if anything.
     pub(crate) fn take(&self) -> Fetched {
         let taken = mem::take(&mut *self.waiting());
@@ -168,7 +163,7 @@ impl Source {
         patience.worked();
         let mut messages = consumer.stream();
         loop {
-            while self.is_full() {
+            while self.waiting().is_full() {
                 let Some(()) = shutdown.run_until_cancelled(self.taken.notified()).await else { return };
             }
             let Some(Some(first)) = shutdown.run_until_cancelled(messages.next()).await else { return };

@@ -38,9 +38,6 @@ mod fill;
 const SOONEST_CHECK: Duration = Duration::from_millis(500);
 /// How long projections go on one by one after they waited together for a lock in vain.
 const APART: Duration = Duration::from_secs(60);
-/// A batch from Kafka begins this long after the one before it at the soonest: one costs Postgres, Kafka and us nearly as
-/// much for one event as for ten, and what comes one by one would wait for that instead.
-const PACE: Duration = Duration::from_millis(8);
 
 /// All projections of this process.
 pub(crate) struct Pipeline {
@@ -64,8 +61,6 @@ struct Running<'a> {
     alarms: Alarms,
     last: Option<Check>,
     check_at: Instant,
-    /// When the next batch from Kafka may begin.
-    next_at: Instant,
     verified_at: Option<Instant>,
     /// Until when each projection goes for itself: a table of one that somebody has locked is not to hold up the others in
     /// every batch.
@@ -97,7 +92,6 @@ impl Pipeline {
             alarms: Alarms::default(),
             last: None,
             check_at: Instant::now(),
-            next_at: Instant::now(),
             verified_at: None,
             apart_until: None,
             alone_since: None,
@@ -145,11 +139,6 @@ impl Running<'_> {
                 () = sleep_until(self.check_at) => return Ok(Proof::None),
                 () = source.something() => {}
             }
-            // Those that come at the heels of the last batch wait for one another.
-            if !source.is_full() {
-                sleep_until(self.next_at).await;
-            }
-            self.next_at = Instant::now() + PACE;
         }
         // What is behind holds up nobody who is not.
         let Fetched { items: more, offsets, .. } = source.take();
