@@ -44,6 +44,8 @@ const APART: usize = 24;
 const BESIDE: Duration = Duration::from_secs(1);
 /// Turns of the scheduler that a flush waits at most for those who are likely to be back.
 const TURNS: usize = 4;
+/// Answers that wake their handlers before others have their turn.
+const TOLD_TOGETHER: usize = 8;
 /// How long one call may take before its connection is given up and the flush sent again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a command waits for its verdict before it is told that the store is out of reach.
@@ -262,7 +264,7 @@ impl Line {
             }
             match self.call(resend, &jobs, &told.metrics).await {
                 Ok(verdicts) => {
-                    told.answer(jobs, verdicts, &mut done);
+                    told.answer(jobs, verdicts, &mut done).await;
                     if failures > 0 {
                         tracing::info!(failures, "the event store answers again");
                     }
@@ -310,20 +312,25 @@ impl Line {
 }
 
 impl Told {
-    fn answer(&self, jobs: Vec<Job>, verdicts: Vec<Verdict>, done: &mut Done) {
-        let mut events = 0;
+    /// The relay first, then those who wait, a few at a time: told all at once, a thousand would go before whoever comes next.
+    async fn answer(&self, jobs: Vec<Job>, verdicts: Vec<Verdict>, done: &mut Done) {
+        let appended = |verdict: &Verdict| matches!(verdict, Verdict::Appended { .. });
+        let writes = jobs.iter().zip(&verdicts).filter(|(_, verdict)| appended(verdict));
+        let events: usize = writes.map(|(job, _)| job.append.events.len()).sum();
+        if events > 0 {
+            self.metrics.events.add(events as u64, &[]);
+            self.ping.send();
+        }
         done.answered += jobs.len();
-        for (job, verdict) in jobs.into_iter().zip(verdicts) {
-            if matches!(verdict, Verdict::Appended { .. }) {
-                events += job.append.events.len() as u64;
+        for (nth, (job, verdict)) in jobs.into_iter().zip(verdicts).enumerate() {
+            if nth > 0 && nth.is_multiple_of(TOLD_TOGETHER) {
+                yield_now().await;
+            }
+            if appended(&verdict) {
                 done.note(&job.append);
             }
             // Nobody waits for it any more: then it will be asked for again, under its key.
             let _ = job.verdict.send(Ok(verdict));
-        }
-        if events > 0 {
-            self.metrics.events.add(events, &[]);
-            self.ping.send();
         }
     }
 }
