@@ -1,16 +1,21 @@
 //! Bare axum, as a program of a user's would have it: what there is to be lost.
 //!
-//! A handler that returns finished bytes is the baseline of cached reads; one that keeps what is posted by one `INSERT`
-//! through sqlx is what a command over HTTP takes at least. Each is a process of its own, this program once more:
-//! `bench --bare FILE ADDRESS`, where the file holds an answer of Agora's, head and body, and
-//! `bench --bare-insert DATABASE ADDRESS`.
+//! A handler that returns finished bytes is the baseline of cached reads. Three more are limits, what there is to be had over
+//! HTTP: one that looks at a row first, in one statement for all who wait; one that runs a page's statement; and one that keeps
+//! what is posted by one `INSERT`. Each is a process of its own, this program once more: `bench --bare ANSWER ADDRESS`,
+//! `bench --bare-look ANSWER DATABASE ADDRESS`, `bench --bare-select STATEMENT DATABASE ADDRESS` and
+//! `bench --bare-insert DATABASE ADDRESS`; an answer is a file with one of Agora's, head and body.
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
 use anyhow::Context as _;
@@ -22,13 +27,24 @@ use axum::{
     serve::ListenerExt as _,
 };
 use serde_json::value::RawValue;
-use sqlx::PgPool;
-use tokio::net::TcpListener;
+use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, oneshot},
+    task::yield_now,
+};
 
-use crate::load::Answer;
+use crate::{load::Answer, process::Baseline};
 
 const ANSWERS: &str = "--bare";
+const LOOKS: &str = "--bare-look";
+const SELECTS: &str = "--bare-select";
 const INSERTS: &str = "--bare-insert";
+/// Commands under way at most, as Agora has it (`http.max_commands`).
+pub const MOST: usize = 1_024;
+/// Who waits for the same look at most.
+const TOGETHER: usize = 256;
+const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 /// Headers that hyper writes itself.
 const HYPERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
@@ -36,40 +52,55 @@ const HYPERS: [&str; 4] = ["connection", "content-length", "date", "transfer-enc
 pub enum Bare {
     /// Answers each request with what is in this file.
     Answers(PathBuf),
-    /// Keeps what is posted in the table `store.plain` of this database.
+    /// The same, once a row of this database has been looked at after the request came.
+    Looks(PathBuf, String),
+    /// Answers how many rows the statement in this file has, whose `$1` is another number each time, in this database.
+    Selects(PathBuf, String),
+    /// Keeps what is posted in the table `store.plain` of this database, of [`MOST`] at once; refuses others.
     Inserts(String),
 }
 
 impl Bare {
-    /// One that answers with this, which it keeps in a file in `dir`.
+    /// The file of one that answers with this, in `dir`.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn of(dir: &Path, answer: &Answer<'_>) -> anyhow::Result<Self> {
+    pub fn kept(dir: &Path, answer: &Answer<'_>) -> anyhow::Result<PathBuf> {
         let file = dir.join("answer");
         fs::write(&file, [answer.head, answer.body].concat())?;
-        Ok(Self::Answers(file))
+        Ok(file)
+    }
+
+    /// Starts it, on one core where one is named.
+    ///
+    /// # Errors
+    /// Where it does not listen within a minute.
+    pub async fn start(&self, core: Option<usize>) -> anyhow::Result<Baseline> {
+        Baseline::start(&env::current_exe()?, core, |address| self.arguments(address)).await
+    }
+
+    fn arguments(&self, address: SocketAddr) -> Vec<OsString> {
+        let of: Vec<&OsStr> = match self {
+            Self::Answers(file) => vec![ANSWERS.as_ref(), file.as_ref()],
+            Self::Looks(file, database) => vec![LOOKS.as_ref(), file.as_ref(), database.as_ref()],
+            Self::Selects(file, database) => vec![SELECTS.as_ref(), file.as_ref(), database.as_ref()],
+            Self::Inserts(database) => vec![INSERTS.as_ref(), database.as_ref()],
+        };
+        of.into_iter().map(OsStr::to_owned).chain([address.to_string().into()]).collect()
     }
 
     /// What this process is to be, and the address, where it is such a server.
     pub fn asked_for() -> Option<(Self, String)> {
-        let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-        let [flag, of, address] = arguments.as_slice() else { return None };
-        let bare = match flag.to_str()? {
-            ANSWERS => Self::Answers(of.into()),
-            INSERTS => Self::Inserts(of.to_str()?.to_owned()),
+        let arguments: Vec<String> = env::args().skip(1).collect();
+        let [flag, of @ .., address] = arguments.as_slice() else { return None };
+        let bare = match (flag.as_str(), of) {
+            (ANSWERS, [file]) => Self::Answers(file.into()),
+            (LOOKS, [file, database]) => Self::Looks(file.into(), database.clone()),
+            (SELECTS, [file, database]) => Self::Selects(file.into(), database.clone()),
+            (INSERTS, [database]) => Self::Inserts(database.clone()),
             _ => return None,
         };
-        Some((bare, address.to_string_lossy().into_owned()))
-    }
-
-    /// The arguments of such a server.
-    pub fn arguments(&self, address: SocketAddr) -> Vec<OsString> {
-        let (flag, of) = match self {
-            Self::Answers(file) => (ANSWERS, file.into()),
-            Self::Inserts(database) => (INSERTS, database.into()),
-        };
-        vec![flag.into(), of, address.to_string().into()]
+        Some((bare, address.clone()))
     }
 
     /// Serves until it is killed.
@@ -80,6 +111,12 @@ impl Bare {
         tokio::runtime::Runtime::new()?.block_on(async {
             let handler = match self {
                 Self::Answers(file) => answers(&file)?,
+                Self::Looks(file, database) => looks(&file, PgConnection::connect(&database).await?)?,
+                Self::Selects(file, database) => {
+                    // A limit asks no connection whether it lives.
+                    let pool = PgPoolOptions::new().max_connections(16).test_before_acquire(false);
+                    selects(fs::read_to_string(file)?, pool.connect(&database).await?)
+                }
                 Self::Inserts(database) => inserts(PgPool::connect(&database).await?),
             };
             let listener = TcpListener::bind(address).await?.tap_io(|stream| {
@@ -91,21 +128,68 @@ impl Bare {
 }
 
 fn answers(file: &Path) -> anyhow::Result<MethodRouter> {
-    let answer = fs::read(file)?;
-    let end = memchr::memmem::find(&answer, b"\r\n\r\n").context("an answer")?;
-    let headers = headers(std::str::from_utf8(&answer[..end])?)?;
-    let body = Bytes::from(answer).slice(end + 4..);
+    let answer = finished(file)?;
     Ok(any(move || {
-        let answer = (headers.clone(), body.clone());
+        let answer = answer.clone();
         async { answer }
     }))
 }
 
-fn inserts(pool: PgPool) -> MethodRouter {
-    post(async move |Json(posted): Json<Box<RawValue>>| {
-        let inserted = sqlx::query("insert into store.plain (payload) values ($1)").bind(sqlx::types::Json(posted));
-        inserted.execute(&pool).await.map(|_| StatusCode::CREATED).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+/// A look begins after all whom it answers have asked, as those of the query-service.
+fn looks(file: &Path, mut connection: PgConnection) -> anyhow::Result<MethodRouter> {
+    let answer = finished(file)?;
+    let (ask, mut asked) = mpsc::channel::<oneshot::Sender<()>>(TOGETHER);
+    tokio::spawn(async move {
+        let mut waiting = Vec::with_capacity(TOGETHER);
+        while asked.recv_many(&mut waiting, TOGETHER).await > 0 {
+            yield_now().await;
+            while let Ok(more) = asked.try_recv() {
+                waiting.push(more);
+            }
+            let look = sqlx::query("select position from read.checkpoint where projection = $1 and shard = $2");
+            if look.bind("community").bind(0_i16).fetch_all(&mut connection).await.is_ok() {
+                waiting.drain(..).for_each(|asker| asker.send(()).unwrap_or_default());
+            }
+            waiting.clear();
+        }
+    });
+    Ok(any(move || {
+        let (answer, ask) = (answer.clone(), ask.clone());
+        async move {
+            let (asker, looked) = oneshot::channel();
+            ask.send(asker).await.map_err(|_| FAILED)?;
+            looked.await.map(|()| answer).map_err(|_| FAILED)
+        }
+    }))
+}
+
+fn selects(statement: String, pool: PgPool) -> MethodRouter {
+    let (statement, nth) = (Arc::new(statement), Arc::new(AtomicI32::new(0)));
+    any(move || {
+        let (statement, pool) = (Arc::clone(&statement), pool.clone());
+        let nth = nth.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let rows = sqlx::query(&statement).bind(nth).fetch_all(&pool).await;
+            rows.map(|rows| rows.len().to_string()).map_err(|_| FAILED)
+        }
     })
+}
+
+fn inserts(pool: PgPool) -> MethodRouter {
+    static PLACES: Semaphore = Semaphore::const_new(MOST);
+    post(async move |Json(posted): Json<Box<RawValue>>| {
+        let Ok(_place) = PLACES.try_acquire() else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
+        let inserted = sqlx::query("insert into store.plain (payload) values ($1)").bind(sqlx::types::Json(posted));
+        inserted.execute(&pool).await.map(|_| StatusCode::CREATED).map_err(|_| FAILED)
+    })
+}
+
+/// What a file of [`Bare::kept`] holds.
+fn finished(file: &Path) -> anyhow::Result<(HeaderMap, Bytes)> {
+    let answer = fs::read(file)?;
+    let end = memchr::memmem::find(&answer, b"\r\n\r\n").context("an answer")?;
+    let headers = headers(std::str::from_utf8(&answer[..end])?)?;
+    Ok((headers, Bytes::from(answer).slice(end + 4..)))
 }
 
 /// Those of a head that hyper does not write itself.

@@ -1,7 +1,6 @@
 //! Commands over HTTP: replies, each under a key of its own, with all that is checked of a request.
 
 use std::{
-    env,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -11,20 +10,18 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    bare::Bare,
+    bare::{Bare, MOST},
     lab::{Lab, connect},
     load::{Answer, Connection, Load, Outcome, Pace, Requests, histogram, ms},
     pairs::{Pairs, Spread},
     people::People,
-    process::{Agora, Baseline, GENERATOR, Pinned, Place, SERVER, cpu_of},
+    process::{Agora, GENERATOR, Pinned, Place, SERVER, cpu_of},
     report::{Bound, Report, Unit},
     standing,
 };
 
 /// Connections of the load.
 const CONNECTIONS: usize = 64;
-/// With which it carries the most: as many as it has places for (`http.max_commands`).
-const MOST: usize = 1_024;
 /// Many more.
 const CROWDED: usize = 6_000;
 /// Until all of them wait.
@@ -133,8 +130,7 @@ impl Bed<'_> {
 
     /// What anybody's command over HTTP takes: an axum handler that keeps the body by one `INSERT`, through sqlx.
     async fn beside_bare(&self, report: &mut Report, agora: &Agora, people: &Arc<People>) -> anyhow::Result<()> {
-        let inserts = Bare::Inserts(self.database.to_owned());
-        let bare = Baseline::start(&env::current_exe()?, None, |address| inserts.arguments(address)).await?;
+        let bare = Bare::Inserts(self.database.to_owned()).start(None).await?;
         let at = |to, connections| {
             let load = self.load_at(to, people, connections, Pace::Flat);
             async move {
@@ -168,16 +164,16 @@ impl Bed<'_> {
         let (mut carried, mut refused, mut bests) = (vec![], histogram(), vec![]);
         for _ in 0..self.lab.options.pairs {
             let best = self.replies(&service, &people, MOST, Pace::Flat).await?.rate();
-            let flood = self.load(&service, &people, CROWDED, Pace::Rate(2. * best));
-            let flood = Load { lasts: flood.lasts.max(LONG), ..flood }.send().await?;
-            let other = flood.statuses.keys().find(|status| !matches!(status, 201 | 503));
-            ensure!(other.is_none(), "at twice the load: {:?}", flood.statuses);
+            let flood = self.flood(service.address, &people, 2. * best).await?;
             carried.push(100. * flood.rate() / best);
             refused.add(&flood.refused)?;
             bests.push(best);
         }
         service.stop()?;
-        let left = self.left_by_bare_refusals(&people, Spread::of(bests).median).await?;
+        let best = Spread::of(bests).median;
+        let left = self.left_by_bare_refusals(&people, best).await?;
+        let bare = Bare::Inserts(self.database.to_owned()).start(Some(SERVER)).await?;
+        let of_bare = self.flood(bare.address, &people, 2. * best).await?.refused;
         let name = "commands over HTTP at twice what it can carry: carried of its best";
         report.alone(name, Unit::Percent, Spread::of(carried), Some(Bound::Least(80.)));
         ensure!(!refused.is_empty(), "nothing was refused at twice the load");
@@ -185,7 +181,18 @@ impl Bed<'_> {
         report.alone(name, Unit::Ms, Spread::of([ms(&refused, 99.)]), Some(Bound::Most(50.)));
         let name = "– what the refusals of a bare axum handler would leave of it";
         report.alone(name, Unit::Percent, Spread::of([left]), None);
+        let name = format!("– p99 of a refusal by bare axum with one INSERT, sent as many, of {}", of_bare.len());
+        report.alone(name, Unit::Ms, Spread::of([ms(&of_bare, 99.)]), None);
         Ok(())
+    }
+
+    /// So many a second, over many connections.
+    async fn flood(&self, to: SocketAddr, people: &Arc<People>, rate: f64) -> anyhow::Result<Outcome> {
+        let load = self.load_at(to, people, CROWDED, Pace::Rate(rate));
+        let flood = Load { lasts: load.lasts.max(LONG), ..load }.send().await?;
+        let other = flood.statuses.keys().find(|status| !matches!(status, 201 | 503));
+        ensure!(other.is_none(), "at twice the load: {:?}", flood.statuses);
+        Ok(flood)
     }
 
     /// What share of its best the server's core could still carry at twice of that, if a refusal took no more than the answer
@@ -194,8 +201,7 @@ impl Bed<'_> {
         let head =
             b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\r\n";
         let said = Answer { status: 503, head, body: br#"{"type":"/problems/overloaded","status":503}"# };
-        let refuses = Bare::of(self.lab.dir(), &said)?;
-        let bare = Baseline::start(&env::current_exe()?, Some(SERVER), |address| refuses.arguments(address)).await?;
+        let bare = Bare::Answers(Bare::kept(self.lab.dir(), &said)?).start(Some(SERVER)).await?;
         let load = self.load_at(bare.address, people, CROWDED, Pace::Rate(2. * best));
         let before = cpu_of(bare.pid())?;
         let answered = Load { lasts: load.lasts.max(LONG), ..load }.send().await?.good();

@@ -6,7 +6,7 @@
 
 mod memcached;
 
-use std::{cell::RefCell, env, net::SocketAddr, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
 use crate::{
     bare::Bare,
@@ -36,7 +36,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let pinned = Pinned::to(GENERATOR)?;
     for (who, tokens) in [("a guest", vec![]), ("signed in", tokens)] {
         let served = Served { address: service.address, pid: service.pid(), requests: requests(busiest, &tokens) };
-        row(lab, report, who, &served).await?;
+        row(lab, report, who, &served, &database).await?;
     }
     drop(pinned);
     service.stop()?;
@@ -51,20 +51,28 @@ fn requests(thread: Thread, tokens: &[String]) -> Requests {
     Arc::new(move |nth| in_turn(&requests, nth).clone())
 }
 
-async fn row(lab: &Lab, report: &mut Report, who: &str, ours: &Served) -> anyhow::Result<()> {
+async fn row(lab: &Lab, report: &mut Report, who: &str, ours: &Served, database: &str) -> anyhow::Result<()> {
     let mut connection = Connection::open(ours.address).await?;
     let answer = connection.exchange(&(ours.requests)(0)).await?;
-    let program = env::current_exe()?;
-    let kept = Bare::of(lab.dir(), &answer)?;
-    let bare = Baseline::start(&program, Some(SERVER), |address| kept.arguments(address)).await?;
-    let theirs = Served { address: bare.address, pid: bare.pid(), requests: Arc::clone(&ours.requests) };
-    let [our_costs, their_costs] = [(); 2].map(|()| RefCell::<Costs>::default());
+    let kept = Bare::kept(lab.dir(), &answer)?;
+    let bare = Bare::Answers(kept.clone()).start(Some(SERVER)).await?;
+    let looks = Bare::Looks(kept, database.to_owned()).start(Some(SERVER)).await?;
+    let served = |it: &Baseline| Served { address: it.address, pid: it.pid(), requests: Arc::clone(&ours.requests) };
+    let (theirs, limit) = (served(&bare), served(&looks));
+    let [our_costs, their_costs, costs] = [(); 3].map(|()| RefCell::<Costs>::default());
     let pairs =
         Pairs::take(lab.options.pairs, || ours.rate(lab, &our_costs), || theirs.rate(lab, &their_costs)).await?;
     let name = format!("cached read, {who}");
     report.beside(&name, Unit::PerSecond, &pairs, "bare axum", Some(Bound::Least(0.8)));
     our_costs.take().tell(report, &name);
     their_costs.take().tell(report, "bare axum");
+    // Decided from current rows on each request, it is one look at them for all who wait, whatever else it is.
+    let looking = || limit.rate(lab, &costs);
+    let beside_ours = Pairs::take(lab.options.pairs, || ours.rate(lab, &our_costs), looking).await?;
+    report.beside(&name, Unit::PerSecond, &beside_ours, "bare axum and one look", None);
+    let beside_theirs = Pairs::take(lab.options.pairs, looking, || theirs.rate(lab, &their_costs)).await?;
+    report.beside("bare axum and one look", Unit::PerSecond, &beside_theirs, "bare axum", None);
+    drop(looks);
     memcached::row(lab, report, &name, answer.body, || ours.rate(lab, &our_costs)).await?;
     let rate = SHARE * pairs.ours().median;
     for (connections, bound) in LATENCIES {

@@ -1,6 +1,6 @@
 //! Pages that no cache has: ever other threads', read from their rows, beside pgbench running the very same statement.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail, ensure};
 use events::Shard;
@@ -9,6 +9,7 @@ use sqlx::Executor as _;
 use uuid::Uuid;
 
 use crate::{
+    bare::Bare,
     forum::{Thread, in_turn, threads},
     lab::{Lab, connect},
     load::{Load, Outcome, Pace, Requests},
@@ -39,9 +40,10 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let service = lab.run("query-service", &place, &NO_CACHE).await?;
     let requests: Vec<Vec<u8>> = threads.iter().map(|thread| thread.request(None)).collect();
     let bed = Bed { lab, service: &service, requests: Arc::new(move |nth| in_turn(&requests, nth).clone()) };
-    let theirs = async || Ok(lab.pgbench(&database).run(&script, CONNECTIONS, lab.options.lasts).await?.rate);
+    let theirs = async || bed.pgbench(&database, &script).await;
     let pairs = Pairs::take(lab.options.pairs, async || Ok(bed.read(Pace::Flat).await?.rate()), theirs).await?;
     report.beside("uncached read", Unit::PerSecond, &pairs, "pgbench, the same statement", Some(Bound::Least(0.6)));
+    bed.beside_bare(report, &database, &script).await?;
     let rate = Pace::Rate(SHARE * pairs.ours().median);
     let mut latencies = vec![];
     for _ in 0..lab.options.pairs {
@@ -59,21 +61,51 @@ struct Bed<'a> {
 }
 
 impl Bed<'_> {
+    /// What there is to be had over HTTP: an axum handler that sends the statement through sqlx, and counts its rows.
+    async fn beside_bare(&self, report: &mut Report, database: &str, script: &Script) -> anyhow::Result<()> {
+        let file = self.lab.dir().join("statement");
+        fs::write(&file, &script.of_number)?;
+        let bare = Bare::Selects(file, database.to_owned()).start(None).await?;
+        let limit = async || anyhow::Ok(self.load(bare.address, Pace::Flat).send().await?.all_good()?.rate());
+        let ours = async || Ok(self.read(Pace::Flat).await?.rate());
+        let pairs = Pairs::take(self.lab.options.pairs, ours, limit).await?;
+        report.beside("uncached read", Unit::PerSecond, &pairs, "bare axum, the same statement", None);
+        let pairs = Pairs::take(self.lab.options.pairs, limit, async || self.pgbench(database, script).await).await?;
+        let name = "bare axum, the same statement";
+        report.beside(name, Unit::PerSecond, &pairs, "pgbench, the same statement", None);
+        Ok(())
+    }
+
+    async fn pgbench(&self, database: &str, script: &Script) -> anyhow::Result<f64> {
+        Ok(self.lab.pgbench(database).run(&script.of_pgbench, CONNECTIONS, self.lab.options.lasts).await?.rate)
+    }
+
+    fn load(&self, to: SocketAddr, pace: Pace) -> Load {
+        let (requests, lasts) = (Arc::clone(&self.requests), self.lab.options.lasts);
+        Load { to, connections: CONNECTIONS, pace, lasts, requests }
+    }
+
     /// Fails where it was not the rows that were read.
     async fn read(&self, pace: Pace) -> anyhow::Result<Outcome> {
         let hits = async || self.service.counted("agora_query_reads_total", &["cache=\"hit\""]).await;
         let before = hits().await?;
-        let (to, requests, lasts) = (self.service.address, Arc::clone(&self.requests), self.lab.options.lasts);
-        let outcome = Load { to, connections: CONNECTIONS, pace, lasts, requests }.send().await?.all_good()?;
+        let outcome = self.load(self.service.address, pace).send().await?.all_good()?;
         let hits = hits().await? - before;
         ensure!(hits == 0., "{hits} of {} reads were answered by the cache", outcome.good());
         Ok(outcome)
     }
 }
 
+/// The statement, of any of some threads.
+struct Script {
+    of_pgbench: String,
+    /// The thread is that of the number `$1`.
+    of_number: String,
+}
+
 /// The statement, of any of these threads. What cannot be a constant is looked up in an array, by its index: that takes
 /// the baseline next to nothing. Its clients find the tables that the query-service finds, and plan as it does.
-async fn script(database: &str, threads: &[Thread]) -> anyhow::Result<String> {
+async fn script(database: &str, threads: &[Thread]) -> anyhow::Result<Script> {
     let pool = connect(database, 1).await?;
     pool.execute(
         "do $$ begin
@@ -93,7 +125,10 @@ async fn script(database: &str, threads: &[Thread]) -> anyhow::Result<String> {
         .replace("$5", &any_of("uuid", threads.iter().map(|thread| thread.thread_id)))
         .replace("$6", "null::integer")
         .replace("$7", &ROWS.to_string());
-    Ok(format!("\\set any random(1, {})\n{statement};\n", threads.len()))
+    Ok(Script {
+        of_pgbench: format!("\\set any random(1, {})\n{statement};\n", threads.len()),
+        of_number: statement.replace(":any", &format!("1 + $1 % {}", threads.len())),
+    })
 }
 
 fn any_of(kind: &str, values: impl Iterator<Item = impl ToString>) -> String {
