@@ -26,8 +26,9 @@ use axum::{
     routing::{MethodRouter, any, post},
     serve::ListenerExt as _,
 };
+use platform::db::Connections;
 use serde_json::value::RawValue;
-use sqlx::{Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, oneshot},
@@ -42,6 +43,8 @@ const SELECTS: &str = "--bare-select";
 const INSERTS: &str = "--bare-insert";
 /// Commands under way at most, as Agora has it (`http.max_commands`).
 pub const MOST: usize = 1_024;
+/// Connections to the database: as many as those who ask.
+const CLIENTS: usize = 64;
 /// Who waits for the same look at most.
 const TOGETHER: usize = 256;
 const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
@@ -112,12 +115,8 @@ impl Bare {
             let handler = match self {
                 Self::Answers(file) => answers(&file)?,
                 Self::Looks(file, database) => looks(&file, PgConnection::connect(&database).await?)?,
-                Self::Selects(file, database) => {
-                    // A limit asks no connection whether it lives.
-                    let pool = PgPoolOptions::new().max_connections(16).test_before_acquire(false);
-                    selects(fs::read_to_string(file)?, pool.connect(&database).await?)
-                }
-                Self::Inserts(database) => inserts(PgPool::connect(&database).await?),
+                Self::Selects(file, database) => selects(fs::read_to_string(file)?, connections(&database).await?),
+                Self::Inserts(database) => inserts(connections(&database).await?),
             };
             let listener = TcpListener::bind(address).await?.tap_io(|stream| {
                 stream.set_nodelay(true).ok();
@@ -163,24 +162,31 @@ fn looks(file: &Path, mut connection: PgConnection) -> anyhow::Result<MethodRout
     }))
 }
 
-fn selects(statement: String, pool: PgPool) -> MethodRouter {
-    let (statement, nth) = (Arc::new(statement), Arc::new(AtomicI32::new(0)));
-    any(move || {
-        let (statement, pool) = (Arc::clone(&statement), pool.clone());
-        let nth = nth.fetch_add(1, Ordering::Relaxed);
-        async move {
-            let rows = sqlx::query(&statement).bind(nth).fetch_all(&pool).await;
-            rows.map(|rows| rows.len().to_string()).map_err(|_| FAILED)
-        }
+/// As ours are: sqlx's own pool would ask each of them whether it lives, twice a request.
+async fn connections(database: &str) -> anyhow::Result<Arc<Connections>> {
+    Ok(Arc::new(Connections::like(&PgPool::connect(database).await?, CLIENTS)))
+}
+
+fn selects(statement: String, connections: Arc<Connections>) -> MethodRouter {
+    let (statement, nth) = (Arc::<str>::from(statement), Arc::new(AtomicI32::new(0)));
+    any(async move || {
+        let mut connection = connections.take().await.map_err(|_| FAILED)?;
+        let select = sqlx::query(&statement).bind(nth.fetch_add(1, Ordering::Relaxed));
+        let rows = select.fetch_all(&mut *connection).await.map_err(|_| FAILED)?;
+        connection.give_back();
+        Ok::<_, StatusCode>(rows.len().to_string())
     })
 }
 
-fn inserts(pool: PgPool) -> MethodRouter {
+fn inserts(connections: Arc<Connections>) -> MethodRouter {
     static PLACES: Semaphore = Semaphore::const_new(MOST);
     post(async move |Json(posted): Json<Box<RawValue>>| {
         let Ok(_place) = PLACES.try_acquire() else { return Err(StatusCode::SERVICE_UNAVAILABLE) };
-        let inserted = sqlx::query("insert into store.plain (payload) values ($1)").bind(sqlx::types::Json(posted));
-        inserted.execute(&pool).await.map(|_| StatusCode::CREATED).map_err(|_| FAILED)
+        let mut connection = connections.take().await.map_err(|_| FAILED)?;
+        let insert = sqlx::query("insert into store.plain (payload) values ($1)").bind(sqlx::types::Json(posted));
+        insert.execute(&mut *connection).await.map_err(|_| FAILED)?;
+        connection.give_back();
+        Ok(StatusCode::CREATED)
     })
 }
 

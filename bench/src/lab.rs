@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     pgbench::Pgbench,
-    process::{Agora, Place, cpu_of, cpu_of_family},
+    process::{Agora, Place, cpu_of, cpu_of_family, without_settings},
     standing,
 };
 
@@ -146,7 +146,7 @@ impl Lab {
 
     /// `agora` with these arguments, to be run to its end.
     pub fn program(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.agora);
+        let mut command = without_settings(Command::new(&self.agora));
         command.env("AGORA__DATA_DIR", self.dir.join("commands")).args(arguments).stdin(Stdio::null());
         command
     }
@@ -187,6 +187,22 @@ impl Lab {
         let name = options.get_database().context("a database")?;
         // Autovacuum may be at work there, whom nobody else sends away.
         self.as_superuser(&format!("drop database {name} with (force)")).await
+    }
+
+    /// Takes the databases away that a row has left behind, which did not come to its end.
+    ///
+    /// # Errors
+    /// Those of the server.
+    pub async fn tidy(&self) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect(self.postgres.url()).await?;
+        let left =
+            sqlx::query_scalar::<_, String>("select datname::text from pg_database where datname like 'bench\\_%'");
+        let left = left.fetch_all(&mut connection).await?;
+        connection.close().await?;
+        for name in left {
+            self.drop(&self.postgres.url_of(&name)).await?;
+        }
+        Ok(())
     }
 
     /// What was written before is on disk: no measurement pays for another's.
@@ -255,7 +271,8 @@ impl Lab {
     /// # Errors
     /// Where Kafka refuses to make them.
     pub async fn kafka(&self) -> anyhow::Result<KafkaConfig> {
-        let kafka = self.kafka.get_or_init(Kafka::start).await;
+        // It panics where there is no Kafka: that is this row's failure, and not the end of all.
+        let kafka = self.kafka.get_or_try_init(|| tokio::spawn(Kafka::start())).await?;
         let config = KafkaConfig { partitions: KafkaConfig::default().partitions, ..topics_on(kafka.brokers()) };
         Broker::start(&config)?.ensure_topics().await?;
         Ok(config)

@@ -58,6 +58,8 @@ pub struct Load {
 pub struct Outcome {
     /// How long it took.
     pub seconds: f64,
+    /// Requests a second, from the first that was sent to the last.
+    pub sent: f64,
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
     /// In µs, of all answers.
@@ -118,6 +120,7 @@ struct Shared {
     next: Cell<u64>,
     start: Instant,
     end: Instant,
+    last_sent: Cell<Instant>,
     statuses: RefCell<BTreeMap<u16, u64>>,
     latency: RefCell<Histogram<u64>>,
     refused: RefCell<Histogram<u64>>,
@@ -136,6 +139,7 @@ impl Load {
         .await?
     }
 
+    #[allow(clippy::cast_precision_loss, reason = "requests of a few minutes")]
     async fn run(self) -> anyhow::Result<Outcome> {
         let mut connections = Vec::with_capacity(self.connections);
         for _ in 0..self.connections {
@@ -145,6 +149,7 @@ impl Load {
         let shared = Rc::new(Shared {
             start,
             end: start + self.lasts,
+            last_sent: Cell::new(start),
             load: self,
             next: Cell::new(0),
             statuses: RefCell::default(),
@@ -158,6 +163,7 @@ impl Load {
         }
         Ok(Outcome {
             seconds: start.elapsed().as_secs_f64(),
+            sent: shared.latency.borrow().len() as f64 / (shared.last_sent.get() - start).as_secs_f64(),
             statuses: shared.statuses.take(),
             latency: shared.latency.borrow().clone(),
             refused: shared.refused.borrow().clone(),
@@ -181,6 +187,7 @@ async fn work(shared: Rc<Shared>, mut connection: Connection) -> anyhow::Result<
         if due > Instant::now() {
             sleep_until(due).await;
         }
+        shared.last_sent.set(Instant::now());
         let answer = connection.exchange(&(shared.load.requests)(nth)).await?;
         let took = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
         *shared.statuses.borrow_mut().entry(answer.status).or_default() += 1;

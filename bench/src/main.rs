@@ -19,7 +19,7 @@ mod topic;
 
 use std::{
     path::PathBuf,
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -42,7 +42,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Cli {
     /// What to measure; all of it unless told
     rows: Vec<Row>,
-    /// Under five minutes in all: shorter, fewer pairs, a smaller history
+    /// Under five minutes in all: shorter, fewer pairs, a smaller history, and no limits beside what falls short
     #[arg(long)]
     quick: bool,
     /// Print the result as JSON, at the end
@@ -102,7 +102,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn measure(cli: &Cli, options: Options) -> anyhow::Result<Report> {
-    let mut report = Report::new(cli.json);
+    let mut report = Report::new(about(&options), cli.json);
     let began = Instant::now();
     let lab = Lab::start(cli.agora.clone(), options).await?;
     let rows = if cli.rows.is_empty() { Row::ALL } else { &cli.rows };
@@ -111,7 +111,24 @@ async fn measure(cli: &Cli, options: Options) -> anyhow::Result<Report> {
         if let Err(error) = row.measure(&lab, &mut report).await {
             // The others are worth to be known all the same.
             report.failed(row.name(), &error);
+            lab.tidy().await?;
         }
     }
     Ok(report)
+}
+
+/// The commit, the day, and how thoroughly.
+fn about(options: &Options) -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(arguments).output().ok();
+        output.map_or_else(String::new, |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Options { pairs, lasts, size, seed, quick } = options;
+    format!(
+        "commit {} on {}: {size} posts (seed {seed}), {pairs} pairs of {} s{}",
+        git(&["describe", "--always", "--dirty"]),
+        chrono::Utc::now().format("%F"),
+        lasts.as_secs(),
+        if *quick { ", a quick run" } else { "" },
+    )
 }

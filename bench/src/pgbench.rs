@@ -4,6 +4,11 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
+/// Clients that it takes seconds to connect.
+const MANY: usize = 1_000;
+/// Seconds that it lasts with them at least.
+const LONG: u64 = 5;
+
 /// A pgbench of one script in one database.
 #[derive(Clone, Copy, Debug)]
 pub struct Pgbench<'a> {
@@ -34,7 +39,8 @@ impl<'a> Pgbench<'a> {
         fs::write(&file, script)?;
         let mut command = Command::new("pgbench");
         command.args(["--no-vacuum", "--protocol=prepared", "--jobs=2"]).arg("--file").arg(&file);
-        command.args([format!("--client={clients}"), format!("--time={}", lasts.as_secs().max(1))]);
+        let seconds = lasts.as_secs().max(if clients < MANY { 1 } else { LONG });
+        command.args([format!("--client={clients}"), format!("--time={seconds}")]);
         command.arg(self.database);
         let output = tokio::task::spawn_blocking(move || command.output()).await?.context("pgbench does not run")?;
         let (said, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agora_tests::{
-    kafka::free_port,
-    reaper::{Reaper, quoted},
-};
+use agora_tests::{kafka::free_port, reaper::Reaper};
 use anyhow::{Context as _, bail, ensure};
 use platform::kafka::KafkaConfig;
 
@@ -63,10 +60,8 @@ impl Agora {
         let (port, admin) = (free_port(), free_port());
         let [address, admin] = [port, admin].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let log = dir.join(format!("{role}-{port}.log"));
-        let mut command = place.core.map_or_else(|| Command::new(binary), |core| on_core(core, binary));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGORA")) {
-            command.env_remove(name);
-        }
+        let command = place.core.map_or_else(|| Command::new(binary), |core| on_core(core, binary));
+        let mut command = without_settings(command);
         let data = dir.join(format!("{role}-{port}"));
         command.arg(role).args(["--database-url", &place.database, "--dir"]).arg(&data);
         command.args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()]);
@@ -84,9 +79,7 @@ impl Agora {
         let said = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let child = command.spawn().with_context(|| format!("{} does not start", binary.display()))?;
-        let pid = dir.join(format!("{role}-{port}.pid"));
-        fs::write(&pid, child.id().to_string())?;
-        let reaper = Reaper::new(&format!("kill -9 $(cat {0}); rm -f {0}", quoted(&pid)));
+        let reaper = Reaper::new(&only(child.id(), address));
         let mut started = Self { address, admin, child, log, with_kafka: place.kafka.is_some(), _reaper: reaper };
         started.until_ready().await?;
         Ok(started)
@@ -176,6 +169,14 @@ impl Drop for Agora {
     }
 }
 
+/// A program that does not see what the user has set for an Agora of their own.
+pub fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AGORA")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A program that has one core only.
 fn on_core(core: usize, program: &Path) -> Command {
     let mut pinned = Command::new("taskset");
@@ -205,9 +206,8 @@ impl Baseline {
         let mut command = core.map_or_else(|| Command::new(program), |core| on_core(core, program));
         command.args(arguments(address)).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;
-        // Only that very process, should it have ended and another have got its number.
-        let ours = format!("grep -q '{address}' /proc/{0}/cmdline && kill -9 {0}", child.id());
-        let mut started = Self { address, child, _reaper: Reaper::new(&ours) };
+        let reaper = Reaper::new(&only(child.id(), address));
+        let mut started = Self { address, child, _reaper: reaper };
         let deadline = Instant::now() + START;
         while Connection::open(address).await.is_err() {
             let ended = started.child.try_wait()?;
@@ -228,6 +228,11 @@ impl Drop for Baseline {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// What ends that very process, which was told to listen there: it may have ended, and another have got its number.
+fn only(pid: u32, address: SocketAddr) -> String {
+    format!("grep -q '{address}' /proc/{pid}/cmdline && kill -9 {pid}")
 }
 
 /// The core of what is measured, where it and the generator have one each.
@@ -291,6 +296,31 @@ pub async fn timed(mut command: Command) -> anyhow::Result<Duration> {
     let output = output.with_context(|| format!("{command:?} does not run"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(took)
+}
+
+/// Runs a program to its end; answers the most bytes that it had in memory, its own pages included (`VmHWM`).
+///
+/// # Errors
+/// Where it fails.
+pub async fn most_memory_of(mut command: Command) -> anyhow::Result<f64> {
+    tokio::task::spawn_blocking(move || {
+        let (mut child, mut most) = (command.spawn()?, 0.);
+        let status = format!("/proc/{}/status", child.id());
+        loop {
+            let ended = child.try_wait()?;
+            // Of one that has ended it says nothing any more: what it had last is less old than this waits.
+            let said = fs::read_to_string(&status).unwrap_or_default();
+            let peak =
+                said.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+            most = peak.map_or(most, |kib: f64| 1024. * kib);
+            if let Some(ended) = ended {
+                ensure!(ended.success() && most > 0., "{command:?} ended with {ended}");
+                return Ok(most);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    })
+    .await?
 }
 
 /// Bytes that a process has in memory: resident, less the pages of files (its program), which it shares.

@@ -133,6 +133,8 @@ impl fmt::Display for Line {
 /// All lines, told as they come.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
+    /// Of what, and how thoroughly.
+    of: String,
     lines: Vec<Line>,
     /// Groups of rows that could not be measured to their end, and why.
     failed: Vec<(&'static str, String)>,
@@ -142,8 +144,10 @@ pub struct Report {
 
 impl Report {
     /// `quiet` tells nothing before the end.
-    pub fn new(quiet: bool) -> Self {
-        Self { lines: vec![], failed: vec![], quiet }
+    pub fn new(of: String, quiet: bool) -> Self {
+        let report = Self { of, lines: vec![], failed: vec![], quiet };
+        report.say(&report.of);
+        report
     }
 
     /// A number beside its baseline: the median ratio is what is held to the bound.
@@ -172,11 +176,15 @@ impl Report {
         self.add(Line { name: name.into(), unit, ours, baseline: None, held_to, met });
     }
 
-    /// Latencies in µs, of some measurements: p99, held to so many ms, and beside it p50, p99.9 and the last.
+    /// Latencies in µs, of some measurements: p99, held to so many ms, and beside it p50, the last, and where one in a thousand
+    /// is more than one p99.9.
     pub fn latencies(&mut self, name: impl fmt::Display, of: &[Histogram<u64>], p99: f64) {
         for (which, percentile, bound) in
             [("p50", 50., None), ("p99", 99., Some(Bound::Most(p99))), ("p99.9", 99.9, None), ("the last", 100., None)]
         {
+            if which == "p99.9" && of.iter().any(|latency| latency.len() < 2_000) {
+                continue;
+            }
             let spread = Spread::of(of.iter().map(|latency| ms(latency, percentile)));
             self.alone(format!("{name}: {which}"), Unit::Ms, spread, bound);
         }
@@ -232,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_line_says_whether_its_bound_was_met() {
-        let mut report = Report::new(true);
+        let mut report = Report::new(String::new(), true);
         let ours = Spread { median: 60., least: 50., most: 70. };
         report.alone("p99", Unit::Ms, ours, Some(Bound::Most(50.)));
         assert_eq!(report.lines[0].to_string(), "p99 · 60.0 ms · – · (50.0 ms to 70.0 ms) · ≤ 50.0 ms · SHORT");

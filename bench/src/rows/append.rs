@@ -95,12 +95,11 @@ fn at_least(ratio: Option<f64>) -> Option<Bound> {
 async fn prepare(pool: &sqlx::PgPool) -> anyhow::Result<()> {
     pool.execute("create table plain (id bigint generated always as identity primary key, payload json not null)")
         .await?;
-    // As postgres-es says that its table is to be.
+    // As in postgres-es's own `db/init.sql`.
     pool.execute(
         "create schema theirs; create table theirs.events (
             aggregate_type text not null, aggregate_id text not null, sequence bigint not null check (sequence >= 0),
             event_type text not null, event_version text not null, payload json not null, metadata json not null,
-            timestamp timestamp with time zone default (current_timestamp),
             primary key (aggregate_type, aggregate_id, sequence)
         )",
     )
@@ -182,13 +181,14 @@ impl Bed<'_> {
                     let (store, forum) = (store.clone(), Arc::clone(&forum));
                     async move { forum.reply(&store).await.map(|_| ()) }
                 };
+                self.lab.checkpoint().await?;
                 anyhow::Ok(ms(&write(in_flight, self.lab.options.lasts, reply).await?.latency, 50.))
             }
         };
         for in_flight in [8, 16] {
             let pairs = Pairs::take(self.lab.options.pairs, || time(in_flight), || time(1)).await?;
             let name = format!("append, {in_flight} in flight: p50 of a command");
-            report.beside(name, Unit::Ms, &pairs, "one flush alone", Some(Bound::Most(2.)));
+            report.beside(name, Unit::Ms, &pairs, "a flush of one of ours, alone", Some(Bound::Most(2.)));
         }
         drop(store);
         pool.close().await;
@@ -206,6 +206,7 @@ impl Bed<'_> {
                 let (store, forum) = (store.clone(), Arc::clone(&forum));
                 async move { forum.reply(&store).await.map(|_| ()) }
             };
+            self.lab.checkpoint().await?;
             let best = write(1_024, self.lab.options.lasts, reply).await?.rate;
             let flood = flood(&store, &forum, 2. * best, self.lab.options.lasts).await?;
             carried.push(100. * flood.rate / best);

@@ -5,6 +5,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use anyhow::ensure;
+
 use crate::{
     forum::{scattered, threads},
     lab::Lab,
@@ -39,6 +41,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
         let load = Load { to, connections: CONNECTIONS, pace: Pace::Rate(RATE), lasts, requests };
         latencies.push(load.send().await?.all_good()?.latency);
         let loaded = service.counted("agora_query_load_seconds_count", &["view=\"thread_page_flat\""]).await?;
+        ensure!(loaded >= super::memory::count(keys), "{loaded} loads of {keys} pages are counted");
         loads.push(loaded / super::memory::count(keys));
         service.stop()?;
     }

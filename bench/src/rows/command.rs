@@ -1,6 +1,7 @@
 //! Commands over HTTP: replies, each under a key of its own, with all that is checked of a request.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use crate::{
 const CONNECTIONS: usize = 64;
 /// Many more.
 const CROWDED: usize = 6_000;
-/// Until all of them wait.
+/// Until all of them wait; and a percentile wants more than a second.
 const LONG: Duration = Duration::from_secs(4);
 /// Of what can be carried, at which latency is looked at: a service that is always full has a queue, whatever it does.
 const SHARE: f64 = 0.6;
@@ -47,7 +48,9 @@ async fn alone(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let people = Arc::new(People::settle(service.address, 8, 8).await?);
     bed.carried(report, &service, &people, "the command-service alone", 1.).await?;
     bed.one(report, &service, &people).await?;
-    bed.beside_bare(report, &service, &people).await?;
+    if !lab.options.quick {
+        bed.beside_bare(report, &service, &people).await?;
+    }
     bed.one_thread(report, &service).await?;
     service.stop()?;
     bed.too_much(report).await?;
@@ -98,22 +101,30 @@ impl Bed<'_> {
         let pairs = Pairs::take(self.lab.options.pairs, ours, theirs).await?;
         let name = format!("commands over HTTP, {CONNECTIONS} connections, {with}");
         report.beside(name, Unit::PerSecond, &pairs, "pgbench INSERT", Some(Bound::Least(held_to)));
-        let pace = Pace::Rate(SHARE * pairs.ours().median);
-        self.settle().await?;
-        let before = self.lab.cpu(agora)?;
-        let outcome = self.replies(agora, people, CONNECTIONS, pace).await?;
-        let answered = Instant::now();
-        // What is projected behind the answers is a part of what they cost.
-        self.settle().await?;
-        let (behind, taken) = (answered.elapsed(), self.lab.cpu_since(agora, &before)?);
-        let each = |seconds: f64| Spread::of([seconds * 1e6 / outcome.good()]);
-        report.latencies(format!("– at 60 % of that, {with}"), std::slice::from_ref(&outcome.latency), 50.);
-        if self.projected {
-            let behind = Spread::of([behind.as_secs_f64() * 1e3]);
-            report.alone(format!("– until all of it is projected and on disk, {with}"), Unit::Ms, behind, None);
+        let rate = SHARE * pairs.ours().median;
+        let (mut latencies, mut behind, mut costs) = (vec![], vec![], BTreeMap::<_, Vec<f64>>::new());
+        for _ in 0..self.lab.options.pairs {
+            self.settle().await?;
+            let before = self.lab.cpu(agora)?;
+            let outcome = self.replies(agora, people, CONNECTIONS, Pace::Rate(rate)).await?;
+            let answered = Instant::now();
+            // What is projected behind the answers is a part of what they cost.
+            self.settle().await?;
+            behind.push(answered.elapsed().as_secs_f64() * 1e3);
+            for (whose, seconds) in
+                self.lab.cpu_since(agora, &before)?.into_iter().chain([("the generator", outcome.cpu)])
+            {
+                costs.entry(whose).or_default().push(seconds * 1e6 / outcome.good());
+            }
+            latencies.push(outcome.latency);
         }
-        for (whose, seconds) in taken.into_iter().chain([("the generator", outcome.cpu)]) {
-            report.alone(format!("– CPU of {whose} for one, {with}"), Unit::Micros, each(seconds), None);
+        report.latencies(format!("– at 60 % of that, {rate:.0}/s, {with}"), &latencies, 50.);
+        if self.projected {
+            let name = format!("– until all of it is projected and on disk, {with}");
+            report.alone(name, Unit::Ms, Spread::of(behind), None);
+        }
+        for (whose, each) in costs {
+            report.alone(format!("– CPU of {whose} for one, {with}"), Unit::Micros, Spread::of(each), None);
         }
         Ok(())
     }
@@ -170,19 +181,26 @@ impl Bed<'_> {
             bests.push(best);
         }
         service.stop()?;
-        let best = Spread::of(bests).median;
-        let left = self.left_by_bare_refusals(&people, best).await?;
-        let bare = Bare::Inserts(self.database.to_owned()).start(Some(SERVER)).await?;
-        let of_bare = self.flood(bare.address, &people, 2. * best).await?.refused;
         let name = "commands over HTTP at twice what it can carry: carried of its best";
         report.alone(name, Unit::Percent, Spread::of(carried), Some(Bound::Least(80.)));
         ensure!(!refused.is_empty(), "nothing was refused at twice the load");
         let name = format!("– p99 of a refusal (503), of {}", refused.len());
         report.alone(name, Unit::Ms, Spread::of([ms(&refused, 99.)]), Some(Bound::Most(50.)));
+        if !self.lab.options.quick {
+            self.too_much_for_bare(report, &people, Spread::of(bests).median).await?;
+        }
+        Ok(())
+    }
+
+    /// What there is to be had of both, at twice of our best.
+    async fn too_much_for_bare(&self, report: &mut Report, people: &Arc<People>, best: f64) -> anyhow::Result<()> {
+        let left = self.left_by_bare_refusals(people, best).await?;
         let name = "– what the refusals of a bare axum handler would leave of it";
         report.alone(name, Unit::Percent, Spread::of([left]), None);
-        let name = format!("– p99 of a refusal by bare axum with one INSERT, sent as many, of {}", of_bare.len());
-        report.alone(name, Unit::Ms, Spread::of([ms(&of_bare, 99.)]), None);
+        let bare = Bare::Inserts(self.database.to_owned()).start(Some(SERVER)).await?;
+        let refused = self.flood(bare.address, people, 2. * best).await?.refused;
+        let name = format!("– p99 of a refusal by bare axum with one INSERT, sent as many, of {}", refused.len());
+        report.alone(name, Unit::Ms, Spread::of([ms(&refused, 99.)]), None);
         Ok(())
     }
 
@@ -192,6 +210,7 @@ impl Bed<'_> {
         let flood = Load { lasts: load.lasts.max(LONG), ..load }.send().await?;
         let other = flood.statuses.keys().find(|status| !matches!(status, 201 | 503));
         ensure!(other.is_none(), "at twice the load: {:?}", flood.statuses);
+        ensure!(flood.sent > 0.95 * rate, "{rate:.0} requests a second were to be sent, and {:.0} were", flood.sent);
         Ok(flood)
     }
 
@@ -224,7 +243,7 @@ impl Bed<'_> {
             to: agora.address,
             connections: CONNECTIONS,
             pace: Pace::Rate(rate),
-            lasts: self.lab.options.lasts,
+            lasts: self.lab.options.lasts.max(LONG),
             requests,
         };
         let replies = load(HOT_REPLIES, {
@@ -239,11 +258,14 @@ impl Bed<'_> {
                 people.request(1 + nth % others, "PUT", &reaction, &json!({"kind": kind}))
             })
         });
-        let (replies, reactions) = tokio::try_join!(replies.send(), reactions.send())?;
-        for (what, outcome) in [("200 replies/s into one thread", replies), ("50 reactions/s on one post", reactions)] {
-            let outcome = outcome.all_good()?;
-            report.latencies(format!("{what}, all 2xx"), &[outcome.latency], 100.);
+        let [mut to_thread, mut on_post] = [vec![], vec![]];
+        for _ in 0..self.lab.options.pairs {
+            let (replies, reactions) = tokio::try_join!(replies.clone().send(), reactions.clone().send())?;
+            to_thread.push(replies.all_good()?.latency);
+            on_post.push(reactions.all_good()?.latency);
         }
+        report.latencies("200 replies/s into one thread, all 2xx", &to_thread, 100.);
+        report.latencies("50 reactions/s on one post, all 2xx", &on_post, 100.);
         Ok(())
     }
 

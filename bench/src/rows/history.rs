@@ -1,7 +1,12 @@
 //! The whole history in order: into this process, as lines of JSON and as Parquet; the latter two beside `COPY` of the
 //! same events to a file.
 
-use std::{fs, path::PathBuf, process::Command, time::Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
 use agora::history::{Asked, Blocks, Gather};
 use anyhow::ensure;
@@ -11,13 +16,15 @@ use store_reader::{Filter, StoreReader, Unreadable};
 use crate::{
     lab::{Lab, connect},
     pairs::{Pairs, Spread},
-    process::{memory_of, timed},
+    process::{most_memory_of, timed},
     psql::psql,
     report::{Bound, Report, Unit},
     standing,
 };
 
 const MIB: f64 = 1024. * 1024.;
+/// MiB that a history of any length may take.
+const MOST: f64 = 100.;
 
 /// What the module says.
 pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
@@ -26,20 +33,22 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     let events = standing::events(&pool).await?;
     let store = StoreReader::new(pool.clone());
 
-    let (mut rates, mut alone, mut grown) = (vec![], vec![], vec![]);
+    let bed = Bed { lab, database: &database, events };
+    let (mut rates, mut alone, mut memory) = (vec![], vec![], vec![]);
     for _ in 0..lab.options.pairs {
-        let before = memory_of(std::process::id())?;
-        let (rate, most) = read(&store, events).await?;
-        rates.push(rate);
-        grown.push((most - before).max(0.) / MIB);
+        rates.push(read(&store, events).await?);
         alone.push(read_alone(&store, events).await?);
+        memory.push(bed.memory().await?);
     }
     let into = "history into the process, in order";
     report.alone(format!("{into}: events"), Unit::PerSecond, Spread::of(rates), Some(Bound::Least(300_000.)));
     report.alone(format!("{into}, one statement: events"), Unit::PerSecond, Spread::of(alone), None);
-    report.alone(format!("{into}: memory it grew by"), Unit::MiB, Spread::of(grown), None);
-
-    let bed = Bed { lab, database: &database, events };
+    report.alone(
+        "history, replayed: the most it has in memory",
+        Unit::MiB,
+        Spread::of(memory),
+        Some(Bound::Most(MOST)),
+    );
     let pairs = Pairs::take(lab.options.pairs, || bed.replay(), || bed.copy()).await?;
     report.beside(
         "history to a file, NDJSON: events",
@@ -79,20 +88,19 @@ impl Gather for Hand {
     }
 }
 
-/// Reads all of it as `agora events replay` does; answers events a second, and the most that this process held meanwhile, in bytes.
-async fn read(store: &StoreReader, events: f64) -> anyhow::Result<(f64, f64)> {
+/// Reads all of it as `agora events replay` does; answers events a second.
+async fn read(store: &StoreReader, events: f64) -> anyhow::Result<f64> {
     let began = Instant::now();
     let part = Asked::default().look_up(store).await?;
     let mut blocks = Blocks::<Hand>::of(store.clone(), part);
-    let (mut last, mut most) = (0, 0_f64);
+    let mut last = 0;
     while let Some(block) = blocks.next().await? {
         for event in block.gathered.events {
             last = follows(last, &event)?;
         }
-        most = most.max(memory_of(std::process::id())?);
     }
     whole(last, events)?;
-    Ok((events / began.elapsed().as_secs_f64(), most))
+    Ok(events / began.elapsed().as_secs_f64())
 }
 
 /// The same by one statement, its rows one by one.
@@ -134,6 +142,13 @@ impl Bed<'_> {
         let rate = self.rate_of(replay).await?;
         fs::remove_file(file)?;
         Ok(rate)
+    }
+
+    /// The most that a replay has in memory, in MiB.
+    async fn memory(&self) -> anyhow::Result<f64> {
+        let mut replay = self.lab.program(&["events", "replay", "--database-url", self.database]);
+        replay.stdout(Stdio::null());
+        Ok(most_memory_of(replay).await? / MIB)
     }
 
     async fn export(&self) -> anyhow::Result<f64> {

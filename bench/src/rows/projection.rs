@@ -6,7 +6,7 @@
 //! Kafka brings it something, when they appear; and its own counter says how many it took from the store all the same.
 //! The relay is in the same process, and what it takes is counted.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use sqlx::PgPool;
 
 use crate::{
@@ -23,6 +23,8 @@ use crate::{
 const FEW: i64 = 20;
 /// Small batches until it has to.
 const BATCHES: i64 = 20;
+/// The metric of what the projector has passed.
+const PASSED: &str = "agora_projection_events_total";
 /// The metric of what the projector took from the store.
 const FILLED: &str = "agora_projection_filled_total";
 
@@ -83,11 +85,17 @@ pub(super) async fn project(
     let projector = lab.run("projector", &place, &[]).await?;
     let seen = listening(lab, &pool, &projector, &rows).await?;
     let (before, busy) = (projector.counted(FILLED, &[]).await?, projector.cpu()?);
+    let passed = projector.counted(PASSED, &[]).await?;
     let (began, events) = burst::append(lab, &pool, &rows(seen, burst)).await?;
     standing::caught_up(&pool).await?;
     let rate = events / began.elapsed().as_secs_f64();
     let filled = 100. * (projector.counted(FILLED, &[]).await? - before) / events;
     let cpu = (projector.cpu()? - busy) * 1_000. / (events / 1_000.);
+    // By several projections each: where there is nothing, it is not what is counted.
+    ensure!(
+        projector.counted(PASSED, &[]).await? - passed >= events,
+        "the projector's metrics do not tell of {events} events"
+    );
     projector.stop()?;
     pool.close().await;
     Ok(Projected { rate, filled, cpu })

@@ -56,24 +56,26 @@ async fn row(lab: &Lab, report: &mut Report, who: &str, ours: &Served, database:
     let answer = connection.exchange(&(ours.requests)(0)).await?;
     let kept = Bare::kept(lab.dir(), &answer)?;
     let bare = Bare::Answers(kept.clone()).start(Some(SERVER)).await?;
-    let looks = Bare::Looks(kept, database.to_owned()).start(Some(SERVER)).await?;
     let served = |it: &Baseline| Served { address: it.address, pid: it.pid(), requests: Arc::clone(&ours.requests) };
-    let (theirs, limit) = (served(&bare), served(&looks));
-    let [our_costs, their_costs, costs] = [(); 3].map(|()| RefCell::<Costs>::default());
+    let theirs = served(&bare);
+    let [our_costs, their_costs] = [(); 2].map(|()| RefCell::<Costs>::default());
     let pairs =
-        Pairs::take(lab.options.pairs, || ours.rate(lab, &our_costs), || theirs.rate(lab, &their_costs)).await?;
+        Pairs::take(lab.options.pairs, || ours.costs(lab, &our_costs), || theirs.costs(lab, &their_costs)).await?;
     let name = format!("cached read, {who}");
     report.beside(&name, Unit::PerSecond, &pairs, "bare axum", Some(Bound::Least(0.8)));
     our_costs.take().tell(report, &name);
     their_costs.take().tell(report, "bare axum");
-    // Decided from current rows on each request, it is one look at them for all who wait, whatever else it is.
-    let looking = || limit.rate(lab, &costs);
-    let beside_ours = Pairs::take(lab.options.pairs, || ours.rate(lab, &our_costs), looking).await?;
-    report.beside(&name, Unit::PerSecond, &beside_ours, "bare axum and one look", None);
-    let beside_theirs = Pairs::take(lab.options.pairs, looking, || theirs.rate(lab, &their_costs)).await?;
-    report.beside("bare axum and one look", Unit::PerSecond, &beside_theirs, "bare axum", None);
-    drop(looks);
-    memcached::row(lab, report, &name, answer.body, || ours.rate(lab, &our_costs)).await?;
+    if !lab.options.quick {
+        // Decided from current rows on each request, it is one look at them for all who wait, whatever else it is.
+        let looks = Bare::Looks(kept, database.to_owned()).start(Some(SERVER)).await?;
+        let limit = served(&looks);
+        let looking = || limit.rate(lab);
+        let beside_ours = Pairs::take(lab.options.pairs, || ours.rate(lab), looking).await?;
+        report.beside(&name, Unit::PerSecond, &beside_ours, "bare axum and one look", None);
+        let beside_theirs = Pairs::take(lab.options.pairs, looking, || theirs.rate(lab)).await?;
+        report.beside("bare axum and one look", Unit::PerSecond, &beside_theirs, "bare axum", None);
+    }
+    memcached::row(lab, report, &name, answer.body, || ours.rate(lab)).await?;
     let rate = SHARE * pairs.ours().median;
     for (connections, bound) in LATENCIES {
         let p99 = async |of: &Served| anyhow::Ok(of.load(lab, connections, Pace::Rate(rate)).await?.ms(99.));
@@ -99,8 +101,13 @@ impl Served {
         Load { to: self.address, connections, pace, lasts: lab.options.lasts, requests }.send().await?.all_good()
     }
 
-    /// What it carries a second; and notes what that costs.
-    async fn rate(&self, lab: &Lab, costs: &RefCell<Costs>) -> anyhow::Result<f64> {
+    /// What it carries a second.
+    async fn rate(&self, lab: &Lab) -> anyhow::Result<f64> {
+        Ok(self.load(lab, CONNECTIONS, Pace::Flat).await?.rate())
+    }
+
+    /// The same; and notes what that costs.
+    async fn costs(&self, lab: &Lab, costs: &RefCell<Costs>) -> anyhow::Result<f64> {
         let (server, postgres) = (cpu_of(self.pid)?, lab.postgres_cpu()?);
         let outcome = self.load(lab, CONNECTIONS, Pace::Flat).await?;
         let (server, postgres) = (cpu_of(self.pid)? - server, lab.postgres_cpu()? - postgres);

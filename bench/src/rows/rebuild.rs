@@ -28,6 +28,13 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     bed.end().await
 }
 
+/// Seconds from the start of the process to its end.
+async fn rebuild(lab: &Lab, database: &str) -> anyhow::Result<f64> {
+    lab.checkpoint().await?;
+    let rebuild = ["projections", "rebuild", "--all", "--json", "--database-url", database];
+    Ok(timed(lab.program(&rebuild)).await?.as_secs_f64())
+}
+
 /// A database that is up to date.
 pub(super) struct Bed<'a> {
     lab: &'a Lab,
@@ -52,15 +59,13 @@ impl<'a> Bed<'a> {
 
     /// Events a second of a rebuild, from the start of the process to its end.
     pub(super) async fn rebuild(&self) -> anyhow::Result<f64> {
-        self.lab.checkpoint().await?;
-        let rebuild = ["projections", "rebuild", "--all", "--json", "--database-url", &self.database];
-        let took = timed(self.lab.program(&rebuild)).await?;
-        Ok(self.events / took.as_secs_f64())
+        Ok(self.events / rebuild(self.lab, &self.database).await?)
     }
 
-    /// ms of a rebuild for a thousand events.
-    pub(super) async fn thousand(&self) -> anyhow::Result<f64> {
-        Ok(1_000_000. / self.rebuild().await?)
+    /// ms of a rebuild for a thousand events, less what one of `nothing` takes.
+    pub(super) async fn thousand(&self, nothing: &str) -> anyhow::Result<f64> {
+        let takes = rebuild(self.lab, &self.database).await? - rebuild(self.lab, nothing).await?;
+        Ok(1_000_000. * takes / self.events)
     }
 
     /// The rows as files, to be taken in.

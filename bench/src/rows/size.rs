@@ -17,6 +17,8 @@ const SIZES: [(u64, &str); 3] = [(3_700, "10,000"), (37_000, "100,000"), (370_00
 const QUICK_SIZES: [(u64, &str); 2] = [(3_700, "10,000"), (18_500, "50,000")];
 /// Posts of a history from which on the last is measured too.
 const LARGE: u64 = 50_000;
+/// Posts of one that is as good as empty; of an empty one there is nothing to rebuild.
+const NOTHING: u64 = 50;
 /// Events that are projected.
 const BURST: i64 = 10_000;
 /// Flat within a fifth.
@@ -33,7 +35,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
     };
     let (small, baseline) = (Bed::new(lab, sizes[0]).await?, sizes[0].1);
     let mut smaller = rebuild::Bed::new(lab, sizes[0].0).await?;
-    let mut smaller_has = baseline;
+    let (mut smaller_has, nothing) = (baseline, lab.filled(NOTHING).await?);
     for size in &sizes[1..] {
         let large = Bed::new(lab, *size).await?;
         let beside = |what: &str| format!("{what}, {} events in the store", size.1);
@@ -44,7 +46,8 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
         report.beside(beside("live projection"), Unit::PerSecond, &pairs, baseline, Some(FLAT));
         lab.drop(&large.database).await?;
         let rebuilt = rebuild::Bed::new(lab, size.0).await?;
-        let pairs = Pairs::take(lab.options.pairs, || rebuilt.thousand(), || smaller.thousand()).await?;
+        let pairs =
+            Pairs::take(lab.options.pairs, || rebuilt.thousand(&nothing), || smaller.thousand(&nothing)).await?;
         report.beside(beside("rebuild, a thousand events"), Unit::Ms, &pairs, smaller_has, Some(LINEAR));
         if size.0 > LARGE {
             fresh::row(lab, size.0, &rebuilt, &beside(fresh::NAME), report).await?;
@@ -53,6 +56,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
         smaller_has = size.1;
     }
     smaller.end().await?;
+    lab.drop(&nothing).await?;
     long::thread(lab, &small.database, report).await?;
     long::stream(lab, &small.database, report).await?;
     lab.drop(&small.database).await

@@ -52,6 +52,12 @@ pub(super) async fn thread(lab: &Lab, database: &str, report: &mut Report) -> an
     };
     let reads = Pairs::take(pairs, || read(long, 1), || read(short, 1)).await?;
     report.beside("first page of a thread of 10,000 posts", Unit::PerSecond, &reads, "of a short one", flat);
+    let best = |thread| {
+        let page = format!("/v2/threads/{thread}/posts?view=tree&sort=best&limit=10");
+        pages(&up, vec![get(&page, None)], 1, lasts)
+    };
+    let reads = Pairs::take(pairs, || best(long), || best(short)).await?;
+    report.beside("the best of a thread of 10,000 posts, as a tree", Unit::PerSecond, &reads, "of a short one", flat);
     let reads = Pairs::take(pairs, || read(long, 9_000), || read(long, 1)).await?;
     report.beside("page from post 9,000 of that thread", Unit::PerSecond, &reads, "its first page", flat);
     let people = Arc::new(people);

@@ -12,7 +12,7 @@ use crate::{
     pairs::Pairs,
     process::{Agora, Place},
     report::{Report, Unit},
-    rows::uncached::NO_CACHE,
+    rows::uncached::{NO_CACHE, read},
 };
 
 /// Pages of a kind, any of which is asked for.
@@ -121,7 +121,7 @@ async fn find(pool: &PgPool, query: &str) -> anyhow::Result<Vec<String>> {
     Ok(sqlx::query_scalar(&query).bind(PAGES).fetch_all(pool).await?)
 }
 
-/// Agora without a memory for answers.
+/// Agora that keeps no answers.
 pub(super) async fn uncached(lab: &Lab, database: &str) -> anyhow::Result<Agora> {
     let place = Place { database: database.to_owned(), kafka: None, core: None };
     lab.run("up", &place, &NO_CACHE).await
@@ -136,5 +136,5 @@ pub(super) async fn pages(
 ) -> anyhow::Result<f64> {
     let requests = Arc::new(move |nth| in_turn(&requests, nth).clone());
     let load = Load { to: up.address, connections, pace: Pace::Flat, lasts, requests };
-    Ok(load.send().await?.all_good()?.rate())
+    Ok(read(up, load).await?.rate())
 }
