@@ -205,9 +205,14 @@ impl Bed<'_> {
     }
 
     /// So many a second, over many connections.
-    async fn flood(&self, to: SocketAddr, people: &Arc<People>, rate: f64) -> anyhow::Result<Outcome> {
+    fn crowd(&self, to: SocketAddr, people: &Arc<People>, rate: f64) -> Load {
         let load = self.load_at(to, people, CROWDED, Pace::Rate(rate));
-        let flood = Load { lasts: load.lasts.max(LONG), ..load }.send().await?;
+        Load { lasts: load.lasts.max(LONG), ..load }
+    }
+
+    /// The same, of which some are refused.
+    async fn flood(&self, to: SocketAddr, people: &Arc<People>, rate: f64) -> anyhow::Result<Outcome> {
+        let flood = self.crowd(to, people, rate).send().await?;
         let other = flood.statuses.keys().find(|status| !matches!(status, 201 | 503));
         ensure!(other.is_none(), "at twice the load: {:?}", flood.statuses);
         ensure!(flood.sent > 0.95 * rate, "{rate:.0} requests a second were to be sent, and {:.0} were", flood.sent);
@@ -221,9 +226,8 @@ impl Bed<'_> {
             b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\r\n";
         let said = Answer { status: 503, head, body: br#"{"type":"/problems/overloaded","status":503}"# };
         let bare = Bare::Answers(Bare::kept(self.lab.dir(), &said)?).start(Some(SERVER)).await?;
-        let load = self.load_at(bare.address, people, CROWDED, Pace::Rate(2. * best));
         let before = cpu_of(bare.pid())?;
-        let answered = Load { lasts: load.lasts.max(LONG), ..load }.send().await?.good();
+        let answered = self.crowd(bare.address, people, 2. * best).send().await?.good();
         let refusal = (cpu_of(bare.pid())? - before) / answered;
         // Of x carried and 2 best - x refused a second, at 1/best of the core for each that is carried, the core is full.
         Ok(100. * (1. - 2. * best * refusal) / (1. - best * refusal))

@@ -17,11 +17,7 @@ use opentelemetry::{
     global,
     metrics::{Counter, Histogram},
 };
-use platform::{
-    db,
-    instances::Gate,
-    sabotage::{Promise, breaks},
-};
+use platform::{db, instances::Gate};
 use serde::{Deserialize, Serialize};
 use sqlx::{ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use store_reader::Wake;
@@ -32,7 +28,10 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+use self::written::Written;
 use super::{Append, NewEvent, StoreError, Verdict, append::append, ping::Ping};
+
+mod written;
 
 /// Commands in one flush, at most: past that the curve of commands a second is flat, and one flush's time is not.
 const FLUSH_COMMANDS: usize = 1_024;
@@ -332,34 +331,6 @@ impl Told {
             // Nobody waits for it any more: then it will be asked for again, under its key.
             let _ = job.verdict.send(Ok(verdict));
         }
-    }
-}
-
-/// What the commands of a flush write so far.
-#[derive(Default)]
-struct Written {
-    streams: HashSet<Stream>,
-    claims: HashSet<(&'static str, String)>,
-    receipts: HashSet<(uuid::Uuid, String)>,
-    private: HashSet<(uuid::Uuid, &'static str)>,
-}
-
-impl Written {
-    fn concerns(&self, append: &Append) -> bool {
-        if breaks(Promise::BlindFlush) {
-            return append.events.iter().any(|event| self.streams.contains(&event.stream));
-        }
-        append.checks.iter().any(|(stream, _)| self.streams.contains(stream))
-            || append.claims.iter().any(|claim| self.claims.contains(&(claim.kind, claim.value.clone())))
-            || append.receipt.iter().any(|it| self.receipts.contains(&(it.owner, it.key.clone())))
-            || append.private.iter().any(|it| self.private.contains(&(it.owner, it.kind)))
-    }
-
-    fn note(&mut self, append: &Append) {
-        self.streams.extend(append.events.iter().map(|event| event.stream.clone()));
-        self.claims.extend(append.claims.iter().map(|claim| (claim.kind, claim.value.clone())));
-        self.receipts.extend(append.receipt.iter().map(|it| (it.owner, it.key.clone())));
-        self.private.extend(append.private.iter().map(|it| (it.owner, it.kind)));
     }
 }
 
