@@ -69,6 +69,19 @@ pub(crate) async fn all(read: impl PgExecutor<'_>) -> sqlx::Result<Vec<Checkpoin
         .collect())
 }
 
+/// The version of a checkpoint whose rows nobody has made yet: they are to be made beside the live tables, as those of an
+/// older release.
+pub(crate) const UNMADE: i32 = -1;
+/// Events that are sooner folded beside the live tables and put in their place than into them.
+const MANY: Position = 10_000;
+
+/// The names of projections, and beside them the versions with which their checkpoints begin, before so many events.
+pub(crate) fn beginnings(projections: &[Box<dyn AnyProjection>], head: Position) -> (Vec<String>, Vec<i32>) {
+    let (names, versions) = versions(projections);
+    let versions = if head < MANY { versions } else { vec![UNMADE; names.len()] };
+    (names, versions)
+}
+
 /// The names of projections, and beside them their versions.
 pub(crate) fn versions(projections: &[Box<dyn AnyProjection>]) -> (Vec<String>, Vec<i32>) {
     projections.iter().map(|projection| (projection.name().to_owned(), projection.version())).unzip()
@@ -77,10 +90,9 @@ pub(crate) fn versions(projections: &[Box<dyn AnyProjection>]) -> (Vec<String>, 
 /// Adds the checkpoints that are missing, at the beginning of a history.
 pub(crate) async fn ensure(
     read: impl PgExecutor<'_>,
-    projections: &[Box<dyn AnyProjection>],
+    (names, versions): (Vec<String>, Vec<i32>),
     history: HistoryId,
 ) -> sqlx::Result<()> {
-    let (names, versions) = versions(projections);
     sqlx::query!(
         "insert into checkpoint (projection, version, shard, history)
         select name, version, shard, $3
@@ -89,6 +101,21 @@ pub(crate) async fn ensure(
         &names,
         &versions,
         history.0,
+    )
+    .execute(read)
+    .await?;
+    Ok(())
+}
+
+/// Says of rows that nobody has made yet that they are of these versions, and may be folded into.
+pub(crate) async fn made_by(read: impl PgExecutor<'_>, names: &[String], versions: &[i32]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update checkpoint c set version = p.version
+        from unnest($1::text[], $2::integer[]) p (name, version)
+        where c.projection = p.name and c.version = $3 and c.position = 0",
+        names,
+        versions,
+        UNMADE,
     )
     .execute(read)
     .await?;

@@ -168,7 +168,7 @@ pub(crate) async fn start_over(
     read: &PgPool,
     projections: &[Box<dyn AnyProjection>],
 ) -> sqlx::Result<HistoryId> {
-    let (names, versions) = checkpoint::versions(projections);
+    let (names, versions) = checkpoint::beginnings(projections, store.heads().await?.furthest());
     let mut transaction = read.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", START_OVER_LOCK).execute(&mut *transaction).await?;
     // Under the lock: who waited for it may have read one that another has replaced since.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::rebuild;
+use crate::{checkpoint::UNMADE, rebuild};
 
 /// How far everything is.
 #[derive(Clone, Debug, Serialize)]
@@ -33,7 +33,7 @@ pub struct Status {
 pub enum State {
     /// It shows everything, or as good as.
     Live,
-    /// Something has been waiting for longer than a tail check would leave it.
+    /// Something has been waiting for longer than a tail check would leave it, or its rows are made from a long history.
     CatchingUp,
     /// An older release has made its rows: new ones are being made beside them.
     Outdated,
@@ -154,6 +154,7 @@ pub async fn status(store: &PgPool, read: &PgPool) -> sqlx::Result<Status> {
             state: match behind.since {
                 _ if row.history == head.history && row.position > behind.head => State::Ahead,
                 _ if parked.is_some() => State::Parked,
+                _ if row.version == UNMADE => State::CatchingUp,
                 _ if row.version < ours => State::Outdated,
                 _ if row.version > ours => State::Newer,
                 Some(since) if now - since > LIVE_WITHIN => State::CatchingUp,

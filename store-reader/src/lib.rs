@@ -100,6 +100,11 @@ impl Heads {
         self.0[shard.index()]
     }
 
+    /// The newest position of all.
+    pub fn furthest(&self) -> Position {
+        self.0.into_iter().max().unwrap_or(0)
+    }
+
     /// The shard goes on to `position`; answers where it stood: the `previous` of the event there.
     pub fn go_on(&mut self, shard: Shard, position: Position) -> Position {
         std::mem::replace(&mut self.0[shard.index()], position)

@@ -55,7 +55,7 @@ impl Running<'_> {
         }
         let complete = checkpoints.len() >= projections.len() * usize::from(Shard::COUNT);
         if !complete || checkpoints.iter().any(|checkpoint| checkpoint.history != history) {
-            checkpoint::ensure(read, projections, history).await?;
+            checkpoint::ensure(read, checkpoint::beginnings(projections, heads.furthest()), history).await?;
             history = history::start_over(store, read, projections).await?;
             checkpoints = checkpoint::all(read).await?;
             self.last = None;

@@ -51,7 +51,8 @@ impl Rebuild {
         }
         execute(&mut transaction, "create table build (what text not null)").await?;
         sqlx::query("insert into build values ($1)").bind(&wanted).execute(&mut *transaction).await?;
-        checkpoint::ensure(&mut *transaction, &self.projections, self.store.history().await?).await?;
+        let versions = checkpoint::versions(&self.projections);
+        checkpoint::ensure(&mut *transaction, versions, self.store.history().await?).await?;
         transaction.commit().await?;
         Ok(())
     }

@@ -43,13 +43,15 @@ type Snapshot = (i32, DateTime<Utc>);
 struct OldSnapshot(i32);
 
 impl Rebuild {
-    /// Puts the tables that were built in the place of the live ones, caught up, with their checkpoints.
+    /// Folds up to the head, and puts the tables that were built in the place of the live ones, with their checkpoints.
     ///
     /// # Errors
     /// Where an event cannot be folded, a reader does not let go of a table, or a database is away. What is live is then
     /// as it was, and the next try goes on.
     pub async fn swap(self, watch: &dyn Watch) -> anyhow::Result<()> {
         ensure!(self.what.shard.is_none(), "a part is repaired, not swapped");
+        // Before there are indexes, and before the planner is told about tables that have no rows yet.
+        self.fold_to(&self.heads(&self.live_positions().await?).await?, Some(Phase::Folding), watch).await?;
         self.make_indexes(watch).await?;
         self.catch_up(watch).await?;
         let mut tries = 0;

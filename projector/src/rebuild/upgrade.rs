@@ -1,4 +1,4 @@
-//! Makes anew, by itself, what an older release has made.
+//! Makes anew, by itself, what an older release has made, and what nobody has made yet of a long history.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Phase, Purpose, Rebuild, Watch, What, fold::CannotFold};
 use crate::{checkpoint, metrics::Metrics, projections};
 
-/// Waits until read tables are of an older version of their projection than this release has, and puts new ones in
-/// their place. Projectors of the older release keep the old ones until then.
+/// Waits until read tables are of an older version of their projection than this release has, or of none yet, and puts new
+/// ones in their place. Projectors of the older release keep the old ones until then.
 #[derive(Clone)]
 pub(crate) struct Upgrade {
     pub(crate) event_store: DatabaseConfig,
@@ -35,11 +35,15 @@ impl Upgrade {
                 Ok(()) => patience.worked(),
                 // Whoever looks at the checkpoints wakes it again.
                 Err(error) => {
-                    if error.is::<CannotFold>() && alarmed.insert(error.to_string()) {
+                    let stopped = error.is::<CannotFold>();
+                    if stopped && alarmed.insert(error.to_string()) {
                         self.metrics.alarm("outdated");
-                        tracing::error!("read tables of an older release are not made anew: {error}");
+                        tracing::error!("read tables are not made beside the live ones: {error}");
                     }
                     patience.failed(error, &shutdown).await;
+                    if stopped {
+                        self.fold_unmade().await.unwrap_or_else(|error| tracing::warn!(%error, "trying again"));
+                    }
                 }
             }
         }
@@ -53,11 +57,17 @@ impl Upgrade {
         let names = projections.join(", ");
         let what = What { projections, shard: None, purpose: Purpose::Replace };
         let rebuild = Rebuild::begin(&self.event_store, &self.read_tables, what).await?;
-        tracing::info!("an older release has made the read tables of {names}: making them anew beside");
+        tracing::info!("an older release has made the read tables of {names}, or nobody: making them beside");
         let began = Instant::now();
         rebuild.swap(&Logged).await?;
         tracing::info!(seconds = began.elapsed().as_secs(), "the new read tables of {names} are live");
         Ok(())
+    }
+
+    /// Has the live projection fold into tables that nobody has made yet: it stops in one shard, and goes on with others.
+    async fn fold_unmade(&self) -> sqlx::Result<()> {
+        let (names, versions) = checkpoint::versions(&projections());
+        checkpoint::made_by(&self.read, &names, &versions).await
     }
 
     /// Those that are older than this release's.

@@ -110,3 +110,38 @@ async fn rows_of_another_version_are_not_compared() {
     let refused = rebuild.compare(10, &Counted::default()).await.expect_err("refused").to_string();
     assert!(refused.contains("account is at version 0 here and of version 1 in this release"), "{refused}");
 }
+
+/// From how many events on they are folded beside the live tables, and some more.
+const LONG: usize = 10_100;
+
+#[tokio::test]
+async fn read_tables_of_a_long_history_begin_beside_the_live_ones() {
+    let history = Recorded::history(53, LONG);
+    let lab = Lab::with(&history).await;
+    assert_eq!(lab.value("select min(built) from checkpoint").await, 1, "what was built took the place of nothing");
+    let folded = Lab::with(&history[..LONG / 2]).await;
+    let running = folded.start().await;
+    folded.append(&history[LONG / 2..]).await;
+    folded.all_shown().await;
+    running.stop().await;
+    assert_eq!(folded.value("select max(built) from checkpoint").await, 0, "it went on where it was");
+    assert_eq!(lab.rows().await, folded.rows().await);
+    assert_eq!(lab.value(VERSIONS).await, folded.value(VERSIONS).await);
+}
+
+#[tokio::test]
+async fn one_event_of_a_long_history_that_cannot_be_folded_holds_up_one_shard() {
+    let community = CommunityId::new();
+    let wrong = [Recorded::created(community, "tea"), impossible(community), Recorded::renamed(community, "cha")];
+    let lab = Lab::new().await;
+    lab.append(&[&wrong, &Recorded::history(59, LONG)[..]].concat()).await;
+    let running = lab.start().await;
+    lab.until("both stop", "select count(*) = 2 from parked").await;
+    lab.until(
+        "all else is shown",
+        "select count(*) filter (where c.position = coalesce(h.position, 0)) = 7 * 64 - 2
+        from checkpoint c left join (select shard, max(position) as position from events group by shard) h using (shard)",
+    )
+    .await;
+    running.stop().await;
+}
