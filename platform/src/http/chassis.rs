@@ -100,8 +100,9 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let ChassisLayer { bounds, metrics, cors, places } = self.layer.clone();
         let route = self.route(&request);
-        let seen = Seen::new(&mut request, route, metrics);
-        let place = match (!request.method().is_safe()).then(|| Place::among(&places)) {
+        let place = (!request.method().is_safe()).then(|| Place::among(&places));
+        let seen = Seen::new(&mut request, route, metrics, matches!(place, Some(Some(_))));
+        let place = match place {
             Some(None) => return ready(Ok(seen.answered(crowded()))).boxed(),
             place => place.flatten(),
         };

@@ -95,7 +95,7 @@ pub(super) struct Seen {
     id: RequestId,
     method: &'static str,
     route: Arc<str>,
-    /// None for a read that nobody traces: it would cost more than the read.
+    /// None for a read or a refusal that nobody traces: it would cost more than these.
     span: Span,
     /// The client traces this request, and is told of our part.
     traced: bool,
@@ -103,15 +103,16 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new(request: &mut Request, route: Arc<str>, metrics: Metrics) -> Self {
+    /// `spanned`: with a span though nobody traces it, as what handles it may log.
+    pub(super) fn new(request: &mut Request, route: Arc<str>, metrics: Metrics, spanned: bool) -> Self {
         let id = RequestId::of(request);
         request.extensions_mut().insert(id.clone());
         let method = label(request.method());
         let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        let span = if matches!(method, "GET" | "HEAD") && traceparent.is_none() && !watched() {
-            Span::none()
-        } else {
+        let span = if spanned || traceparent.is_some() || watched() {
             span(&id, method, &route, traceparent)
+        } else {
+            Span::none()
         };
         ACTIVE.fetch_add(1, Ordering::Relaxed);
         Self { started: Instant::now(), id, method, route, span, traced: traceparent.is_some(), metrics }
@@ -145,15 +146,17 @@ impl Seen {
     }
 
     fn log_failure(&self, response: &Response) {
-        let (status, elapsed) = (response.status().as_u16(), self.started.elapsed());
+        let status = response.status().as_u16();
+        let unlogged = if status == 500 { Some(0) } else { Warnings::another() };
+        let Some(unlogged) = unlogged else { return };
+        let (elapsed, unlogged) = (self.started.elapsed(), (unlogged > 0).then_some(unlogged));
         let cause = response.extensions().get::<Cause>().map(|cause| field::display(&cause.0));
         let problem = response.extensions().get::<Name>().map(|name| name.0);
         let late = if self.span.is_none() { span(&self.id, self.method, &self.route, None) } else { Span::none() };
         let _within = late.enter();
         if status == 500 {
             tracing::error!(target: "http", status, problem, ?elapsed, cause, "the request failed");
-        } else if let Some(unlogged) = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now()) {
-            let unlogged = (unlogged > 0).then_some(unlogged);
+        } else {
             tracing::warn!(target: "http", status, problem, ?elapsed, cause, unlogged, "the request could not be served");
         }
     }
@@ -171,6 +174,11 @@ struct Warnings {
 impl Warnings {
     /// Lines in a second at most.
     const MOST: u32 = 10;
+
+    /// [`Warnings::next`], of this process.
+    fn another() -> Option<u64> {
+        WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).next(Instant::now())
+    }
 
     /// Whether there is to be another line, and how many there were not since the last one.
     fn next(&mut self, now: Instant) -> Option<u64> {
