@@ -42,13 +42,17 @@ fn like(events: &str) -> String {
 }
 
 /// How many replies are written again and again.
-const FEW: u64 = 1_000;
+const FEW: u64 = 150;
 
-/// A query for so many replies: some from all over the forum, again and again.
+/// A query for so many replies: some from all over the forum, again and again. As many people write them in a small forum as
+/// in a large one, in about as many threads: how far they are spread decides how many rows change.
 pub fn replies(many: u64) -> String {
     let written = format!(
-        "select * from store.events where event_type = 'post.written' and payload->>'parent' is not null \
-             order by md5(aggregate_id) limit {FEW}"
+        "select * from ( \
+             select distinct on (metadata->>'actor') * from store.events \
+             where event_type = 'post.written' and payload->>'parent' is not null \
+             order by metadata->>'actor', md5(aggregate_id) \
+         ) reply order by md5(aggregate_id) limit {FEW}"
     );
     let times = many.div_ceil(FEW);
     like(&format!("select written.* from ({written}) written cross join generate_series(1, {times}) limit {many}"))

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::ensure;
 use command_service::{
     post::Post,
     store::{Append, AppenderConfig, NewEvent, Receipt, Store, StoreError, Verdict},
@@ -32,6 +33,7 @@ use crate::{
     lab::{Lab, connect},
     load::{histogram, ms},
     pairs::{Pairs, Spread},
+    process::cpu_of,
     report::{Bound, Report, Unit},
 };
 
@@ -39,6 +41,8 @@ use crate::{
 const CURVE: [usize; 6] = [1, 8, 32, 64, 256, 1_024];
 /// The connections of postgres-es's own pool, where one does not say.
 const THEIR_POOL: u32 = 10;
+/// Of what it carries, while latency is looked at.
+const SHARE: f64 = 0.6;
 /// What is read into memory of a thread, a tree and a member: streams that are there.
 const REST_ON: i64 = 1;
 
@@ -78,6 +82,7 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
         }
     }
     bed.few(report).await?;
+    bed.steadily(report).await?;
     bed.too_much(report).await?;
     pool.close().await;
     lab.drop(&database).await
@@ -195,6 +200,32 @@ impl Bed<'_> {
         Ok(())
     }
 
+    /// At a constant rate: what a command takes from when it was to be sent, and what it costs.
+    async fn steadily(&self, report: &mut Report) -> anyhow::Result<()> {
+        let pool = connect(self.database, 4).await?;
+        let store = Store::start(pool.clone(), &AppenderConfig::default(), &TaskTracker::new());
+        let forum = Arc::new(Forum::found(&store).await?);
+        let (mut latencies, mut of_ours, mut of_postgres) = (vec![], vec![], vec![]);
+        let rate = SHARE * self.ours(64).await?;
+        for _ in 0..self.lab.options.pairs {
+            self.lab.checkpoint().await?;
+            let (ours, postgres) = (cpu_of(std::process::id())?, self.lab.postgres_cpu()?);
+            let sent = send(&store, &forum, rate, self.lab.options.lasts).await?;
+            ensure!(sent.refused.is_empty(), "a command was refused at {rate:.0}/s");
+            let each = |seconds: f64| 1e6 * seconds / count(&sent.taken);
+            of_ours.push(each(cpu_of(std::process::id())? - ours));
+            of_postgres.push(each(self.lab.postgres_cpu()? - postgres));
+            latencies.push(sent.taken);
+        }
+        let name = format!("append, at 60 % of what 64 in flight are, {rate:.0}/s");
+        report.latencies(&name, &latencies, 50.);
+        report.alone(format!("{name}: CPU of the store and who asks"), Unit::Micros, Spread::of(of_ours), None);
+        report.alone(format!("{name}: CPU of Postgres"), Unit::Micros, Spread::of(of_postgres), None);
+        drop(store);
+        pool.close().await;
+        Ok(())
+    }
+
     /// Twice of what it can carry.
     async fn too_much(&self, report: &mut Report) -> anyhow::Result<()> {
         let pool = connect(self.database, 4).await?;
@@ -208,9 +239,9 @@ impl Bed<'_> {
             };
             self.lab.checkpoint().await?;
             let best = write(1_024, self.lab.options.lasts, reply).await?.rate;
-            let flood = flood(&store, &forum, 2. * best, self.lab.options.lasts).await?;
-            carried.push(100. * flood.rate / best);
-            refused.add(&flood.latency)?;
+            let sent = send(&store, &forum, 2. * best, self.lab.options.lasts).await?;
+            carried.push(100. * sent.rate / best);
+            refused.add(&sent.refused)?;
         }
         let carried = Spread::of(carried);
         report.alone(
@@ -259,16 +290,22 @@ where
     for lane in lanes {
         latency.add(lane)?;
     }
-    #[allow(clippy::cast_precision_loss, reason = "commands of a few seconds")]
-    let rate = latency.len() as f64 / seconds;
-    Ok(Run { rate, latency })
+    Ok(Run { rate: count(&latency) / seconds, latency })
 }
 
-/// So many a second, whatever becomes of them: how many a second were written, and how long it took to refuse one.
-async fn flood(store: &Store, forum: &Arc<Forum>, rate: f64, lasts: Duration) -> anyhow::Result<Run> {
+/// What came of commands that were sent at a rate. Latencies are in µs, from when they were to be sent.
+struct Sent {
+    /// Written, a second.
+    rate: f64,
+    taken: Histogram<u64>,
+    refused: Histogram<u64>,
+}
+
+/// Sends so many a second, whatever becomes of them.
+async fn send(store: &Store, forum: &Arc<Forum>, rate: f64, lasts: Duration) -> anyhow::Result<Sent> {
     let written = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
-    let mut sent: Vec<JoinHandle<anyhow::Result<Option<u64>>>> = vec![];
+    let mut sent: Vec<JoinHandle<anyhow::Result<(bool, u64)>>> = vec![];
     let mut due = 0.;
     while started.elapsed() < lasts {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -283,20 +320,24 @@ async fn flood(store: &Store, forum: &Arc<Forum>, rate: f64, lasts: Duration) ->
                 if taken {
                     written.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok((!taken).then(|| micros(began)))
+                Ok((taken, micros(began)))
             }));
         }
     }
     let seconds = started.elapsed().as_secs_f64();
     #[allow(clippy::cast_precision_loss, reason = "commands of a few seconds")]
     let rate = written.load(Ordering::Relaxed) as f64 / seconds;
-    let mut latency = histogram();
-    for refused in sent {
-        if let Some(refused) = refused.await?? {
-            latency.record(refused)?;
-        }
+    let (mut taken, mut refused) = (histogram(), histogram());
+    for sent in sent {
+        let (was_taken, after) = sent.await??;
+        if was_taken { &mut taken } else { &mut refused }.record(after)?;
     }
-    Ok(Run { rate, latency })
+    Ok(Sent { rate, taken, refused })
+}
+
+#[allow(clippy::cast_precision_loss, reason = "commands of a few seconds")]
+fn count(of: &Histogram<u64>) -> f64 {
+    of.len() as f64
 }
 
 fn micros(since: Instant) -> u64 {

@@ -1,9 +1,11 @@
-//! Every kind of page that a guest may ask for, without a cache: of a large forum, beside the same of a small one.
+//! Every kind of page, without a cache: of a large forum, beside the same of a small one.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
+use platform::identity::{IdentityConfig, mint_operator};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::{
     forum::{get, in_turn},
@@ -21,11 +23,13 @@ const PAGES: i64 = 200;
 const SHARE: f64 = 0.2;
 /// Connections, as far as each can ask for another page in either forum: of one page, there would be one load for all.
 const CONNECTIONS: usize = 8;
+/// How long the operator's token is good for: longer than all of it takes.
+const TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 /// Threads that have a full page.
 const THREADS: &str = "select thread_id from thread join c using (community_id) where not deleted and replies >= 10";
 
 /// What the id in a path is of: in public communities, where a page of it is full in a small forum too.
-const IDS: [(&str, &str); 5] = [
+const IDS: [(&str, &str); 10] = [
     ("thread", THREADS),
     ("post", "select post_id from seen where number > 1"),
     ("parent", "select post_id from seen where replies >= 5"),
@@ -35,10 +39,21 @@ const IDS: [(&str, &str); 5] = [
         "select account_id from account_count join c using (community_id)
         group by 1 having sum(threads) >= 2 and sum(posts) >= 10",
     ),
+    ("joined", "select account_id from member join c using (community_id) where status = 'member'"),
+    (
+        "member",
+        "select community_id || '/members/' || account_id from member join c using (community_id) where status = 'member'",
+    ),
+    ("category", "select category_id from category join c using (community_id) where not archived"),
+    ("edited", "select post_id from seen join post_revision using (post_id) where revision = 2"),
+    (
+        "moderated",
+        "select community_id from moderation_log join c using (community_id) group by 1 having count(*) >= 10",
+    ),
 ];
 
 /// Paths under `/v2/`, by what they show.
-const PATHS: [(&str, &str); 16] = [
+const PATHS: [(&str, &str); 22] = [
     ("a thread", "threads/{thread}"),
     ("a page of a thread", "threads/{thread}/posts?limit=10"),
     ("a page of a thread as a tree", "threads/{thread}/posts?view=tree&limit=10"),
@@ -55,7 +70,17 @@ const PATHS: [(&str, &str); 16] = [
     ("an account", "accounts/{account}"),
     ("posts of an account", "accounts/{account}/posts?limit=10"),
     ("threads of an account", "accounts/{account}/threads?limit=2"),
+    ("communities of an account", "accounts/{joined}/communities?limit=1"),
+    ("a member", "communities/{member}"),
+    ("a category", "categories/{category}"),
+    ("the texts of a post", "posts/{edited}/revisions"),
+    (LOG, "communities/{moderated}/moderation-log?limit=10"),
+    (EVENTS, "events?community={community}&limit=10"),
 ];
+/// What is for an operator, and not for guests.
+const LOG: &str = "what moderators did";
+/// The same, and is never kept: it is in the store.
+const EVENTS: &str = "events of a community";
 
 /// Of both databases, the larger first.
 pub(super) async fn measure(
@@ -67,11 +92,14 @@ pub(super) async fn measure(
 ) -> anyhow::Result<()> {
     let (large, small) = (Forum::open(lab, databases[0]).await?, Forum::open(lab, databases[1]).await?);
     for (what, path) in PATHS {
-        let (of_large, of_small) = (large.requests(path), small.requests(path));
+        let (of_large, of_small) = (large.requests(what, path), small.requests(what, path));
         let connections = of_large.len().min(of_small.len()).min(CONNECTIONS);
         let lasts = lab.options.lasts.mul_f64(SHARE);
-        let larger = || pages(&large.up, of_large.clone(), connections, lasts);
-        let smaller = || pages(&small.up, of_small.clone(), connections, lasts);
+        let ask = async |up: &Agora, requests: &Vec<_>| match what {
+            EVENTS => Ok(load(up, requests.clone(), connections, lasts).send().await?.all_good()?.rate()),
+            _ => pages(up, requests.clone(), connections, lasts).await,
+        };
+        let (larger, smaller) = (|| ask(&large.up, &of_large), || ask(&small.up, &of_small));
         let pairs = Pairs::take(lab.options.pairs, larger, smaller).await?;
         report.beside(beside(what), Unit::PerSecond, &pairs, baseline, Some(super::FLAT));
     }
@@ -81,6 +109,7 @@ pub(super) async fn measure(
 
 struct Forum {
     up: Agora,
+    token: String,
     ids: Vec<Vec<String>>,
 }
 
@@ -92,18 +121,20 @@ impl Forum {
             ids.push(find(&pool, query).await?);
             ensure!(ids.last().is_some_and(|ids| !ids.is_empty()), "the forum has no {what} with a full page");
         }
+        let token = mint_operator(&pool, &IdentityConfig::default(), Uuid::nil(), TOKEN_LIFE).await?;
         pool.close().await;
-        Ok(Self { up: uncached(lab, database).await?, ids })
+        Ok(Self { up: uncached(lab, database).await?, token, ids })
     }
 
     /// For each page that the path may be of.
-    fn requests(&self, path: &str) -> Vec<Vec<u8>> {
+    fn requests(&self, what: &str, path: &str) -> Vec<Vec<u8>> {
+        let token = [LOG, EVENTS].contains(&what).then_some(&*self.token);
         let all = IDS.iter().zip(&self.ids).find(|((what, _), _)| path.contains(&format!("{{{what}}}")));
         let paths = match all {
             Some(((what, _), ids)) => ids.iter().map(|id| path.replace(&format!("{{{what}}}"), id)).collect(),
             None => vec![path.to_owned()],
         };
-        paths.iter().map(|path| get(&format!("/v2/{path}"), None)).collect()
+        paths.iter().map(|path| get(&format!("/v2/{path}"), token)).collect()
     }
 }
 
@@ -134,7 +165,10 @@ pub(super) async fn pages(
     connections: usize,
     lasts: Duration,
 ) -> anyhow::Result<f64> {
+    Ok(read(up, load(up, requests, connections, lasts)).await?.rate())
+}
+
+fn load(up: &Agora, requests: Vec<Vec<u8>>, connections: usize, lasts: Duration) -> Load {
     let requests = Arc::new(move |nth| in_turn(&requests, nth).clone());
-    let load = Load { to: up.address, connections, pace: Pace::Flat, lasts, requests };
-    Ok(read(up, load).await?.rate())
+    Load { to: up.address, connections, pace: Pace::Flat, lasts, requests }
 }
