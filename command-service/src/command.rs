@@ -10,7 +10,7 @@ use garde::Validate;
 use platform::{
     extract::{Query, moment},
     http::RequestId,
-    identity::{Authenticated, Identity},
+    identity::{Authenticated, Authenticates, Identity},
     problem::{FieldError, Problem},
     telemetry,
 };
@@ -140,7 +140,7 @@ impl GuestCommand {
 impl<Q, S> FromRequestParts<S> for Command<Q>
 where
     Q: DeserializeOwned + Validate<Context = ()>,
-    S: Send + Sync,
+    S: Authenticates,
 {
     type Rejection = Problem;
 

@@ -39,7 +39,7 @@ use platform::{
     db::{self, DatabaseConfig},
     health::{self, Health},
     http::{HttpConfig, admin_router, bind, layers, serve},
-    identity::{self, Identities, IdentityConfig, Verifier},
+    identity::{Authenticates, Authenticator, Identities, IdentityConfig, Verifier},
     instances::{self, Knows},
     openapi,
 };
@@ -84,6 +84,13 @@ pub struct App {
     store: Store,
     identities: Identities,
     attempts: Attempts,
+    authenticator: Arc<dyn Authenticator>,
+}
+
+impl Authenticates for App {
+    fn authenticator(&self) -> &Arc<dyn Authenticator> {
+        &self.authenticator
+    }
 }
 
 /// Starts the parts on a database that is migrated, and answers the endpoints; with their documentation, so that they
@@ -112,11 +119,9 @@ pub async fn start(
     let lease = db::options(&config.database, SCHEMA, &jobs::application_name())?;
     Jobs::new(store.clone(), config.jobs.clone()).checking_by(check).start(lease, shutdown, tasks);
     let authenticator = identities.authenticator();
-    let app = App { store, identities, attempts: Attempts::new() };
+    let app = App { store, identities, attempts: Attempts::new(), authenticator };
     let verifier = app.identities.verifier();
-    let (router, api) = http::routes().with_state(app).merge(verifier.routes()).split_for_parts();
-    let router = OpenApiRouter::from(identity::layer(router, authenticator));
-    Ok((OpenApiRouter::with_openapi(api).merge(router), verifier))
+    Ok((http::routes().with_state(app).merge(verifier.routes()), verifier))
 }
 
 /// What it is to others: it decodes events as well, to decide on them.

@@ -15,7 +15,7 @@ mod sessions;
 mod verifier;
 
 pub use access::{TokenError, mint_operator};
-pub use authenticate::{Authenticated, Authenticator, Credentials, MaybeAuthenticated, layer};
+pub use authenticate::{Authenticated, Authenticates, Authenticator, Credentials, MaybeAuthenticated};
 pub use operators::{add_operator, operators, remove_operator};
 pub use password::{PasswordConfig, PasswordError, Passwords, password_rule};
 pub use purge::purge_expired;

@@ -46,7 +46,7 @@ use platform::{
     db::{self, Connections, DatabaseConfig},
     health::{self, Health},
     http::{HttpConfig, admin_router, bind, layers, serve},
-    identity::{self, Authenticator, IdentityConfig, Verifier},
+    identity::{Authenticator, IdentityConfig, Verifier},
     kafka::{Broker, KafkaConfig},
     openapi,
 };
@@ -123,14 +123,18 @@ pub async fn start(
     probe.set_ready();
     tasks.spawn(db::watch(db.clone(), probe, shutdown.clone()));
     let history = History::start(&config.store, &changes, shutdown, tasks)?;
-    let side = read_side(config, &db, changes, history)?;
-    let (router, api) = http::routes().with_state(side).split_for_parts();
-    let router = OpenApiRouter::from(identity::layer(router, authenticator));
-    Ok(OpenApiRouter::with_openapi(api).merge(router))
+    let side = read_side(config, &db, changes, history, authenticator)?;
+    Ok(http::routes().with_state(side))
 }
 
 /// On the read tables of this pool.
-fn read_side(config: &Config, db: &PgPool, changes: Arc<Changes>, history: History) -> anyhow::Result<ReadSide> {
+fn read_side(
+    config: &Config,
+    db: &PgPool,
+    changes: Arc<Changes>,
+    history: History,
+    authenticator: Arc<dyn Authenticator>,
+) -> anyhow::Result<ReadSide> {
     let checkpoints = Batch::start(OfShard, db, 1);
     let for_pages = config.database.max_connections.saturating_sub(KEEPING_UP).max(1);
     Ok(ReadSide::new(Parts {
@@ -141,6 +145,7 @@ fn read_side(config: &Config, db: &PgPool, changes: Arc<Changes>, history: Histo
         changes,
         history,
         connections: Connections::like(db, usize::try_from(for_pages)?),
+        authenticator,
     }))
 }
 

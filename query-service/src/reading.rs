@@ -11,6 +11,7 @@ use chrono::Utc;
 use events::{AccountId, HistoryId, Position, PositionToken, Shard, ThreadId};
 use platform::{
     db::Connections,
+    identity::{Authenticates, Authenticator},
     problem::Problem,
     sabotage::{Promise, breaks},
 };
@@ -48,11 +49,18 @@ pub(crate) struct Parts {
     pub(crate) facts: Remembered,
     pub(crate) private: Batch<AskPrivate>,
     pub(crate) history: History,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
 }
 
 impl ReadSide {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+}
+
+impl Authenticates for ReadSide {
+    fn authenticator(&self) -> &Arc<dyn Authenticator> {
+        &self.authenticator
     }
 }
 

@@ -37,7 +37,10 @@ const RETRY_AFTER_CROWD: Duration = Duration::from_secs(1);
 
 /// Wraps a service in a [`Chassis`].
 #[derive(Clone)]
-pub(super) struct ChassisLayer {
+pub(super) struct ChassisLayer(Arc<Common>);
+
+/// What all routes have in common.
+struct Common {
     bounds: Bounds,
     metrics: Metrics,
     cors: bool,
@@ -49,7 +52,7 @@ pub(super) struct ChassisLayer {
 #[derive(Clone)]
 pub(super) struct Chassis<S> {
     inner: S,
-    layer: ChassisLayer,
+    common: Arc<Common>,
     route: Arc<OnceLock<Arc<str>>>,
 }
 
@@ -63,7 +66,7 @@ struct Bounds {
 
 impl ChassisLayer {
     pub(super) fn new(config: &HttpConfig) -> Self {
-        Self {
+        Self(Arc::new(Common {
             bounds: Bounds {
                 body_bytes: config.body_limit_bytes,
                 body_time: config.body_timeout,
@@ -72,7 +75,7 @@ impl ChassisLayer {
             metrics: Metrics::new(&opentelemetry::global::meter("agora")),
             cors: !config.cors_origins.is_empty(),
             places: Arc::new(Semaphore::new(config.max_commands)),
-        }
+        }))
     }
 }
 
@@ -80,7 +83,7 @@ impl<S> Layer<S> for ChassisLayer {
     type Service = Chassis<S>;
 
     fn layer(&self, inner: S) -> Chassis<S> {
-        Chassis { inner, layer: self.clone(), route: Arc::default() }
+        Chassis { inner, common: Arc::clone(&self.0), route: Arc::default() }
     }
 }
 
@@ -98,10 +101,11 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let ChassisLayer { bounds, metrics, cors, places } = self.layer.clone();
+        let Common { bounds, metrics, cors, places } = &*self.common;
+        let (bounds, cors) = (*bounds, *cors);
         let route = self.route(&request);
-        let place = (!request.method().is_safe()).then(|| Place::among(&places));
-        let seen = Seen::new(&mut request, route, metrics, matches!(place, Some(Some(_))));
+        let place = (!request.method().is_safe()).then(|| Place::among(places));
+        let seen = Seen::new(&mut request, route, metrics.clone(), matches!(place, Some(Some(_))));
         let place = match place {
             Some(None) => return ready(Ok(seen.answered(crowded()))).boxed(),
             place => place.flatten(),

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
     extract::FromRequestParts,
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
@@ -16,9 +15,11 @@ pub trait Authenticator: Send + Sync + 'static {
     fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, TokenError>>;
 }
 
-/// Gives the handlers of `router` who is asking: [`Authenticated`] and [`MaybeAuthenticated`].
-pub fn layer<S: Clone + Send + Sync + 'static>(router: Router<S>, authenticator: Arc<dyn Authenticator>) -> Router<S> {
-    router.layer(Extension(authenticator))
+/// The state of a router whose handlers may ask who is asking: [`Authenticated`], [`MaybeAuthenticated`]. (In a layer it
+/// would be cloned and boxed for each request.)
+pub trait Authenticates: Send + Sync {
+    /// Who tells.
+    fn authenticator(&self) -> &Arc<dyn Authenticator>;
 }
 
 /// Somebody who is logged in; anybody else is answered 401.
@@ -29,7 +30,7 @@ pub struct Authenticated(pub Identity);
 #[derive(Clone, Copy, Debug)]
 pub struct MaybeAuthenticated(pub Option<Identity>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Authenticated {
+impl<S: Authenticates> FromRequestParts<S> for Authenticated {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -40,16 +41,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Authenticated {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for MaybeAuthenticated {
+impl<S: Authenticates> FromRequestParts<S> for MaybeAuthenticated {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         // Several extractors of one handler may ask: the first answer holds for the request.
         if let Some(known) = parts.extensions.get::<Identity>() {
             return Ok(Self(Some(*known)));
         }
         let Some(token) = bearer(&parts.headers)? else { return Ok(Self(None)) };
-        let identity = authenticator(parts)?.authenticate(token).await?;
+        let identity = state.authenticator().authenticate(token).await?;
         parts.extensions.insert(identity);
         Ok(Self(Some(identity)))
     }
@@ -73,18 +74,13 @@ impl Credentials {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Credentials {
+impl<S: Authenticates> FromRequestParts<S> for Credentials {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let token = bearer(&parts.headers)?.ok_or_else(no_token)?.into();
-        Ok(Self { authenticator: Arc::clone(authenticator(parts)?), token })
+        Ok(Self { authenticator: Arc::clone(state.authenticator()), token })
     }
-}
-
-fn authenticator(parts: &Parts) -> Result<&Arc<dyn Authenticator>, Problem> {
-    let known = parts.extensions.get();
-    known.ok_or_else(|| Problem::internal(&std::io::Error::other("the router has no authenticator")))
 }
 
 fn no_token() -> Problem {
@@ -107,7 +103,7 @@ fn challenge(detail: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::Request, routing::get};
+    use axum::{Router, body::Body, http::Request, routing::get};
     use futures::FutureExt;
     use serde_json::json;
     use tower::ServiceExt;
@@ -127,6 +123,15 @@ mod tests {
         }
     }
 
+    #[derive(Clone)]
+    struct Known(Arc<dyn Authenticator>);
+
+    impl Authenticates for Known {
+        fn authenticator(&self) -> &Arc<dyn Authenticator> {
+            &self.0
+        }
+    }
+
     async fn ask(path: &str, authorization: Option<&str>) -> (u16, serde_json::Value, Option<String>) {
         let router = Router::new()
             .route("/member", get(|Authenticated(who): Authenticated| async move { who.account.to_string() }))
@@ -139,7 +144,8 @@ mod tests {
             request = request.header("authorization", authorization);
         }
         let request = request.body(Body::empty()).expect("a request");
-        let response = layer(router, Arc::new(OneToken)).oneshot(request).await.expect("an answer");
+        let router = router.with_state(Known(Arc::new(OneToken)));
+        let response = router.oneshot(request).await.expect("an answer");
         let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().unwrap_or("").to_owned());
         let (status, body) = testing::read(response).await;
         (status, body, challenge)

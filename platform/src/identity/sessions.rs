@@ -127,7 +127,7 @@ impl Identities {
         self.0.verifier.clone()
     }
 
-    /// [`Identities::verifier`], as [`super::layer`] wants it.
+    /// [`Identities::verifier`], as [`super::Authenticates`] wants it.
     pub fn authenticator(&self) -> Arc<dyn Authenticator> {
         Arc::new(self.verifier())
     }

@@ -3,8 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::FutureExt as _;
-use platform::db;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
+use platform::{
+    db,
+    identity::{Authenticator, Identity, TokenError},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -17,6 +23,15 @@ use crate::{Config, SCHEMA, projection::Projection, read_side, thread_list::Thre
 /// Things that a page of 20 posts shows: as many tags are looked at.
 const THINGS: u128 = 25;
 const VIEW: ThreadHead = ThreadHead { thread: ThreadId(Uuid::nil()) };
+
+/// Is not asked.
+struct Nobody;
+
+impl Authenticator for Nobody {
+    fn authenticate<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Identity, TokenError>> {
+        ready(Err(TokenError::Expired)).boxed()
+    }
+}
 
 /// A finished answer, asked for by somebody who has been admitted and brings a position.
 pub struct Hit {
@@ -37,7 +52,7 @@ impl Hit {
         let (changes, shutdown) = (Arc::new(Changes::new()), CancellationToken::new());
         shutdown.cancel();
         let history = History::start(&config.database, &changes, shutdown, &TaskTracker::new())?;
-        let side = read_side(&config, &db, changes, history)?;
+        let side = read_side(&config, &db, changes, history, Arc::new(Nobody))?;
         let shard = Shard::all().next().context("a shard")?;
         let token = PositionToken { history: side.changes.history(), shard, position: 0 };
         let wanted = Wanted::of(token, Duration::ZERO);
