@@ -22,6 +22,7 @@ use cqrs_es::persist::{PersistedEventRepository as _, SerializedEvent};
 use events::{AccountId, CommunityId, EventId, PostId, Shard, Stream, ThreadId};
 use futures::future::try_join_all;
 use hdrhistogram::Histogram;
+use platform::db::BY_KEY;
 use postgres_es::PostgresEventRepository;
 use serde_json::{json, value::RawValue};
 use sqlx::Executor as _;
@@ -35,6 +36,7 @@ use crate::{
     pairs::{Pairs, Spread},
     process::cpu_of,
     report::{Bound, Report, Unit},
+    standing,
 };
 
 /// Commands in flight.
@@ -80,6 +82,9 @@ pub async fn measure(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
             });
             report.beside(format!("append, {in_flight} in flight"), Unit::PerSecond, &pairs, what, at_least(bound));
         }
+    }
+    if !lab.options.quick {
+        bed.beside_the_call(report).await?;
     }
     bed.few(report).await?;
     bed.steadily(report).await?;
@@ -174,6 +179,34 @@ impl Bed<'_> {
 }
 
 impl Bed<'_> {
+    /// What one command takes without a program around it: pgbench calls `append()` as the store does.
+    async fn beside_the_call(&self, report: &mut Report) -> anyhow::Result<()> {
+        let call = "pgbench, append() of one";
+        let pairs = Pairs::take(self.lab.options.pairs, || self.ours(1), || self.call()).await?;
+        report.beside("append, 1 in flight", Unit::PerSecond, &pairs, call, None);
+        let theirs = || self.postgres_es(1, THEIR_POOL);
+        let pairs = Pairs::take(self.lab.options.pairs, || self.call(), theirs).await?;
+        report.beside(call, Unit::PerSecond, &pairs, "postgres-es", None);
+        let pairs = Pairs::take(self.lab.options.pairs, || self.call(), || self.pgbench(1)).await?;
+        report.beside(call, Unit::PerSecond, &pairs, "pgbench INSERT", None);
+        Ok(())
+    }
+
+    async fn call(&self) -> anyhow::Result<f64> {
+        let pool = connect(self.database, 4).await?;
+        let forum = Forum::found(&Store::start(pool.clone(), &AppenderConfig::default(), &TaskTracker::new())).await?;
+        self.lab.checkpoint().await?;
+        let before = standing::events(&pool).await?;
+        let parameters = BY_KEY.into_iter().chain([("search_path", "store"), ("jit", "off")]);
+        let pgbench = self.lab.pgbench(self.database).with(parameters);
+        let called = pgbench.run(&forum.call(), 1, self.lab.options.lasts).await?;
+        let written = standing::events(&pool).await? - before;
+        pool.close().await;
+        let least = 0.9 * called.rate * self.lab.options.lasts.as_secs_f64();
+        ensure!(written >= least, "append() was called, and wrote {written} events");
+        Ok(called.rate)
+    }
+
     /// Under saturation: what one command takes, and what it takes beside few others.
     async fn few(&self, report: &mut Report) -> anyhow::Result<()> {
         let pool = connect(self.database, 4).await?;
@@ -375,6 +408,28 @@ impl Forum {
         let metadata = json!({"actor": self.account, "correlation_id": Uuid::now_v7()}).to_string();
         let (shard, community) = (Shard::of_community(self.community), Some(self.community));
         Append { shard, community, checks: vec![], events, metadata, claims: vec![], private: vec![], receipt: None }
+    }
+
+    /// A script that appends one, as [`Forum::reply`] has the store do it.
+    fn call(&self) -> String {
+        let (shard, community) = (i16::from(Shard::of_community(self.community)), self.community);
+        let rest = self
+            .rest_on()
+            .map(|Stream { aggregate, id }| format!("row('{aggregate}', '{id}', {REST_ON}, array[1])::append_check"));
+        let metadata = json!({"actor": self.account, "correlation_id": Uuid::now_v7()});
+        let answer = json!({"id": Uuid::now_v7(), "version": 1});
+        // An id behind the ones before, as those of version 7 are.
+        let id = "('01900000-0000-7000-' || overlay(lpad(:n, 16, '0') placing '-' from 5 for 0))";
+        format!(
+            "\\set n :n + 1\n\
+             select * from append(false, array[{rest}, row('post', {id}, 0, array[1])::append_check], \
+             array[row(1, 1, 'post', {id}, 1, 'post.written', '1', '{payload}', '{metadata}', {id}::uuid, '{community}', \
+             {shard})::append_event], '{{}}', '{{}}', '{{}}', array[row(1, '{account}', {id}, \
+             decode(repeat('07', 16), 'hex'), 201, '{answer}', 1, {shard})::append_receipt]);\n",
+            rest = rest.join(", "),
+            payload = payload(),
+            account = self.account,
+        )
     }
 
     /// Appends one; false where it is refused as there are too many.

@@ -153,7 +153,7 @@ async fn under_writes_and_reads_nothing_is_lost_shown_less_or_written_onto_what_
     };
     let rebuilding = async {
         let mut rebuilds = 0;
-        while !over.is_cancelled() || rebuilds == 0 {
+        while !over.is_cancelled() || rebuilds < 2 {
             // Whatever the live projection has in memory now is of wrong rows.
             lab.execute("update thread set replies = replies + 100").await;
             lab.execute("update category_count set posts = posts + 100").await;
@@ -163,7 +163,7 @@ async fn under_writes_and_reads_nothing_is_lost_shown_less_or_written_onto_what_
         rebuilds
     };
     let ((), reads, rebuilds) = tokio::join!(writing, reading, rebuilding);
-    assert!(reads > 10 && rebuilds > 1, "{reads} reads, {rebuilds} rebuilds");
+    assert!(reads > 10, "{reads} reads, {rebuilds} rebuilds");
     lab.all_shown().await;
     running.stop().await;
     assert_eq!(lab.rows().await, Lab::with(&history).await.rows().await);

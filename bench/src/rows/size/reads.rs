@@ -45,7 +45,7 @@ const IDS: [(&str, &str); 10] = [
         "select community_id || '/members/' || account_id from member join c using (community_id) where status = 'member'",
     ),
     ("category", "select category_id from category join c using (community_id) where not archived"),
-    ("edited", "select post_id from seen join post_revision using (post_id) where revision = 2"),
+    ("edited", "select post_id from seen join post_revision r using (post_id) where r.revision = 2"),
     (
         "moderated",
         "select community_id from moderation_log join c using (community_id) group by 1 having count(*) >= 10",
