@@ -44,7 +44,7 @@ const BESIDE: Duration = Duration::from_secs(1);
 /// Turns of the scheduler that a flush waits at most for those who are likely to be back.
 const TURNS: usize = 4;
 /// Answers that wake their handlers before others have their turn.
-const TOLD_TOGETHER: usize = 8;
+const TOLD_TOGETHER: usize = 2;
 /// How long one call may take before its connection is given up and the flush sent again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a command waits for its verdict before it is told that the store is out of reach.
