@@ -107,19 +107,17 @@ pub(crate) async fn ensure(
     Ok(())
 }
 
-/// Says of rows that nobody has made yet that they are of these versions, and may be folded into.
-pub(crate) async fn made_by(read: impl PgExecutor<'_>, names: &[String], versions: &[i32]) -> sqlx::Result<()> {
-    sqlx::query!(
+/// Says of rows that nobody has made yet that they are of these versions, and may be folded into; answers of how many shards.
+pub(crate) async fn made_by(read: impl PgExecutor<'_>, names: &[String], versions: &[i32]) -> sqlx::Result<u64> {
+    let made = sqlx::query!(
         "update checkpoint c set version = p.version
         from unnest($1::text[], $2::integer[]) p (name, version)
         where c.projection = p.name and c.version = $3 and c.position = 0",
         names,
         versions,
         UNMADE,
-    )
-    .execute(read)
-    .await?;
-    Ok(())
+    );
+    Ok(made.execute(read).await?.rows_affected())
 }
 
 /// Moves checkpoints on, each from where it is believed to stand, all or none: selects the shards of those that do not

@@ -151,6 +151,11 @@ pub struct Rebuild {
     lock: Mutex<PgConnection>,
 }
 
+/// Somebody else builds.
+#[derive(Debug, thiserror::Error)]
+#[error("another rebuild, verification or check is running{0}: one at a time")]
+struct Elsewhere(String);
+
 /// Tells the program that runs from others: by what its linker wrote at its beginning (an id of the build, mostly), how long
 /// it is, and since when it is there. To read all of it would take as long as to fold ten thousand events.
 fn build_id() -> std::io::Result<String> {
@@ -208,7 +213,7 @@ impl Rebuild {
         if !free {
             let by = Lease::holder(LOCK, &live).await?.unwrap_or_default();
             let by = by.strip_prefix(APP_NAME).map(|by| format!(", process {by}")).unwrap_or_default();
-            bail!("another rebuild, verification or check is running{by}: one at a time");
+            return Err(Elsewhere(by).into());
         }
         let mut chosen = projections();
         chosen.retain(|projection| what.projections.iter().any(|name| name == projection.name()));

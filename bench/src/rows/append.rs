@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use futures::future::try_join_all;
 use hdrhistogram::Histogram;
 use platform::db::BY_KEY;
 use postgres_es::PostgresEventRepository;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use sqlx::Executor as _;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -160,7 +160,7 @@ impl Bed<'_> {
                     "post".to_owned(),
                     "post.written".to_owned(),
                     "1".to_owned(),
-                    payload(),
+                    PAYLOAD.clone(),
                     json!({"actor": AccountId::new().to_string()}),
                 );
                 Ok(repository.persist::<Post>(&[event], None).await?)
@@ -377,6 +377,11 @@ fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
+/// What is written is made once, as it is for pgbench: to make it is not to append it.
+static PAYLOAD: LazyLock<Value> = LazyLock::new(payload);
+static TEXT: LazyLock<Box<RawValue>> =
+    LazyLock::new(|| RawValue::from_string(PAYLOAD.to_string()).expect("it is JSON"));
+
 /// What the replies rest on.
 struct Forum {
     community: CommunityId,
@@ -405,7 +410,7 @@ impl Forum {
     }
 
     fn append(&self, events: Vec<NewEvent>) -> Append {
-        let metadata = json!({"actor": self.account, "correlation_id": Uuid::now_v7()}).to_string();
+        let metadata = format!(r#"{{"actor":"{}","correlation_id":"{}"}}"#, self.account, Uuid::now_v7());
         let (shard, community) = (Shard::of_community(self.community), Some(self.community));
         Append { shard, community, checks: vec![], events, metadata, claims: vec![], private: vec![], receipt: None }
     }
@@ -436,7 +441,7 @@ impl Forum {
     async fn reply(&self, store: &Store) -> anyhow::Result<bool> {
         let post = Stream::post(PostId::new());
         let checks = self.rest_on().map(|stream| (stream, REST_ON)).into_iter().chain([(post.clone(), 0)]).collect();
-        let answer = Some((201, json!({"id": post.id, "version": 1}).to_string()));
+        let answer = Some((201, format!(r#"{{"id":"{}","version":1}}"#, post.id)));
         let key = Uuid::now_v7().to_string();
         let receipt = Some(Receipt { owner: self.account.0, key, fingerprint: [7; 16], answer });
         let append = Append { checks, receipt, ..self.append(vec![event(post, "post.written")]) };
@@ -449,12 +454,11 @@ impl Forum {
 }
 
 fn event(stream: Stream, name: &'static str) -> NewEvent {
-    let payload = RawValue::from_string(payload().to_string()).expect("JSON");
-    NewEvent { stream, sequence: 1, event_id: EventId::new(), name, version: 1, payload }
+    NewEvent { stream, sequence: 1, event_id: EventId::new(), name, version: 1, payload: TEXT.clone() }
 }
 
 /// A reply as people write them: 400 bytes of JSON.
-pub(super) fn payload() -> serde_json::Value {
+pub(super) fn payload() -> Value {
     let body = "It steeps for two minutes, never longer: what is bitter in it dissolves last. Warm the pot before you \
                 begin, take the water off the boil, and pour it out to the last drop when the time has come.";
     json!({

@@ -152,8 +152,8 @@ impl Seen {
         let (elapsed, unlogged) = (self.started.elapsed(), (unlogged > 0).then_some(unlogged));
         let cause = response.extensions().get::<Cause>().map(|cause| field::display(&cause.0));
         let problem = response.extensions().get::<Name>().map(|name| name.0);
-        let late = if self.span.is_none() { span(&self.id, self.method, &self.route, None) } else { Span::none() };
-        let _within = late.enter();
+        let its = if self.span.is_none() { span(&self.id, self.method, &self.route, None) } else { self.span() };
+        let _within = its.enter();
         if status == 500 {
             tracing::error!(target: "http", status, problem, ?elapsed, cause, "the request failed");
         } else {

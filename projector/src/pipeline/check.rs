@@ -122,8 +122,8 @@ impl Running<'_> {
     /// what another release is for.
     fn leave_others(&mut self, checkpoints: &[Checkpoint], turned: bool) {
         let theirs = self.its.projections.iter().filter_map(|projection| {
-            let its = checkpoints.iter().find(|checkpoint| checkpoint.projection == projection.name())?;
-            Some((projection.name(), projection.version(), its.version))
+            let its = checkpoints.iter().filter(|checkpoint| checkpoint.projection == projection.name());
+            Some((projection.name(), projection.version(), its.map(|checkpoint| checkpoint.version).min()?))
         });
         let (older, newer): (Vec<_>, Vec<_>) =
             theirs.filter(|(_, ours, theirs)| ours != theirs).partition(|(_, ours, theirs)| theirs < ours);

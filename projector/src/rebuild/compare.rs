@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::{Connection as _, PgConnection, types::Json};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Phase, Rebuild, SHADOW, Touched, Watch};
-use crate::{READ, apply::AnyProjection, projection::Kept};
+use crate::{READ, apply::AnyProjection, checkpoint::UNMADE, projection::Kept};
 
 /// Parts that a table's keys are spread over: where one differs, so many rows less are looked at.
 const BUCKETS: i64 = 1024;
@@ -69,6 +69,7 @@ impl Rebuild {
     /// Where the live tables stay behind what was built, or a database is away.
     pub(super) async fn compare_rows(&self, most: usize, watch: &dyn Watch) -> anyhow::Result<Comparison> {
         if let Some((name, ours, theirs)) = self.other_versions().await?.first() {
+            ensure!(*theirs != UNMADE, "nobody has made the rows of {name} yet: the projector is about to");
             bail!("{name} is at version {theirs} here and of version {ours} in this release: rows that are to differ");
         }
         let mut live = self.live.acquire().await?;

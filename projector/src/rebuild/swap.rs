@@ -139,6 +139,8 @@ impl Rebuild {
             found == self.description().await?,
             "the tables were migrated or their history replaced meanwhile: start again"
         );
+        // Who goes on with what is there after a kill would miss the tables.
+        execute(&mut transaction, &format!("drop table {SHADOW}.build")).await?;
         for table in self.tables() {
             grant_alike(table, &mut transaction).await?;
             let swap = format!("drop table {READ}.{table}; alter table {SHADOW}.{table} set schema {READ}");

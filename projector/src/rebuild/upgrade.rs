@@ -7,8 +7,11 @@ use sqlx::PgPool;
 use tokio::{runtime::Handle, sync::Notify, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::{Phase, Purpose, Rebuild, Watch, What, fold::CannotFold};
+use super::{Elsewhere, Phase, Purpose, Rebuild, Watch, What, fold::CannotFold};
 use crate::{checkpoint, metrics::Metrics, projections};
+
+/// Tries in a row, some two seconds apart, that may fail for another reason than an event.
+const MOST_FAILURES: usize = 30;
 
 /// Waits until read tables are of an older version of their projection than this release has, or of none yet, and puts new
 /// ones in their place. Projectors of the older release keep the old ones until then.
@@ -25,24 +28,28 @@ pub(crate) struct Upgrade {
 impl Upgrade {
     /// Runs until the process ends. What it was at then goes on with the next process of this release.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut patience = Patience::new("making read tables of an older release anew");
-        let mut alarmed = HashSet::new();
+        let mut patience = Patience::new("making read tables beside the live ones");
+        let (mut alarmed, mut failures) = (HashSet::new(), 0);
         while shutdown.run_until_cancelled(self.outdated.notified()).await.is_some() {
             // On a thread of its own: it takes minutes of computing.
             let (its, told, runtime) = (self.clone(), shutdown.clone(), Handle::current());
             let made = spawn_blocking(move || runtime.block_on(told.run_until_cancelled(its.make_anew()))).await;
             match made.map_err(Into::into).and_then(|made| made.unwrap_or(Ok(()))) {
-                Ok(()) => patience.worked(),
+                Ok(()) => {
+                    failures = 0;
+                    patience.worked();
+                }
                 // Whoever looks at the checkpoints wakes it again.
                 Err(error) => {
-                    let stopped = error.is::<CannotFold>();
+                    failures += usize::from(!error.is::<Elsewhere>());
+                    let stopped = error.is::<CannotFold>() || failures >= MOST_FAILURES;
                     if stopped && alarmed.insert(error.to_string()) {
                         self.metrics.alarm("outdated");
                         tracing::error!("read tables are not made beside the live ones: {error}");
                     }
                     patience.failed(error, &shutdown).await;
                     if stopped {
-                        self.fold_unmade().await.unwrap_or_else(|error| tracing::warn!(%error, "trying again"));
+                        self.fold_unmade().await.unwrap_or_else(|error| tracing::warn!("{error:#}: trying again"));
                     }
                 }
             }
@@ -57,7 +64,9 @@ impl Upgrade {
         let names = projections.join(", ");
         let what = What { projections, shard: None, purpose: Purpose::Replace };
         let rebuild = Rebuild::begin(&self.event_store, &self.read_tables, what).await?;
-        tracing::info!("an older release has made the read tables of {names}, or nobody: making them beside");
+        tracing::info!(
+            "making the read tables of {names} beside the live ones: an older release has made these, or nobody yet"
+        );
         let began = Instant::now();
         rebuild.swap(&Logged).await?;
         tracing::info!(seconds = began.elapsed().as_secs(), "the new read tables of {names} are live");
@@ -65,9 +74,14 @@ impl Upgrade {
     }
 
     /// Has the live projection fold into tables that nobody has made yet: it stops in one shard, and goes on with others.
-    async fn fold_unmade(&self) -> sqlx::Result<()> {
-        let (names, versions) = checkpoint::versions(&projections());
-        checkpoint::made_by(&self.read, &names, &versions).await
+    /// What was built of them is of no use any more.
+    async fn fold_unmade(&self) -> anyhow::Result<()> {
+        let (projections, versions) = checkpoint::versions(&projections());
+        if checkpoint::made_by(&self.read, &projections, &versions).await? > 0 {
+            let what = What { projections, shard: None, purpose: Purpose::Replace };
+            Rebuild::begin(&self.event_store, &self.read_tables, what).await?.discard().await?;
+        }
+        Ok(())
     }
 
     /// Those that are older than this release's.

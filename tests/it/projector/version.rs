@@ -143,5 +143,7 @@ async fn one_event_of_a_long_history_that_cannot_be_folded_holds_up_one_shard() 
         from checkpoint c left join (select shard, max(position) as position from events group by shard) h using (shard)",
     )
     .await;
+    let left = "select count(*) = 0 from pg_namespace where nspname = 'rebuild'";
+    lab.until("nothing is left of what was built", left).await;
     running.stop().await;
 }

@@ -39,7 +39,7 @@ const IDS: [(&str, &str); 10] = [
         "select account_id from account_count join c using (community_id)
         group by 1 having sum(threads) >= 2 and sum(posts) >= 10",
     ),
-    ("joined", "select account_id from member join c using (community_id) where status = 'member'"),
+    ("joined", "select distinct account_id from member join c using (community_id) where status = 'member'"),
     (
         "member",
         "select community_id || '/members/' || account_id from member join c using (community_id) where status = 'member'",
