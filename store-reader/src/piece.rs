@@ -80,13 +80,13 @@ impl StoreReader {
         side: Side,
         most: Most,
     ) -> sqlx::Result<Piece> {
-        let (after, through) = self.within_sight(after, through, filter, side).await?;
-        let (conditions, order) = (filter.conditions(after, through), filter.order(side));
+        let (span, lets, order) = (filter.span(after, through), filter.lets(), filter.order(side));
         let sql = format!(
             "select event_id, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, \
              metadata::text as metadata, position, shard, community_id, recorded_at, \
              (select history from history_line) as history, {PREVIOUS} as previous \
-             from events e where {conditions} order by {order} limit {}",
+             from (select * from events e where {span} order by {order} limit {LOOKED_AT}) e \
+             where {lets} order by {order} limit {}",
             most.events
         );
         // Its positions stand in its text: nobody asks the same again.
@@ -105,36 +105,21 @@ impl StoreReader {
                 return Ok(piece.in_order(side));
             }
         }
-        if let Some(last) = piece.events.last().filter(|_| piece.events.len() >= most.events as usize) {
-            let last = last.envelope.position;
-            piece.end_with(last, side);
+        drop(rows);
+        let end = match piece.events.last() {
+            Some(last) if piece.events.len() >= most.events as usize => Some(last.envelope.position),
+            // All that was looked at did not fill it. How far that went is asked only then: it takes as long again.
+            _ => {
+                let last = format!(
+                    "select position from events e where {span} order by {order} offset {LOOKED_AT} - 1 limit 1"
+                );
+                sqlx::query_scalar(&last).persistent(false).fetch_optional(self.pool()).await?
+            }
+        };
+        if let Some(end) = end {
+            piece.end_with(end, side);
         }
         Ok(piece.in_order(side))
-    }
-
-    /// The span without what is too far off to be looked at.
-    async fn within_sight(
-        &self,
-        after: Position,
-        through: Position,
-        filter: &Filter,
-        side: Side,
-    ) -> sqlx::Result<(Position, Position)> {
-        if filter.is_all() {
-            return Ok((after, through));
-        }
-        let all = Filter { types: Vec::new(), community: filter.community };
-        let (conditions, order) = (all.conditions(after, through), all.order(side));
-        let last = format!(
-            "select position from events e where {conditions} order by {order} offset {} limit 1",
-            LOOKED_AT - 1
-        );
-        let last: Option<Position> = sqlx::query_scalar(&last).persistent(false).fetch_optional(self.pool()).await?;
-        Ok(match (last, side) {
-            (None, _) => (after, through),
-            (Some(last), Side::Beginning) => (after, last),
-            (Some(last), Side::End) => (last - 1, through),
-        })
     }
 }
 
