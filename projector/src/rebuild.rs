@@ -220,6 +220,10 @@ impl Rebuild {
         let rows = Connections::like(&shadow, groups_at_once() * FOLDING_CONNECTIONS);
         let build = tokio::task::spawn_blocking(build_id).await??;
         let rebuild = Self { store, live, shadow, rows, projections: chosen, what, build, lock: Mutex::new(lock) };
+        // Before it takes the place of what an upgrade has built so far.
+        if rebuild.what.purpose == Purpose::Look || rebuild.what.shard.is_some() {
+            rebuild.comparable().await?;
+        }
         rebuild.make_shadow().await.context("cannot make the tables to build in")?;
         Ok(rebuild)
     }

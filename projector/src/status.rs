@@ -63,7 +63,7 @@ pub struct ShardStatus {
     pub lag: i64,
     /// Since when the first of them waits.
     pub waiting_since: Option<DateTime<Utc>>,
-    /// The version of the projection that has made its rows.
+    /// The version of the projection that has made its rows; -1 while nobody has.
     pub version: i32,
     /// What it does.
     pub state: State,

@@ -68,10 +68,7 @@ impl Rebuild {
     /// # Errors
     /// Where the live tables stay behind what was built, or a database is away.
     pub(super) async fn compare_rows(&self, most: usize, watch: &dyn Watch) -> anyhow::Result<Comparison> {
-        if let Some((name, ours, theirs)) = self.other_versions().await?.first() {
-            ensure!(*theirs != UNMADE, "nobody has made the rows of {name} yet: the projector is about to");
-            bail!("{name} is at version {theirs} here and of version {ours} in this release: rows that are to differ");
-        }
+        self.comparable().await?;
         let mut live = self.live.acquire().await?;
         let mut live = self.snapshot(&mut live).await?;
         let targets = self.positions(&mut *live).await?;
@@ -92,6 +89,15 @@ impl Rebuild {
         }
         live.rollback().await?;
         Ok(comparison)
+    }
+
+    /// Whether the live rows are made by this release's projections.
+    pub(super) async fn comparable(&self) -> anyhow::Result<()> {
+        if let Some((name, ours, theirs)) = self.other_versions().await?.first() {
+            ensure!(*theirs != UNMADE, "nobody has made the rows of {name} yet: the projector is about to");
+            bail!("{name} is at version {theirs} here and of version {ours} in this release: rows that are to differ");
+        }
+        Ok(())
     }
 
     /// A snapshot of the live tables in which no lane is behind what was built.
